@@ -1,0 +1,1 @@
+"""Tests: decisions first, then contracts, edges, the whole pipeline, and faults."""
