@@ -1,0 +1,45 @@
+"""JSON lines on standard output, one event each: time, level, stage, event, and `task_id` where one is concerned."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import structlog
+
+
+def _serialize(event: dict[str, Any], **_: object) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+def set_up(instance: str, level: str) -> None:
+    """Log as this instance from now on; libraries that use `logging` come out as the same lines from WARNING up."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.TimeStamper(fmt="iso", key="time"),
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_serialize),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(stage=instance)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+
+
+def of_tasks(ids: Sequence[str]) -> dict[str, Any]:
+    """The log field for the tasks that an event is about: `task_id` for one, `task_ids` for more."""
+    return {"task_id": ids[0]} if len(ids) == 1 else {"task_ids": list(ids)}
+
+
+class _Forward(logging.Handler):
+    """Says what a library logged, by logger and level; without its arguments, which may hold anything."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().warning("library_warning", library=record.name, message=str(record.msg))

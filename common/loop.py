@@ -1,0 +1,216 @@
+"""The one loop: it wakes, lets the state decide, commits, and only then lets anything leave the process.
+
+A turn: wait for the inbox, a watched file descriptor, an event from a thread or the next tick; hand each message and
+event to its handler, which returns actions; perform those that write; commit once; perform the others (sends, HTTP
+requests, provider calls). Slow calls come back as events by `post`, so no handler and no action ever waits.
+
+SIGTERM drains: the loop goes on until the stage says that it is drained.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+import zmq
+
+from common import clock, metrics
+from common.clock import Instant
+from common.errors import Fatal
+from common.messages import Heartbeat, Message, Window, decode
+from common.sockets import Sockets
+from common.store import Store
+from common.wiring import Wiring
+
+TICK = 0.1
+"""Seconds between ticks: no timer is later than this, and an idle process stays near 0.1 % of a core."""
+HEARTBEAT = 1.0
+"""Seconds between heartbeats."""
+FRAMES_A_TURN = 64
+"""So that a flood in the inbox cannot starve the timers and completions."""
+
+Actions = Iterable[Any]
+
+
+class Send(NamedTuple):
+    """The action that every state may return: push a message to an instance, or to a `reply_to`."""
+
+    to: str
+    message: Message
+
+
+@dataclass
+class Report:
+    """What a heartbeat says of the stage; see `messages.Heartbeat`."""
+
+    blockers: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    windows: list[Window] = field(default_factory=list)
+
+
+def _nothing(_: Instant) -> Actions:
+    return ()
+
+
+@dataclass
+class Plan:
+    """How one stage is put together: what its state handles, and which edge performs each of its actions."""
+
+    handlers: Mapping[type, Callable[[Any, Instant], Actions]]
+    """Message or event → what the state does about it."""
+    writes: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
+    """Actions that go into this turn's transaction."""
+    effects: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
+    """Actions that leave the process, after the commit."""
+    store: Store | None = None
+    tick: Callable[[Instant], Actions] = _nothing
+    """Called every `TICK`, for whatever the state does by the clock."""
+    drain: Callable[[Instant], Actions] = _nothing
+    """Called once on SIGTERM: begin nothing new."""
+    drained: Callable[[Instant], bool] = lambda _: True
+    """Whether nothing is left to wait for."""
+    report: Callable[[Instant], Report] = lambda _: Report()
+
+
+class Loop:
+    """Runs one stage. Make it first, hand `post` and `watch` to the edges, then `run` the plan."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self.boot_id = uuid.uuid4().hex
+        self.sockets = Sockets(wiring)
+        self._log = structlog.get_logger()
+        self._events: deque[Any] = deque()
+        self._later: deque[Any] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = zmq.Poller()
+        self._poller.register(self.sockets.inbox, zmq.POLLIN)
+        self._poller.register(self._wake, zmq.POLLIN)
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._stopping = False
+        self._usage = metrics.ProcessUsage(wiring.stage, wiring.instance)
+
+    def post(self, event: Any) -> None:
+        """Hand an event to the loop, from any thread."""
+        self._events.append(event)
+        os.eventfd_write(self._wake, 1)
+
+    def watch(self, descriptor: int, ready: Callable[[], None]) -> None:
+        """Call `ready` whenever the descriptor is readable."""
+        self._watched[descriptor] = ready
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def run(self, plan: Plan) -> None:
+        """Run until SIGTERM (or SIGINT) has come and the stage is drained."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._log.info("started", pid=os.getpid(), boot_id=self.boot_id)
+        draining = False
+        next_tick = next_beat = 0.0
+        while True:
+            self._wait(next_tick)
+            now = clock.now()
+            self._receive(plan, now)
+            if now.mono >= next_tick:
+                next_tick = now.mono + TICK
+                self._decide(plan, plan.tick(now))
+            if now.mono >= next_beat:
+                next_beat = now.mono + HEARTBEAT
+                self._beat(plan, now)
+            if self._stopping and not draining:
+                draining = True
+                self._log.info("draining")
+                self._decide(plan, plan.drain(now))
+            self._finish_turn(plan)
+            if draining and not self._events and plan.drained(now):
+                break
+        self.sockets.close()
+        if plan.store:
+            plan.store.close()
+        self._log.info("stopped")
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _wait(self, until: float) -> None:
+        timeout = 0.0 if self._events else max(0.0, until - clock.now().mono)
+        for ready, _ in self._poller.poll(int(timeout * 1000) + (timeout > 0)):
+            if ready == self._wake:
+                os.eventfd_read(self._wake)
+            elif isinstance(ready, int):
+                self._watched[ready]()
+
+    def _receive(self, plan: Plan, now: Instant) -> None:
+        for _ in range(FRAMES_A_TURN):
+            frame = self.sockets.receive()
+            if frame is None:
+                break
+            sender, payload = frame
+            try:
+                message = decode(payload)
+            except msgspec.MsgspecError:
+                self._undecodable(sender, payload, "undecodable_frame")
+                continue
+            handler = plan.handlers.get(type(message))
+            if handler is None:
+                self._undecodable(sender, payload, "unexpected_message")
+                continue
+            self._decide(plan, handler(message, now))
+        while self._events:
+            event = self._events.popleft()
+            self._decide(plan, plan.handlers[type(event)](event, now))
+
+    def _decide(self, plan: Plan, actions: Actions) -> None:
+        for action in actions:
+            write = plan.writes.get(type(action))
+            if write is None:
+                self._later.append(action)
+            else:
+                write(action)
+
+    def _finish_turn(self, plan: Plan) -> None:
+        if plan.store:
+            plan.store.commit()
+        while self._later:
+            action = self._later.popleft()
+            if type(action) is Send:
+                self.sockets.send(action.to, action.message)
+            else:
+                plan.effects[type(action)](action)
+        self.sockets.flush()
+
+    def _beat(self, plan: Plan, now: Instant) -> None:
+        report = plan.report(now)
+        self._usage.update()
+        wiring = self.wiring
+        beat = Heartbeat(
+            wiring.stage, wiring.instance, self.boot_id, os.getpid(), now.wall, report.blockers, report.facts,
+            metrics.snapshot(), report.windows,
+        )  # fmt: skip
+        self.sockets.send("monitor", beat)
+
+    def _undecodable(self, sender: str, payload: bytes, event: str) -> None:
+        metrics.UNDECODABLE.labels(sender[:32]).inc()
+        self._log.warning(event, sender=sender[:32], bytes=len(payload))
+
+
+def main(instance: str, start: Callable[[], None]) -> None:
+    """Run a stage's entry point: what a person can mend is one line in the log, anything else a traceback."""
+    try:
+        start()
+    except Fatal as error:
+        structlog.get_logger().critical("fatal", reason=str(error))
+        sys.exit(1)
+    except BaseException as error:
+        if not isinstance(error, SystemExit):
+            structlog.get_logger().critical("crashed", instance=instance, error=type(error).__name__)
+        raise

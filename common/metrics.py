@@ -1,0 +1,104 @@
+"""Every metric of the service by name, kept with prometheus_client, and carried to the monitor in heartbeats.
+
+Each process counts in its own registry; `snapshot` is what its heartbeat carries. The monitor adds counters and
+histograms over the processes and takes the largest of a gauge.
+"""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from common.messages import Family, Sample
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+TASKS_PROCESSED = Counter(
+    "ai_tasks_processed_total", "Tasks whose result the API accepted", ["task_type", "status"], registry=REGISTRY
+)
+TASK_DURATION = Histogram(
+    "ai_task_processing_duration_seconds",
+    "From the lease of a task to the acceptance of its result",
+    ["task_type"],
+    buckets=(*_SECONDS, 300, 900, 3600),
+    registry=REGISTRY,
+)
+TASKS_IN_FLIGHT = Gauge("ai_tasks_in_flight", "Tasks leased and not yet settled", registry=REGISTRY)
+TASKS_SKIPPED = Counter(
+    "ai_tasks_skipped_total", "Elements of a page of pending tasks that were not taken", ["reason"], registry=REGISTRY
+)
+LEASES_EXPIRED = Counter("leases_expired_total", "Leases that nobody renewed in time", registry=REGISTRY)
+API_REQUESTS = Counter(
+    "api_requests_total", "Requests to the API", ["endpoint", "method", "status_code"], registry=REGISTRY
+)
+API_DURATION = Histogram(
+    "api_request_duration_seconds",
+    "Duration of requests to the API",
+    ["endpoint", "method"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+TOKEN_REQUESTS = Counter(
+    "oauth2_token_requests_total", "Requests to the OAuth2 token endpoint", ["status"], registry=REGISTRY
+)
+OPENAI_REQUESTS = Counter("openai_requests_total", "Requests to OpenAI", ["model", "status"], registry=REGISTRY)
+OPENAI_TOKENS = Counter("openai_tokens_used_total", "Tokens that OpenAI reported", ["model", "type"], registry=REGISTRY)
+OLLAMA_REQUESTS = Counter("ollama_requests_total", "Requests to Ollama", ["model", "status"], registry=REGISTRY)
+OLLAMA_TOKENS = Counter("ollama_tokens_used_total", "Tokens that Ollama reported", ["model", "type"], registry=REGISTRY)
+BREAKER_STATE = Gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open", ["service"], registry=REGISTRY)
+RATE_LIMIT_USAGE = Gauge("rate_limit_current_usage", "Tasks admitted in the period", ["period"], registry=REGISTRY)
+RATE_LIMIT_MAX = Gauge("rate_limit_max_allowed", "The limit of the period, in tasks", ["period"], registry=REGISTRY)
+RATE_LIMIT_REMAINING = Gauge("rate_limit_remaining", "Tasks left in the period", ["period"], registry=REGISTRY)
+RATE_LIMIT_EXCEEDED = Counter(
+    "rate_limit_exceeded_total", "Moments when this period held work back", ["period"], registry=REGISTRY
+)
+RATE_LIMIT_CHECK = Histogram(
+    "rate_limit_check_duration_seconds",
+    "Duration of a check of all windows",
+    buckets=(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.01),
+    registry=REGISTRY,
+)
+BATCH_SIZE = Histogram(
+    "embedder_batch_size", "Tasks in a batch", buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048), registry=REGISTRY
+)
+OUTBOX_SIZE = Gauge("outbox_results", "Results that the API has not accepted yet", registry=REGISTRY)
+DEAD_LETTERS = Gauge("outbox_dead_letters", "Results that the API refused for good", registry=REGISTRY)
+MOCK_MODE = Gauge("ai_mock_mode", "1 while vectors are mock vectors, which mean nothing", registry=REGISTRY)
+UNDECODABLE = Counter(
+    "messages_undecodable_total", "Frames that were dropped because they did not decode", ["sender"], registry=REGISTRY
+)
+CPU_SECONDS = Counter("stage_cpu_seconds_total", "CPU time, user and system", ["stage", "instance"], registry=REGISTRY)
+MEMORY = Gauge("stage_memory_bytes", "Resident memory", ["stage", "instance"], registry=REGISTRY)
+
+
+class ProcessUsage:
+    """CPU and memory of this process, by stage."""
+
+    def __init__(self, stage: str, instance: str) -> None:
+        self._process = psutil.Process(os.getpid())
+        self._cpu = CPU_SECONDS.labels(stage, instance)
+        self._memory = MEMORY.labels(stage, instance)
+        self._seen = 0.0
+
+    def update(self) -> None:
+        """Read them into the metrics."""
+        times = self._process.cpu_times()
+        total = times.user + times.system
+        self._cpu.inc(total - self._seen)
+        self._seen = total
+        self._memory.set(self._process.memory_info().rss)
+
+
+def snapshot() -> list[Family]:
+    """All metrics of this process that have a value."""
+    families = []
+    for metric in REGISTRY.collect():
+        samples = [Sample(s.name, dict(s.labels), s.value) for s in metric.samples]
+        if samples:
+            families.append(Family(metric.name, metric.type, metric.documentation, samples))
+    return families

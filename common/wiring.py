@@ -1,0 +1,70 @@
+"""Who may push what to whom, and at which endpoint: the only place that knows.
+
+Every process binds one PULL socket, its inbox, at `ipc://RUNTIME_DIR/<instance>.sock`; all else is a PUSH into
+somebody's inbox. A request names the inbox to answer, so the edges back to an embedder need no name here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import messages as m
+
+STAGES = ("fetcher", "token_broker", "rate_limiter", "embedder", "publisher", "monitor")
+"""Also the names of the packages under `stages/`."""
+
+OPERATOR = "operator"
+"""Sends on behalf of a person: `python -m stages …`."""
+
+EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
+    ("fetcher", "rate_limiter"): (m.Tasks,),
+    ("fetcher", "publisher"): (m.Results,),
+    ("fetcher", "token_broker"): (m.TokenRequest,),
+    ("rate_limiter", "embedder"): (m.Batch,),
+    ("rate_limiter", "fetcher"): (m.Holding, m.Deferred),
+    ("embedder", "rate_limiter"): (m.Ready, m.Finished),
+    ("embedder", "publisher"): (m.Results,),
+    ("publisher", "embedder"): (m.Stored,),
+    ("publisher", "fetcher"): (m.Published, m.Holding),
+    ("publisher", "token_broker"): (m.TokenRequest,),
+    ("token_broker", "fetcher"): (m.Token,),
+    ("token_broker", "publisher"): (m.Token,),
+    (OPERATOR, "publisher"): (m.DeadLetters,),
+    **{(stage, "monitor"): (m.Heartbeat,) for stage in STAGES},
+}
+
+REPEATED = (m.Ready, m.Holding, m.Heartbeat, m.Results, m.TokenRequest)
+"""Said again by its sender until it has had its effect: dropped, rather than queued, when nobody listens."""
+
+
+def stage_of(instance: str) -> str:
+    """`embedder_07` → `embedder`; the other stages run once, under their own name."""
+    return "embedder" if instance.startswith("embedder_") else instance
+
+
+class Wiring:
+    """The endpoints of one installation, and what one instance may send."""
+
+    def __init__(self, sockets: Path, instance: str) -> None:
+        self.instance = instance
+        self.stage = stage_of(instance)
+        self.sockets = sockets
+
+    @property
+    def inbox(self) -> str:
+        """The endpoint that this instance binds."""
+        return self.endpoint(self.instance)
+
+    def endpoint(self, instance: str) -> str:
+        """The endpoint of an instance's inbox."""
+        return f"ipc://{self.sockets / instance}.sock"
+
+    def instance_at(self, to: str) -> str:
+        """The instance behind what a `Send` names: an instance, or the endpoint from a message's `reply_to`."""
+        return Path(to).stem if "://" in to else to
+
+    def check(self, to: str, message: m.Message) -> None:
+        """Raise `AssertionError` for a message that no edge of the table carries: a bug, not an outage."""
+        edge = (self.stage, stage_of(self.instance_at(to)))
+        if type(message) not in EDGES.get(edge, ()):
+            raise AssertionError(f"no edge carries {type(message).__name__} from {edge[0]} to {edge[1]}")
