@@ -22,7 +22,7 @@ Outcome = NDArray[np.float32] | bytes | Failure
 """Of one task: a vector, (d,) float32; or a JSON document; or why it failed."""
 
 
-class Deferred(msgspec.Struct):
+class Deferral(msgspec.Struct):
     """An outcome that is none yet: the provider cannot take this task before `until` (seconds since the epoch)."""
 
     until: float
@@ -33,7 +33,7 @@ class Deferred(msgspec.Struct):
 class Embedder(Protocol):
     """What `process` is given to get vectors with: retries, bisecting, cache and vector guard are behind it."""
 
-    def embed(self, model: str, texts: Sequence[str]) -> list[NDArray[np.float32] | Failure | Deferred]:
+    def embed(self, model: str, texts: Sequence[str]) -> list[NDArray[np.float32] | Failure | Deferral]:
         """Embed the texts, in their order; one outcome for each."""
         ...
 
@@ -46,7 +46,7 @@ class TaskType(Generic[C]):
     content: type[C]
     """How its `content` must look: a msgspec Struct; whatever does not decode is reported failed."""
 
-    def invalid(self, content: C) -> str | None:
+    def invalid(self, content: C) -> str | None:  # noqa: ARG002  for those that override it
         """Say what is wrong with a content that decodes, in a sentence without its text; None if nothing is."""
         return None
 
@@ -58,7 +58,7 @@ class TaskType(Generic[C]):
         """Estimate the tokens it costs; never too low, and 0 for what costs none."""
         raise NotImplementedError
 
-    def process(self, key: str, contents: Sequence[C], embedder: Embedder) -> Sequence[Outcome | Deferred]:
+    def process(self, key: str, contents: Sequence[C], embedder: Embedder) -> Sequence[Outcome | Deferral]:
         """Process a batch: one outcome for each content, in their order. Runs on a thread of the embedder."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from common.task_types import Deferred, Embedder, Outcome, TaskType
+from common.task_types import Deferral, Embedder, Outcome, TaskType
 
 DEFAULT_MODEL = "text-embedding-3-small"
 """For a task that names none, as the reference API's older tasks do."""
@@ -43,6 +43,6 @@ class TextEmbedding(TaskType[TextEmbeddingContent]):
 
     def process(
         self, key: str, contents: Sequence[TextEmbeddingContent], embedder: Embedder
-    ) -> Sequence[Outcome | Deferred]:
+    ) -> Sequence[Outcome | Deferral]:
         """Embed all the texts with their one model."""
         return embedder.embed(key, [content.text for content in contents])
