@@ -2,7 +2,7 @@
 
 One process, real HTTP on loopback, five listeners. The demo, the tests and the benchmarks use the same ones.
 
-    http.py       requests, answers and connections, down to the byte
+    http.py       requests and answers; connection.py parses and sends them
     service.py    what every stand-in has: settings, faults, traffic counters; the road from request to answer
     faults.py     what a fault may say, and which requests it applies to
     effects.py    what a fault does to one exchange

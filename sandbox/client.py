@@ -1,0 +1,198 @@
+"""The sandbox from Python, for the tests, the demo and the benchmarks.
+
+with Sandbox.start() as sandbox:
+    sandbox.queue(1000)
+    ... run the service with sandbox.environment() ...
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 1000)
+"""
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+_ROOT = Path(__file__).resolve().parent.parent
+_POLL_SECONDS = 0.02
+_STOP_SECONDS = 5.0
+
+Json = dict[str, Any]
+
+
+class SandboxError(Exception):
+    """The sandbox did not start, refused what it was told, or did not get where it was expected in time."""
+
+
+class Sandbox:
+    """A running sandbox. All methods talk to its control port; the attributes are the addresses of the rest."""
+
+    def __init__(self, addresses: Json) -> None:
+        self.api: str = addresses["api"]
+        self.oauth2: str = addresses["oauth2"]
+        self.token_url: str = addresses["token_url"]
+        self.openai: str = addresses["openai"]
+        self.ollama: str = addresses["ollama"]
+        self.control: str = addresses["control"]
+        self.client_id: str = addresses["client_id"]
+        self.client_secret: str = addresses["client_secret"]
+        self.pid: int = addresses["pid"]
+        self._connection = http.client.HTTPConnection(urlsplit(self.control).netloc, timeout=60)
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, *options: str) -> Iterator["Sandbox"]:
+        """Start one on free ports (or as `options` of `python -m sandbox` say) and stop it at the end."""
+        command = [sys.executable, "-m", "sandbox", "--until-stdin-closes", *options]
+        process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise SandboxError(f"the sandbox ended with status {process.wait(_STOP_SECONDS)} instead of starting")
+            sandbox = cls(json.loads(line))
+            yield sandbox
+            sandbox.close()
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdin.close()
+            process.stdout.close()
+
+    @classmethod
+    def attach(cls, announced: Path) -> "Sandbox":
+        """One that runs already, by the file that it was told to announce itself in."""
+        return cls(json.loads(announced.read_text()))
+
+    def close(self) -> None:
+        """Close the connection to the control port; the sandbox goes on."""
+        self._connection.close()
+
+    def environment(self) -> dict[str, str]:
+        """The settings that point the service at this sandbox."""
+        return {
+            "API_BASE_URL": self.api,
+            "OAUTH2_TOKEN_URL": self.token_url,
+            "OAUTH2_CLIENT_ID": self.client_id,
+            "OAUTH2_CLIENT_SECRET": self.client_secret,
+            "OPENAI_BASE_URL": self.openai,
+            "OPENAI_API_KEY": "sk-sandbox",
+            "OLLAMA_BASE_URL": self.ollama,
+        }
+
+    # Tasks.
+
+    def queue(self, count: int, **fields: Any) -> list[str]:
+        """Queue `count` tasks (fields: text, model, type, distinct); their ids."""
+        ids: list[str] = self.call("POST", "/tasks", {"count": count, **fields})["ids"]
+        return ids
+
+    def queue_tasks(self, tasks: Iterable[Json]) -> list[str]:
+        """Queue tasks given field by field (tasks.NewTask); their ids."""
+        ids: list[str] = self.call("POST", "/tasks", {"tasks": list(tasks)})["ids"]
+        return ids
+
+    def queue_raw(self, elements: Iterable[Any]) -> list[str]:
+        """Put any JSON elements into the pending page; the ids they go by."""
+        ids: list[str] = self.call("POST", "/tasks", {"raw": list(elements)})["ids"]
+        return ids
+
+    def requeue(self, ids: Iterable[str]) -> int:
+        """Set tasks pending again; how many there were."""
+        return int(self.call("POST", "/requeue", {"ids": list(ids)})["count"])
+
+    def task(self, task_id: str) -> Json:
+        """One task: id, state, patches."""
+        task: Json = self.call("GET", f"/tasks/{task_id}")
+        return task
+
+    def record(self, offset: int = 0, limit: int | None = None) -> list[Json]:
+        """Every id with its PATCHes: [{id, state, patches: [{time, accepted, status, state, digest, length, ...}]}]."""
+        query = urlencode({"offset": offset, **({} if limit is None else {"limit": limit})})
+        record: list[Json] = self.call("GET", f"/record?{query}")
+        return record
+
+    def results(self) -> dict[str, Any]:
+        """The result accepted last, by id; needs the api's setting keep_results."""
+        results: dict[str, Any] = self.call("GET", "/results")
+        return results
+
+    # Looking.
+
+    def summary(self) -> Json:
+        """Cheap counters of everything, by service."""
+        summary: Json = self.call("GET", "/summary")
+        return summary
+
+    def charges(self, service: str = "openai") -> list[Json]:
+        """Every request that a provider charged: [{time, inputs, tokens}]."""
+        charges: list[Json] = self.call("GET", f"/charges?service={service}")
+        return charges
+
+    def wait_until(self, condition: Callable[[Json], bool], seconds: float = 30.0) -> Json:
+        """The first summary that meets the condition; raises SandboxError, with the last one, after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition(summary := self.summary()):
+            if time.monotonic() > deadline:
+                raise SandboxError(f"not there after {seconds} s: {summary}")
+            time.sleep(_POLL_SECONDS)
+        return summary
+
+    # Switches.
+
+    def settings(self, **changes: Json) -> Json:
+        """Change settings by service, as in `api={"page_cap": 10}`; all settings as they are then."""
+        settings: Json = self.call("PUT", "/settings", changes)
+        return settings
+
+    def fault(self, service: str, **fields: Any) -> int:
+        """Put a fault in force (fields: see faults.py); its number."""
+        return int(self.call("POST", "/faults", {"service": service, **fields})["number"])
+
+    def faults(self) -> list[Json]:
+        """The faults in force, each with its number and how often it matched and applied."""
+        faults: list[Json] = self.call("GET", "/faults")
+        return faults
+
+    def clear_faults(self, number: int | None = None) -> None:
+        """Lift one fault, or all."""
+        self.call("DELETE", "/faults" if number is None else f"/faults/{number}")
+
+    def release(self, service: str | None = None) -> int:
+        """Let held answers go; how many there were."""
+        return int(self.call("POST", "/release", {} if service is None else {"service": service})["released"])
+
+    def down(self, service: str) -> None:
+        """Refuse connections to the service, and break those there are."""
+        self.call("POST", "/down", {"service": service})
+
+    def up(self, service: str) -> None:
+        """Listen again on the same port."""
+        self.call("POST", "/up", {"service": service})
+
+    def revoke(self) -> int:
+        """No token is good any more; how many there were."""
+        return int(self.call("POST", "/revoke")["revoked"])
+
+    def reset(self) -> None:
+        """Everything as at the start."""
+        self.call("POST", "/reset")
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request to the control port; its JSON."""
+        content = None if body is None else json.dumps(body).encode()
+        self._connection.request(method, path, content)
+        response = self._connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != 200:
+            raise SandboxError(f"{method} {path}: {answer['error']}")
+        return answer

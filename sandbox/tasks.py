@@ -1,0 +1,208 @@
+"""The tasks of the stand-in API, and a record of every PATCH to them."""
+
+import itertools
+import random
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+FINAL = frozenset({"succeeded", "failed"})
+
+
+class Patch(msgspec.Struct, gc=False, omit_defaults=True):
+    """One PATCH as it was received.
+
+    `status` is what its caller saw; 0 when a fault closed the connection instead. A PATCH may be `accepted` and yet
+    have been answered with an error: that is what faults are for.
+    """
+
+    time: float
+    accepted: bool
+    status: int
+    state: str | None = None
+    digest: int | None = None
+    """CRC-32 of the body: equal for equal bytes."""
+    length: int | None = None
+    """Components of the vector."""
+    error_code: str | None = None
+    result: msgspec.Raw | None = None
+    """Only when the setting `keep_results` is on."""
+
+
+class Task:
+    """One task. Its JSON is rendered once, as pending."""
+
+    __slots__ = ("created", "digest", "final", "patches", "rendered", "state", "task_type")
+
+    def __init__(self, rendered: bytes, created: tuple[str, int], task_type: str) -> None:
+        self.rendered = rendered
+        self.created = created
+        self.task_type = task_type
+        self.state = ""  # in no state until the store puts it in one
+        self.patches: list[Patch] = []
+        self.final = 0  # results accepted since it was last queued
+        self.digest: int | None = None  # of the first of these
+
+
+class NewTask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A task given field by field; what is left out is made up."""
+
+    id: str | None = msgspec.field(default=None, name="_id")
+    type: str = "text_embedding"
+    state: str = "pending"
+    content: Any = None
+    text: str = ""
+    model: str = "text-embedding-3-small"
+    callback_route: str = msgspec.field(default="verification_update_embedding", name="callbackRoute")
+    callback_params: dict[str, Any] | None = msgspec.field(default=None, name="callbackParams")
+    created_at: str | None = msgspec.field(default=None, name="createdAt")
+
+
+def timestamp() -> str:
+    """Now, as Mongoose writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TaskStore:
+    """All tasks, those that are pending in order of `createdAt`."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._pending: dict[str, Task] = {}
+        self._in_order = True
+        self._strangers: dict[str, list[Patch]] = {}  # PATCHes to ids that no task has
+        self._numbers = itertools.count()
+        self._text_numbers = itertools.count()
+        self._id_middle = secrets.token_hex(5)
+        self._shuffler = random.Random(0)
+        self.counts: dict[str, int] = {"pending": 0}  # tasks by state
+        self.accepted = 0
+        self.accepted_twice = 0
+        self.digests_differ = 0
+
+    # Queueing.
+
+    def next_text_number(self) -> int:
+        """A number that no text has had."""
+        return next(self._text_numbers)
+
+    def add(self, new: NewTask) -> str:
+        """Queue a task; its id."""
+        number = next(self._numbers)
+        now = timestamp()
+        task_id = new.id or f"{int(time.time()):08x}{self._id_middle}{number & 0xFFFFFF:06x}"
+        created = new.created_at or now
+        document = {
+            "_id": task_id,
+            "type": new.type,
+            "state": "pending",
+            "content": {"text": new.text, "model": new.model} if new.content is None else new.content,
+            "callbackRoute": new.callback_route,
+            "callbackParams": new.callback_params or {"targetId": f"{number:024x}", "field": "embedding"},
+            "createdAt": created,
+            "updatedAt": now,
+            "__v": 0,
+        }
+        task = Task(msgspec.json.encode(document), (created, number), new.type)
+        self._tasks[task_id] = task
+        if new.state == "pending":
+            self._queue(task_id, task)
+        else:
+            self._set_state(task, new.state)
+        return task_id
+
+    def add_raw(self, element: Any) -> str:
+        """Put any JSON into the pending page; the id it goes by: its own `_id`, if it has one that can be patched."""
+        number = next(self._numbers)
+        own = element.get("_id") if isinstance(element, dict) else None
+        task_id = own if isinstance(own, str) else f"raw-{number}"
+        task = Task(msgspec.json.encode(element), (timestamp(), number), "raw")
+        self._tasks[task_id] = task
+        self._queue(task_id, task)
+        return task_id
+
+    def requeue(self, ids: Iterable[str]) -> int:
+        """Set tasks pending again, as a person would; how many there were."""
+        count = 0
+        for task_id in ids:
+            task = self._tasks.get(task_id)
+            if task is not None:
+                task.final = 0
+                self._queue(task_id, task)
+                count += 1
+        return count
+
+    def _set_state(self, task: Task, state: str) -> None:
+        if task.state:
+            self.counts[task.state] -= 1
+        task.state = state
+        self.counts[state] = self.counts.get(state, 0) + 1
+
+    def _queue(self, task_id: str, task: Task) -> None:
+        self._set_state(task, "pending")
+        last = next(reversed(self._pending.values()), None)
+        self._in_order = self._in_order and (last is None or last.created <= task.created)
+        self._pending[task_id] = task
+
+    # Reading.
+
+    def get(self, task_id: str) -> Task | None:
+        """The task of this id."""
+        return self._tasks.get(task_id)
+
+    def page(self, limit: int | None, order: str) -> bytes:
+        """Pending tasks as a JSON array."""
+        if not self._in_order:
+            self._pending = dict(sorted(self._pending.items(), key=lambda item: item[1].created))
+            self._in_order = True
+        tasks: Iterable[Task] = self._pending.values()
+        if order == "newest":
+            tasks = reversed(self._pending.values())
+        elif order == "shuffled":
+            tasks = self._shuffler.sample(list(self._pending.values()), len(self._pending))
+        return b"[" + b",".join([task.rendered for task in itertools.islice(tasks, limit)]) + b"]"
+
+    def in_state(self, state: str, limit: int | None) -> bytes:
+        """Tasks of any state as a JSON array."""
+        if state == "pending":
+            return self.page(limit, "createdAt")
+        chosen = itertools.islice((task for task in self._tasks.values() if task.state == state), limit)
+        shown = b'"state":"%b"' % state.encode()
+        return b"[" + b",".join([task.rendered.replace(b'"state":"pending"', shown, 1) for task in chosen]) + b"]"
+
+    def record(self) -> Iterator[tuple[str, Task | None, list[Patch]]]:
+        """Every id with its PATCHes, tasks first, then ids that were never a task's."""
+        for task_id, task in self._tasks.items():
+            yield task_id, task, task.patches
+        for task_id, patches in self._strangers.items():
+            yield task_id, None, patches
+
+    # PATCHes.
+
+    def note(self, task_id: str, patch: Patch) -> None:
+        """Record a PATCH that changed nothing."""
+        task = self._tasks.get(task_id)
+        patches = self._strangers.setdefault(task_id, []) if task is None else task.patches
+        patches.append(patch)
+
+    def accept(self, task_id: str, task: Task, patch: Patch) -> None:
+        """Record a PATCH and do what it says."""
+        task.patches.append(patch)
+        state = patch.state or ""
+        self._set_state(task, state)
+        self._pending.pop(task_id, None)
+        if state in FINAL:
+            self.accepted += 1
+            task.final += 1
+            if task.final == 1:
+                task.digest = patch.digest
+                return
+            if task.final == 2:
+                self.accepted_twice += 1
+            if patch.digest != task.digest and task.digest is not None:
+                self.digests_differ += 1
+                task.digest = None  # counted once for each task

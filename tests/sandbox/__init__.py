@@ -1,0 +1,1 @@
+"""The sandbox's contract, over real HTTP with the real process."""
