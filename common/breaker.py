@@ -36,7 +36,8 @@ class Breaker:
         self.retry_at = 0.0
         self._threshold = threshold
         self._backoff = backoff or Backoff(first=2.0, factor=2.0, longest=60.0)
-        self._failures = 0
+        self.failures = 0
+        """In a row."""
         self._openings = 0
         self._probing = False
 
@@ -57,15 +58,15 @@ class Breaker:
     def succeeded(self) -> None:
         """Tell that a call came back with any answer that shows the service works."""
         self.state, self.reason = State.CLOSED, ""
-        self._failures = self._openings = 0
+        self.failures = self._openings = 0
         self._probing = False
 
     def failed(self, now: float, reason: str, *, error: Exception | None = None, at_once: bool = False) -> None:
         """Tell that a call failed; `at_once` opens without waiting for more (no retry would mend it)."""
-        self._failures += 1
+        self.failures += 1
         if self.state is State.OPEN:
             return  # a call from before it opened
-        if at_once or self.state is State.HALF_OPEN or self._failures >= self._threshold:
+        if at_once or self.state is State.HALF_OPEN or self.failures >= self._threshold:
             self._openings += 1
             self.state, self.reason = State.OPEN, reason
             self.retry_at = now + self._backoff.delay(self._openings, error)

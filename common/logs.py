@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -31,11 +30,6 @@ def set_up(instance: str, level: str) -> None:
     )
     structlog.contextvars.bind_contextvars(stage=instance)
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
-
-
-def of_tasks(ids: Sequence[str]) -> dict[str, Any]:
-    """The log field for the tasks that an event is about: `task_id` for one, `task_ids` for more."""
-    return {"task_id": ids[0]} if len(ids) == 1 else {"task_ids": list(ids)}
 
 
 class _Forward(logging.Handler):

@@ -14,18 +14,19 @@ import signal
 import sys
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
 import zmq
 
 from common import clock, metrics
-from common.clock import Instant
+from common.actions import Actions, Count, Report, Say, Send
 from common.errors import Fatal
-from common.messages import Heartbeat, Message, Window, decode
+from common.instant import Instant
+from common.messages import Heartbeat, decode
 from common.sockets import Sockets
 from common.store import Store
 from common.wiring import Wiring
@@ -36,24 +37,6 @@ HEARTBEAT = 1.0
 """Seconds between heartbeats."""
 FRAMES_A_TURN = 64
 """So that a flood in the inbox cannot starve the timers and completions."""
-
-Actions = Iterable[Any]
-
-
-class Send(NamedTuple):
-    """The action that every state may return: push a message to an instance, or to a `reply_to`."""
-
-    to: str
-    message: Message
-
-
-@dataclass
-class Report:
-    """What a heartbeat says of the stage; see `messages.Heartbeat`."""
-
-    blockers: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    windows: list[Window] = field(default_factory=list)
 
 
 def _nothing(_: Instant) -> Actions:
@@ -96,6 +79,11 @@ class Loop:
         self._poller.register(self._wake, zmq.POLLIN)
         self._watched: dict[int, Callable[[], None]] = {}
         self._stopping = False
+        self._own_effects: dict[type, Callable[[Any], None]] = {
+            Send: lambda send: self.sockets.send(send.to, send.message),
+            Say: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
+            Count: lambda count: metrics.count(*count),
+        }
         self._usage = metrics.ProcessUsage(wiring.stage, wiring.instance)
 
     def post(self, event: Any) -> None:
@@ -182,10 +170,8 @@ class Loop:
             plan.store.commit()
         while self._later:
             action = self._later.popleft()
-            if type(action) is Send:
-                self.sockets.send(action.to, action.message)
-            else:
-                plan.effects[type(action)](action)
+            perform = plan.effects.get(type(action)) or self._own_effects[type(action)]
+            perform(action)
         self.sockets.flush()
 
     def _beat(self, plan: Plan, now: Instant) -> None:

@@ -76,6 +76,15 @@ CPU_SECONDS = Counter("stage_cpu_seconds_total", "CPU time, user and system", ["
 MEMORY = Gauge("stage_memory_bytes", "Resident memory", ["stage", "instance"], registry=REGISTRY)
 
 
+_BY_NAME = {metric._name: metric for metric in list(globals().values()) if isinstance(metric, Counter)}  # noqa: SLF001
+
+
+def count(name: str, labels: tuple[str, ...], amount: float) -> None:
+    """Add to a counter by name: for states, which decide that something is counted but import no metrics."""
+    counter = _BY_NAME[name.removesuffix("_total")]
+    (counter.labels(*labels) if labels else counter).inc(amount)
+
+
 class ProcessUsage:
     """CPU and memory of this process, by stage."""
 

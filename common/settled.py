@@ -1,0 +1,61 @@
+"""What was settled lately, by task id: tells a late duplicate from a task that was queued again on purpose.
+
+Kept for a bounded time in buckets, so that forgetting is cheap, and written as one record for each turn of the loop
+rather than one for each task.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+BUCKET_SECONDS = 5.0
+
+
+class Record(msgspec.Struct, array_like=True):
+    """What one turn settled, as it is stored under `key`."""
+
+    at: float
+    ids: list[str]
+
+    @property
+    def key(self) -> bytes:
+        """Sorts by time, and is unique among the turns of one process."""
+        return int(self.at * 1e6).to_bytes(8, "big")
+
+
+class SettledLately:
+    """Ids and when they were settled (seconds since the epoch), for `keep` seconds."""
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        self._at: dict[str, float] = {}
+        self._buckets: deque[tuple[float, list[Record]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def add(self, record: Record) -> None:
+        """Remember what was settled."""
+        for task_id in record.ids:
+            self._at[task_id] = record.at
+        if not self._buckets or record.at >= self._buckets[-1][0] + BUCKET_SECONDS:
+            self._buckets.append((record.at, []))
+        self._buckets[-1][1].append(record)
+
+    def at(self, task_id: str) -> float | None:
+        """When the task was last settled, if that was lately."""
+        return self._at.get(task_id)
+
+    def forget(self, now: float) -> Iterable[Record]:
+        """Drop what is older than `keep` seconds and return those records, to be deleted where they are stored."""
+        gone: list[Record] = []
+        while self._buckets and self._buckets[0][0] + BUCKET_SECONDS + self._keep <= now:
+            gone += self._buckets.popleft()[1]
+        for record in gone:
+            for task_id in record.ids:
+                if self._at.get(task_id) == record.at:
+                    del self._at[task_id]
+        return gone

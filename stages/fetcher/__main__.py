@@ -1,0 +1,61 @@
+"""Start the fetcher."""
+
+from __future__ import annotations
+
+from common import clock, logs, messages, metrics, settings, task_types
+from common.actions import Report
+from common.instant import Instant
+from common.loop import Loop, Plan, main
+from common.wiring import Wiring
+from stages.fetcher.leases import Leases
+from stages.fetcher.page import Page, Reader
+from stages.fetcher.state import Fetcher, Limits, Poll, PollFailed
+from stages.fetcher.upstream import Upstream
+
+
+def start() -> None:
+    """Read the settings, put state and edges together, run until SIGTERM."""
+    config = settings.read_or_exit()
+    logs.set_up("fetcher", config.log_level)
+    loop = Loop(Wiring(config.sockets_dir, "fetcher"))
+    leases = Leases(config.state_dir)
+    limits = Limits(
+        config.max_in_flight,
+        config.lease_seconds,
+        config.max_dispatches,
+        config.polling_interval_seconds,
+        config.circuit_breaker_threshold,
+        config.retry_backoff_factor,
+    )
+    state = Fetcher(limits, loop.wiring.inbox, leases.leases(), leases.dead(), clock.now())
+    for record in leases.settled():
+        state.settled.add(record)
+    upstream = Upstream(config, Reader(task_types.registered()), loop.post)
+
+    def report(now: Instant) -> Report:
+        metrics.TASKS_IN_FLIGHT.set(len(state.leases))
+        metrics.BREAKER_STATE.labels("api").set(state.breaker.state)
+        return state.report(now)
+
+    loop.run(
+        Plan(
+            handlers={
+                messages.Token: state.token,
+                messages.Published: state.published,
+                messages.Holding: state.holding,
+                messages.Deferred: state.given_back,
+                Page: state.page,
+                PollFailed: state.poll_failed,
+            },
+            writes=leases.writes,
+            effects={Poll: upstream.poll},
+            store=leases.store,
+            tick=state.tick,
+            drain=state.drain,
+            report=report,
+        )
+    )
+    upstream.close()
+
+
+main("fetcher", start)

@@ -1,0 +1,45 @@
+"""The leases on disk: what the fetcher must not forget when it is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from common.settled import Record
+from common.store import Store
+from stages.fetcher.state import DeleteDead, DeleteLease, DeleteSettled, Lease, PutDead, PutLease, PutSettled
+
+_encode = msgspec.msgpack.Encoder().encode
+_lease = msgspec.msgpack.Decoder(Lease).decode
+_record = msgspec.msgpack.Decoder(Record).decode
+
+
+class Leases:
+    """LMDB databases `leases` (task id → Lease), `settled` (time → Record) and `dead` (task id → nothing)."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.store = Store(state_dir, "fetcher", ("leases", "settled", "dead"))
+        self.writes = {
+            PutLease: self._put_lease,
+            DeleteLease: lambda action: self.store.delete("leases", action.task_id.encode()),
+            PutSettled: lambda action: self.store.put("settled", action.record.key, _encode(action.record)),
+            DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
+            PutDead: lambda action: self.store.put("dead", action.task_id.encode(), b""),
+            DeleteDead: lambda action: self.store.delete("dead", action.task_id.encode()),
+        }
+
+    def leases(self) -> dict[str, Lease]:
+        """All leases, as they were committed."""
+        return {key.decode(): _lease(value) for key, value in self.store.scan("leases")}
+
+    def settled(self) -> list[Record]:
+        """What was settled lately, oldest first."""
+        return [_record(value) for _, value in self.store.scan("settled")]
+
+    def dead(self) -> list[str]:
+        """Tasks whose result is a dead letter."""
+        return [key.decode() for key, _ in self.store.scan("dead")]
+
+    def _put_lease(self, action: PutLease) -> None:
+        self.store.put("leases", action.task_id.encode(), _encode(action.lease))

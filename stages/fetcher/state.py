@@ -1,0 +1,405 @@
+"""What the fetcher decides: which pending tasks are leased, when a lease is lost, and when to poll.
+
+A task is, for the fetcher,
+
+    unknown ──seen pending──► leased ──Published──► settled ──forgotten after a minute──► unknown
+                               │  ▲
+              lease not renewed│  │seen pending again (with attempt + 1 if its worker died with it)
+                               ▼  │
+                              lost ──not pending any more──► unknown
+
+and besides: deferred (stays pending in the API until a time), dead (its result was refused for good: a dead letter).
+At most `window` tasks are leased. Every transition that a restart must not forget is an action that writes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from common import messages as m
+from common.actions import Actions, Count, Report, Say, Send, of_tasks
+from common.breaker import Breaker
+from common.errors import Throttled
+from common.instant import Instant
+from common.retry import Backoff
+from common.settled import Record, SettledLately
+from stages.fetcher.page import Candidate, Page
+
+CHUNK = 256
+"""Tasks in one message: large enough to cost nothing, small enough to be handled between two heartbeats."""
+REQUEUED_AFTER = 60.0
+"""Seconds: a task that is pending this long after it was settled was queued again on purpose."""
+SLOWEST_PAGE = 120.0
+"""Seconds: a page is never older than this when it is taken."""
+SETTLED_POLL = 0.1
+"""Seconds: at most this often is a settled task a reason to poll an API that caps its pages."""
+MOST_UNKNOWN_TYPES = 1000
+"""Logged once each; more are only counted."""
+FORGET_LOST = 600.0
+"""Seconds: after that a lost task that no page shows is given up; if it is pending after all, it is simply new."""
+
+
+class Lease(msgspec.Struct, array_like=True):
+    """What is stored of a leased task."""
+
+    leased_at: float
+    attempt: int = 1
+    type: str = ""
+
+
+class Held(msgspec.Struct):
+    """A lease in memory."""
+
+    lease: Lease
+    heard: float
+    """Monotonic seconds at which its holder was last heard of."""
+    working: bool = False
+    """Whether a worker has it, so that it may be the reason if it gets lost."""
+
+
+# Actions; the edges perform them.
+class PutLease(NamedTuple):
+    """Store a lease, before its task leaves."""
+
+    task_id: str
+    lease: Lease
+
+
+class DeleteLease(NamedTuple):
+    """Forget a lease."""
+
+    task_id: str
+
+
+class PutSettled(NamedTuple):
+    """Store what was settled in this turn."""
+
+    record: Record
+
+
+class DeleteSettled(NamedTuple):
+    """Forget it."""
+
+    record: Record
+
+
+class PutDead(NamedTuple):
+    """Store that the task's result is a dead letter."""
+
+    task_id: str
+
+
+class DeleteDead(NamedTuple):
+    """Forget that."""
+
+    task_id: str
+
+
+class Poll(NamedTuple):
+    """GET the pending tasks."""
+
+    limit: int
+    wanted: int
+    """New tasks that can be used before the next poll."""
+    known: frozenset[str]
+    """Ids that need no second look."""
+    deferred_keys: frozenset[str]
+    """Batch keys of which nothing can be processed now."""
+    token: m.Token
+
+
+class PollFailed(NamedTuple):
+    """Event: the poll brought no page; `rejected` says that the API refused the token."""
+
+    error: Exception
+    rejected: bool = False
+
+
+class Limits(NamedTuple):
+    """The settings that the decisions depend on."""
+
+    window: int
+    lease_seconds: float
+    max_dispatches: int
+    polling_interval: float
+    breaker_threshold: int = 5
+    backoff_factor: float = 2.0
+
+
+class Fetcher:
+    """The state; its handlers return actions."""
+
+    def __init__(
+        self, limits: Limits, inbox: str, restored: dict[str, Lease], dead: Iterable[str], now: Instant
+    ) -> None:
+        self.limits = limits
+        self.leases = {task_id: Held(lease, now.mono) for task_id, lease in restored.items()}
+        self.lost: dict[str, tuple[Lease, float]] = {}
+        self.settled = SettledLately(REQUEUED_AFTER + SLOWEST_PAGE)
+        self.dead = set(dead)
+        self.breaker = Breaker("api", limits.breaker_threshold, Backoff(1.0, limits.backoff_factor, 60.0))
+        self.deferred: dict[str, float] = {}
+        """Task id → not before (wall seconds)."""
+        self.deferred_keys: dict[str, float] = {}
+        """Batch key, or `*` → not before (wall seconds)."""
+        self._inbox = inbox
+        self._buffer: deque[Candidate] = deque()
+        self._unknown_types: set[str] = set()
+        self._buffered_at = Instant(0.0, 0.0)
+        self._token: m.Token | None = None
+        self._asked_token = float("-inf")
+        self._polling = False
+        self._polled_at = float("-inf")
+        self._next_poll = 0.0
+        self._largest_page = 0
+        self._pages_full = False
+        self._ticked = now.mono
+        self._draining = False
+
+    @property
+    def room(self) -> int:
+        """How many more tasks may be leased."""
+        return max(0, self.limits.window - len(self.leases))
+
+    # ---- what comes in ----
+
+    def token(self, message: m.Token, now: Instant) -> Actions:
+        """Use this access token from now on."""
+        self._token = message
+        return self._poll_if_due(now)
+
+    def page(self, page: Page, now: Instant) -> Actions:
+        """Take the oldest new tasks that fit the window, and keep a bounded number of the others for a moment."""
+        self._polling = False
+        self.breaker.succeeded()
+        yield from self._say_skipped(page)
+        self._largest_page = max(self._largest_page, page.elements)
+        self._pages_full = page.elements >= min(self.limits.window, self._largest_page) > 0
+        if page.whole and not self._pages_full:
+            yield from self._forget_gone({candidate.task.id for candidate in page.candidates})
+        before = len(self.leases)
+        self._buffer, self._buffered_at = deque(page.candidates), Instant(now.mono, page.requested_at)
+        yield from self._take(now)
+        if len(self.leases) > before and self.room:
+            self._next_poll = now.mono  # where these came from may be more
+        else:
+            self._next_poll = self._polled_at + self.limits.polling_interval
+        yield from self._poll_if_due(now)
+
+    def poll_failed(self, event: PollFailed, now: Instant) -> Actions:
+        """Back off; a refused token is replaced first."""
+        self._polling = False
+        error = event.error
+        yield Say("poll_failed", {"reason": str(error)}, "warning")
+        self.breaker.failed(now.mono, str(error), error=error)
+        wait = Backoff(1.0, self.limits.backoff_factor, 60.0).delay(self.breaker.failures, error)
+        self._next_poll = now.mono + wait
+        self._next_poll = max(self._next_poll, self.breaker.retry_at)
+        if event.rejected and self._token:
+            if self.breaker.failures == 1 and not isinstance(error, Throttled):
+                self._next_poll = now.mono  # once, with a new token, at once
+            rejected, self._token = self._token.fingerprint, None
+            yield self._ask_token(now, rejected)
+
+    def published(self, message: m.Published, now: Instant) -> Actions:
+        """Settle tasks: their leases end, and the room that they leave is filled."""
+        for task_id in (*message.accepted, *message.dead):
+            self.lost.pop(task_id, None)
+            self.leases.pop(task_id, None)
+            yield DeleteLease(task_id)
+        for task_id in message.dead:
+            if task_id not in self.dead:
+                self.dead.add(task_id)
+                yield PutDead(task_id)
+        for task_id in (*message.accepted, *message.dropped):
+            if task_id in self.dead:
+                self.dead.discard(task_id)
+                yield DeleteDead(task_id)
+        if message.accepted:
+            record = Record(now.wall, message.accepted)
+            self.settled.add(record)
+            yield PutSettled(record)
+        yield from self._take(now)
+        if self._pages_full and not self._buffer:
+            self._next_poll = min(self._next_poll, self._polled_at + SETTLED_POLL)
+        yield from self._poll_if_due(now)
+
+    def holding(self, message: m.Holding, now: Instant) -> Actions:
+        """Renew the leases of what the sender is answerable for."""
+        for ids, working in ((message.ids, False), (message.working, True)):
+            for task_id in ids:
+                held = self.leases.get(task_id)
+                if held is None and task_id in self.lost:
+                    # it was only silent: whoever held it still does
+                    held = self.leases[task_id] = Held(self.lost.pop(task_id)[0], now.mono)
+                if held is not None:
+                    held.heard = now.mono
+                    held.working = working
+        return ()
+
+    def given_back(self, message: m.Deferred, now: Instant) -> Actions:
+        """End the leases of deferred tasks; they stay pending, and are not taken again before their time."""
+        if message.key is not None:
+            self.deferred_keys[message.key] = message.until
+        for task_id in message.ids:
+            held = self.leases.pop(task_id, None)
+            if held is None:
+                continue
+            if message.reason == "poison":
+                yield from self._fail_poison(task_id, held.lease, now)
+                continue
+            if message.key is None:
+                self.deferred[task_id] = message.until
+            yield DeleteLease(task_id)
+        yield from self._poll_if_due(now)
+
+    # ---- what time brings ----
+
+    def tick(self, now: Instant) -> Actions:
+        """Expire leases, forget what was settled long ago, ask for a token, poll."""
+        gap = now.mono - self._ticked
+        self._ticked = now.mono
+        if gap > self.limits.lease_seconds / 3:
+            for held in self.leases.values():  # this process was stopped: that says nothing about the holders
+                held.heard += gap
+        yield from self._expire(now)
+        for record in self.settled.forget(now.wall):
+            yield DeleteSettled(record)
+        for table in (self.deferred, self.deferred_keys):
+            for name in [name for name, until in table.items() if until <= now.wall]:
+                del table[name]
+        if (self._token is None or self._token.expires_at <= now.wall) and now.mono - self._asked_token >= 1.0:
+            yield self._ask_token(now, "")
+        yield from self._poll_if_due(now)
+
+    def drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
+        """Take nothing new: the leases are on disk, and what is under way ends without the fetcher."""
+        self._draining = True
+        return ()
+
+    def report(self, now: Instant) -> Report:
+        """What the heartbeat says."""
+        blockers = []
+        if self._token is None or self._token.expires_at <= now.wall:
+            blockers.append("no access token yet")
+        if self.breaker.reason:
+            blockers.append(f"the API does not answer polls: {self.breaker.reason}")
+        facts: dict[str, Any] = {"leased": len(self.leases), "lost": len(self.lost), "dead_letters": len(self.dead)}
+        if until := self._asleep_until(now):
+            facts["deferred_until"] = until
+        return Report(blockers, facts)
+
+    # ---- leases ----
+
+    def _take(self, now: Instant) -> Iterator[Any]:
+        """Lease from the buffer, oldest first, as far as there is room; a stale buffer is thrown away."""
+        if now.mono - self._buffered_at.mono > self.limits.polling_interval:
+            self._buffer.clear()
+        taken: list[m.Task] = []
+        failed: list[Candidate] = []
+        while self.room and self._buffer and not self._draining:
+            candidate = self._buffer.popleft()
+            if not self._is_new(candidate.task, now):
+                continue
+            task_id = candidate.task.id
+            task, lease = self._lease(candidate.task, now)
+            if lease.attempt > self.limits.max_dispatches:
+                yield from self._fail_poison(task_id, lease, now)
+                continue
+            self.leases[task_id] = Held(lease, now.mono)
+            yield PutLease(task_id, lease)
+            if candidate.failure is None:
+                taken.append(task)
+            else:
+                failed.append(msgspec.structs.replace(candidate, task=task))
+        for start in range(0, len(taken), CHUNK):
+            chunk = taken[start : start + CHUNK]
+            yield Send("rate_limiter", m.Tasks(chunk))
+            yield Say("leased", of_tasks([task.id for task in chunk]))
+        for candidate in failed:
+            task, failure = candidate.task, candidate.failure
+            yield Send("publisher", m.Results("", "", [m.Result(task.id, task.type, task.leased_at, failure=failure)]))
+            yield Say("task_invalid", {"task_id": task.id, "reason": failure and failure.message}, "warning")
+
+    def _is_new(self, task: m.Task, now: Instant) -> bool:
+        if task.id in self.leases or task.id in self.dead:
+            return False
+        if self.deferred.get(task.id, 0.0) > now.wall or self.deferred_keys.get(task.key, 0.0) > now.wall:
+            return False
+        settled_at = self.settled.at(task.id)
+        return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER
+
+    def _lease(self, task: m.Task, now: Instant) -> tuple[m.Task, Lease]:
+        lost, _ = self.lost.pop(task.id, (None, 0.0))
+        lease = lost or Lease(now.wall, 1, task.type)
+        return msgspec.structs.replace(task, leased_at=lease.leased_at, attempt=lease.attempt), lease
+
+    def _fail_poison(self, task_id: str, lease: Lease, now: Instant) -> Iterator[Any]:
+        self.leases[task_id] = Held(lease, now.mono)
+        yield PutLease(task_id, lease)
+        failure = m.Failure(
+            "poison_task", f"given up after {self.limits.max_dispatches} dispatches that each lost their worker"
+        )
+        yield Send("publisher", m.Results("", "", [m.Result(task_id, lease.type, lease.leased_at, failure=failure)]))
+        yield Say("task_poison", {"task_id": task_id, "dispatches": self.limits.max_dispatches}, "error")
+
+    def _expire(self, now: Instant) -> Iterator[Any]:
+        """A lease that nobody renewed is lost; the next page tells whether its task is still pending."""
+        silent = [i for i, held in self.leases.items() if now.mono - held.heard > self.limits.lease_seconds]
+        for task_id in silent:
+            held = self.leases.pop(task_id)
+            if held.working:
+                held.lease = msgspec.structs.replace(held.lease, attempt=held.lease.attempt + 1)
+            self.lost[task_id] = (held.lease, now.mono)
+            yield PutLease(task_id, held.lease)
+        if silent:
+            self._next_poll = now.mono
+            yield Count("leases_expired_total", amount=len(silent))
+            yield Say("leases_expired", of_tasks(silent), "warning")
+        for task_id in [i for i, (_, since) in self.lost.items() if now.mono - since > FORGET_LOST]:
+            del self.lost[task_id]
+            yield DeleteLease(task_id)
+
+    def _forget_gone(self, pending: set[str]) -> Iterator[Any]:
+        for task_id in [i for i in self.lost if i not in pending]:
+            del self.lost[task_id]
+            yield DeleteLease(task_id)
+
+    # ---- polling ----
+
+    def _say_skipped(self, page: Page) -> Iterator[Any]:
+        for reason, count in page.skipped.items():
+            yield Count("ai_tasks_skipped_total", (reason,), count)
+        for reason in ("malformed", "no_id"):
+            if page.skipped.get(reason):
+                yield Say("page_element_skipped", {"reason": reason, "count": page.skipped[reason]}, "warning")
+        for unknown in page.unknown_types:
+            if unknown not in self._unknown_types and len(self._unknown_types) < MOST_UNKNOWN_TYPES:
+                self._unknown_types.add(unknown)
+                yield Say("unknown_task_type", {"type": unknown, "reason": "left alone: another worker's"}, "warning")
+
+    def _asleep_until(self, now: Instant) -> float | None:
+        until = self.deferred_keys.get("*", 0.0)
+        return until if until > now.wall else None
+
+    def _poll_if_due(self, now: Instant) -> Iterator[Any]:
+        if self._polling or self._draining or not self.room or now.mono < self._next_poll:
+            return
+        if self._asleep_until(now) or not self.breaker.allows(now.mono):
+            return
+        if self._token is None or self._token.expires_at <= now.wall:
+            return
+        self._polling = True
+        self._polled_at = now.mono
+        self.breaker.began()
+        window = self.limits.window
+        known = frozenset(self.leases).union(self.dead, self.deferred)
+        yield Poll(window, self.room + window, known, frozenset(self.deferred_keys), self._token)
+
+    def _ask_token(self, now: Instant, rejected: str) -> Send:
+        self._asked_token = now.mono
+        return Send("token_broker", m.TokenRequest(self._inbox, rejected))
