@@ -120,14 +120,14 @@ class Api(Service[ApiSettings]):
             return self._refused(request, _refusal(413, "request entity too large"))
         if not self._tokens.admits(request.headers.get(b"authorization")):
             return self._refused(request, _refusal(401, "Unauthorized"))
-        if _ID.fullmatch(raw_id) is None:
+        task_id = raw_id.decode("latin-1")
+        task = self.tasks.get(task_id)
+        if task is None and _ID.fullmatch(raw_id) is None:
             return self._refused(request, _refusal(400, "Validation failed (ObjectId is expected)", "Bad Request"))
-        task_id = raw_id.decode()
         try:
             patch = self._read(request, body)
         except (msgspec.MsgspecError, BadBodyError) as error:
             return self._refused(request, _refusal(400, str(error), "Bad Request"))
-        task = self.tasks.get(task_id)
         if task is None:
             return self._refused(request, _refusal(404, "AI task not found", "Not Found"))
         self.tasks.accept(task_id, task, patch)
@@ -138,20 +138,21 @@ class Api(Service[ApiSettings]):
         """The PATCH in the body, as accepted; raises when it is none."""
         status = 200 if request.answers_as is None else request.answers_as
         patch = Patch(time.time(), True, status, digest=zlib.crc32(body))
-        if not self.settings.check_bodies and body.startswith(_SUCCESS):
-            patch.state = "succeeded"
-            result = body[len(_SUCCESS) - 1 : -1]
-        else:
-            decoded = _decode_body(body)
-            patch.state = decoded.state
-            result = bytes(decoded.result)
+        settings = self.settings
+        if not settings.check_bodies and not settings.keep_results and body.startswith(_SUCCESS):
+            patch.state, patch.length = "succeeded", _commas(body)  # one more comma before the result
+            return patch
+        decoded = _decode_body(body)
+        patch.state = decoded.state
+        result = bytes(decoded.result)
         if patch.state == "succeeded":
-            patch.length = _components(result)
+            _require_numbers(result)
+            patch.length = _commas(result) + 1
         elif patch.state == "failed":
             patch.error_code = _decode_failed(result).error.code
         elif patch.state != "in_progress":
             raise BadBodyError("state must be one of the following values: in_progress, succeeded, failed")
-        if self.settings.keep_results and result:
+        if settings.keep_results and result:
             patch.result = msgspec.Raw(result)
         return patch
 
@@ -164,9 +165,13 @@ class Api(Service[ApiSettings]):
         self.tasks.note(task_id, Patch(time.time(), False, status, digest=zlib.crc32(request.body)))
 
 
-def _components(vector: bytes) -> int:
-    """How many numbers a JSON array of numbers has; counted by numpy, since bytes.count takes 6.5 µs and it 2.5."""
+def _require_numbers(vector: bytes) -> None:
+    """Raise unless the JSON is a non-empty array of numbers."""
     flat = vector.startswith(b"[") and vector.rfind(b"[") == 0
     if not flat or vector == b"[]" or any(mark in vector for mark in _NOT_IN_NUMBERS):
         raise BadBodyError("result must be a non-empty array of numbers")
-    return 1 + int(np.count_nonzero(np.frombuffer(vector, np.uint8) == ord(",")))
+
+
+def _commas(text: bytes) -> int:
+    """How many there are; by numpy, since for 19 kB bytes.count takes 6.5 µs and it 2.5."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(",")))

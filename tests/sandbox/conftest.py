@@ -1,0 +1,41 @@
+"""One sandbox process for the whole folder, reset before every test."""
+
+from collections.abc import Iterator
+from urllib.parse import quote_plus
+
+import pytest
+import requests
+
+from sandbox.client import Sandbox
+
+
+@pytest.fixture(scope="session")
+def process() -> Iterator[Sandbox]:
+    with Sandbox.start() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(process: Sandbox) -> Sandbox:
+    process.reset()
+    return process
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy, no .netrc
+        yield session
+
+
+@pytest.fixture
+def credentials(sandbox: Sandbox) -> tuple[str, str]:
+    return quote_plus(sandbox.client_id), quote_plus(sandbox.client_secret)
+
+
+@pytest.fixture
+def signed_in(sandbox: Sandbox, session: requests.Session, credentials: tuple[str, str]) -> requests.Session:
+    """A session whose requests carry a good token."""
+    answer = session.post(sandbox.token_url, data={"grant_type": "client_credentials"}, auth=credentials)
+    session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    return session

@@ -1,0 +1,190 @@
+"""The NestJS stand-in."""
+
+import re
+from typing import Any
+
+import pytest
+import requests
+
+from sandbox.client import Sandbox
+
+UNAUTHORIZED = {"statusCode": 401, "message": "Unauthorized"}
+SUCCESS = {"state": "succeeded", "result": [0.5, -1.5e-05, 0.25]}
+
+
+def pending(sandbox: Sandbox, session: requests.Session, query: str = "") -> list[Any]:
+    answer = session.get(f"{sandbox.api}/api/ai-tasks/pending{query}")
+    assert answer.status_code == 200
+    page: list[Any] = answer.json()
+    return page
+
+
+def patch(sandbox: Sandbox, session: requests.Session, task_id: str, body: Any = None) -> requests.Response:
+    return session.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", json=SUCCESS if body is None else body)
+
+
+def test_a_task_looks_as_the_reference_api_shows_it(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    sandbox.queue(1, text="hello {n}", model="text-embedding-3-large")
+    (task,) = pending(sandbox, signed_in)
+    assert re.fullmatch("[0-9a-f]{24}", task["_id"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", task["createdAt"])
+    assert task["type"] == "text_embedding"
+    assert task["state"] == "pending"
+    assert task["content"] == {"text": "hello 0", "model": "text-embedding-3-large"}
+    assert task["callbackRoute"] == "verification_update_embedding"
+    assert task["callbackParams"]["field"] == "embedding"
+    assert task["__v"] == 0
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer nobody", "Basic abc"])
+def test_nobody_comes_in_without_a_token(
+    sandbox: Sandbox, session: requests.Session, authorization: str | None
+) -> None:
+    (task_id,) = sandbox.queue(1)
+    headers = {} if authorization is None else {"Authorization": authorization}
+    for answer in (
+        session.get(f"{sandbox.api}/api/ai-tasks/pending", headers=headers),
+        session.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", json=SUCCESS, headers=headers),
+    ):
+        assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
+
+
+def test_a_revoked_token_is_refused(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    assert sandbox.revoke() == 1
+    assert signed_in.get(f"{sandbox.api}/api/ai-tasks/pending").status_code == 401
+
+
+def test_a_page_is_as_long_as_asked(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    ids = sandbox.queue(20)
+    assert [task["_id"] for task in pending(sandbox, signed_in, "?limit=5")] == ids[:5]
+    assert len(pending(sandbox, signed_in)) == 20
+    sandbox.settings(api={"honour_limit": False})
+    assert len(pending(sandbox, signed_in, "?limit=5")) == 20
+    sandbox.settings(api={"page_cap": 10})
+    assert len(pending(sandbox, signed_in, "?limit=15")) == 10
+
+
+def test_a_page_is_ordered_as_set(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    days = [f"2026-01-{day:02}T00:00:00.000Z" for day in (3, 1, 2, 5, 4, 9, 8, 7, 6)]
+    sandbox.queue_tasks({"text": day, "createdAt": day} for day in days)
+
+    def order() -> list[str]:
+        return [task["createdAt"] for task in pending(sandbox, signed_in)]
+
+    assert order() == sorted(days)
+    sandbox.settings(api={"order": "newest"})
+    assert order() == sorted(days, reverse=True)
+    sandbox.settings(api={"order": "shuffled"})
+    assert order() != sorted(days)
+    assert sorted(order()) == sorted(days)
+
+
+def test_any_json_can_stand_in_a_page(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    elements: list[Any] = [None, 7, {"_id": "6" * 24}, {"type": "text_embedding"}, []]
+    sandbox.queue_raw(elements)
+    assert pending(sandbox, signed_in) == elements
+    assert patch(sandbox, signed_in, "6" * 24).status_code == 200
+    assert len(pending(sandbox, signed_in)) == 4
+
+
+def test_a_result_settles_its_task(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    first, second = sandbox.queue(2)
+    answer = patch(sandbox, signed_in, first)
+    assert answer.status_code == 200
+    assert answer.json() == {"_id": first, "type": "text_embedding", "state": "succeeded", "__v": 0}
+    assert [task["_id"] for task in pending(sandbox, signed_in)] == [second]
+    (done,) = signed_in.get(f"{sandbox.api}/api/ai-tasks?state=succeeded").json()
+    assert (done["_id"], done["state"]) == (first, "succeeded")
+    assert sandbox.summary()["api"]["tasks"] == {"pending": 1, "succeeded": 1}
+
+
+def test_every_patch_is_recorded(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    (task_id,) = sandbox.queue(1)
+    failure = {"state": "failed", "result": {"error": {"code": "too_long", "message": "9,000 tokens"}}}
+    patch(sandbox, signed_in, task_id, {"state": "in_progress"})
+    patch(sandbox, signed_in, task_id, {"state": "succeeded", "result": "nothing"})
+    patch(sandbox, signed_in, task_id)
+    patch(sandbox, signed_in, task_id, failure)
+    patches = sandbox.task(task_id)["patches"]
+    assert [(p["accepted"], p["status"], p.get("state")) for p in patches] == [
+        (True, 200, "in_progress"), (False, 400, None), (True, 200, "succeeded"), (True, 200, "failed"),
+    ]  # fmt: skip
+    assert patches[2]["length"] == 3
+    assert patches[3]["error_code"] == "too_long"
+    assert sandbox.record() == [{"id": task_id, "state": "failed", "patches": patches}]
+
+
+def test_what_is_accepted_twice_is_counted(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    same, different, requeued, once = sandbox.queue(4)
+    for task_id in (same, same, same, different, requeued, once):
+        patch(sandbox, signed_in, task_id)
+    patch(sandbox, signed_in, different, {"state": "succeeded", "result": [1]})
+    assert sandbox.requeue([requeued]) == 1
+    patch(sandbox, signed_in, requeued)
+    summary = sandbox.summary()["api"]
+    assert summary["accepted"] == 8
+    assert summary["accepted_twice"] == 2
+    assert summary["digests_differ"] == 1
+
+
+@pytest.mark.parametrize("check_bodies", [True, False])
+def test_results_are_kept_on_request(sandbox: Sandbox, signed_in: requests.Session, check_bodies: bool) -> None:
+    sandbox.settings(api={"keep_results": True, "check_bodies": check_bodies})
+    (task_id,) = sandbox.queue(1)
+    patch(sandbox, signed_in, task_id)
+    assert sandbox.results() == {task_id: SUCCESS["result"]}
+
+
+def test_unchecked_bodies_are_counted_alike(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    (task_id,) = sandbox.queue(1)
+    lengths = []
+    for check in (True, False):
+        sandbox.settings(api={"check_bodies": check})
+        url = f"{sandbox.api}/api/ai-tasks/{task_id}"
+        assert signed_in.patch(url, data=b'{"state":"succeeded","result":[1,2,3,4]}').status_code == 200
+        lengths.append(sandbox.task(task_id)["patches"][-1]["length"])
+    assert lengths == [4, 4]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"state":"done","result":[1]}',
+        b'{"state":"succeeded"}',
+        b'{"state":"succeeded","result":[]}',
+        b'{"state":"succeeded","result":[NaN]}',
+        b'{"state":"succeeded","result":[1,null]}',
+        b'{"state":"succeeded","result":["1"]}',
+        b'{"state":"succeeded","result":[[1]]}',
+        b'{"state":"failed","result":[1]}',
+        b'{"state":"failed","result":{"error":"text"}}',
+    ],
+)
+def test_a_bad_body_is_refused(sandbox: Sandbox, signed_in: requests.Session, body: bytes) -> None:
+    (task_id,) = sandbox.queue(1)
+    answer = signed_in.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", data=body)
+    assert answer.status_code == 400
+    assert answer.json()["statusCode"] == 400
+    assert sandbox.summary()["api"]["tasks"] == {"pending": 1}
+
+
+def test_ids_that_are_none_or_unknown(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    assert patch(sandbox, signed_in, "nonsense").status_code == 400
+    assert patch(sandbox, signed_in, "a" * 24).status_code == 404
+    assert [(entry["id"], entry["state"]) for entry in sandbox.record()] == [("nonsense", None), ("a" * 24, None)]
+
+
+def test_a_large_body_is_refused_before_the_token_is_looked_at(sandbox: Sandbox, session: requests.Session) -> None:
+    (task_id,) = sandbox.queue(1)
+    answer = patch(sandbox, session, task_id, {"state": "succeeded", "result": [0] * 40_000})
+    assert (answer.status_code, answer.json()) == (413, {"statusCode": 413, "message": "request entity too large"})
+
+
+def test_fifty_thousand_tasks_fit_in_one_page(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    answer = sandbox.call("POST", "/tasks?ids=false", {"count": 50_000})
+    assert answer["count"] == 50_000
+    assert "ids" not in answer
+    texts = {task["content"]["text"] for task in pending(sandbox, signed_in)}
+    assert len(texts) == 50_000

@@ -1,0 +1,58 @@
+"""The token endpoint."""
+
+import requests
+
+from sandbox.client import Sandbox
+
+GRANT = {"grant_type": "client_credentials"}
+Credentials = tuple[str, str]
+
+
+def test_a_token_lasts_an_hour(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
+    answer = session.post(sandbox.token_url, data={**GRANT, "scope": "read write"}, auth=credentials)
+    assert answer.status_code == 200
+    content = answer.json()
+    assert (content["token_type"], content["scope"], content["expires_in"]) == ("bearer", "read write", 3600)
+    found = session.post(f"{sandbox.oauth2}/admin/oauth2/introspect", data={"token": content["access_token"]}).json()
+    assert (found["active"], found["scope"], found["client_id"]) == (True, "read write", sandbox.client_id)
+
+
+def test_credentials_must_be_encoded_before_base64(sandbox: Sandbox, session: requests.Session) -> None:
+    answer = session.post(sandbox.token_url, data=GRANT, auth=(sandbox.client_id, sandbox.client_secret))
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
+def test_a_client_is_registered_for_one_method(
+    sandbox: Sandbox, session: requests.Session, credentials: Credentials
+) -> None:
+    posted = {**GRANT, "client_id": sandbox.client_id, "client_secret": sandbox.client_secret}
+    assert session.post(sandbox.token_url, data=posted).json()["error"] == "invalid_client"
+    sandbox.settings(oauth2={"auth_methods": ["client_secret_post"]})
+    assert session.post(sandbox.token_url, data=posted).status_code == 200
+    assert session.post(sandbox.token_url, data=GRANT, auth=credentials).status_code == 401
+
+
+def test_scope_audience_and_grant_are_checked(
+    sandbox: Sandbox, session: requests.Session, credentials: Credentials
+) -> None:
+    def refusal(**fields: str) -> tuple[int, str | None]:
+        answer = session.post(sandbox.token_url, data={**GRANT, **fields}, auth=credentials)
+        return answer.status_code, answer.json().get("error")
+
+    assert refusal(scope="read admin") == (400, "invalid_scope")
+    assert refusal(grant_type="password") == (400, "unsupported_grant_type")
+    assert refusal(audience="https://api.example") == (200, None)
+    sandbox.settings(oauth2={"audiences": ["https://other.example"]})
+    assert refusal(audience="https://api.example") == (400, "invalid_request")
+
+
+def test_expires_in_may_be_missing(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
+    sandbox.settings(oauth2={"omit_expires_in": True})
+    assert "expires_in" not in session.post(sandbox.token_url, data=GRANT, auth=credentials).json()
+
+
+def test_tokens_expire(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
+    sandbox.settings(oauth2={"expires_in": 0.05})
+    session.post(sandbox.token_url, data=GRANT, auth=credentials)
+    summary = sandbox.wait_until(lambda summary: summary["oauth2"]["live"] == 0)
+    assert (summary["oauth2"]["issued"], summary["oauth2"]["token_requests"]) == (1, 1)
