@@ -1,0 +1,193 @@
+"""What survives a restart, and what is said of a file that does not fit."""
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.rate_limiter.periods import Period, Strategy
+from stages.rate_limiter.quota import Limits, Receipt
+from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.snapshot import VERSION, QuotaFileError, ScopeSnapshot, Snapshot, decode, encode
+
+NOON = 1_747_224_000.0  # 2025-05-14T12:00Z, a Wednesday
+MODEL = "model"
+TASKS: Limits = {Window(Unit.TASKS, period): 100 for period in Period}
+TOKENS_DAY = Window(Unit.TOKENS, Period.DAY)
+
+both = pytest.mark.parametrize("strategy", Strategy)
+
+
+def quotas(strategy: Strategy = Strategy.ROLLING, timezone: str = "UTC", limits: Limits = TASKS) -> Quotas:
+    return Quotas(limits, {MODEL: limits}, strategy, timezone)
+
+
+def restored(old: Quotas, now: float, new: Quotas) -> Quotas:
+    new.restore(old.dump(), now)
+    return new
+
+
+def current(some: Quotas, now: float) -> dict[str, int]:
+    return {usage.period: usage.current for usage in some.usage(now) if usage.scope == MODEL}
+
+
+@both
+def test_the_windows_go_on_as_they_were(strategy: Strategy) -> None:
+    old = quotas(strategy)
+    for hour in range(60):
+        old.charge(MODEL, 1, 10, 1, NOON + 3_600 * hour)
+    now = NOON + 3_600 * 59 + 1
+    new = restored(old, now, quotas(strategy))
+    assert new.usage(now) == old.usage(now)
+    assert new.dump() == old.dump()
+    assert new.latest == old.latest
+
+
+@both
+def test_what_expired_while_it_was_down_is_free(strategy: Strategy) -> None:
+    old = quotas(strategy)
+    old.charge(MODEL, 100, 0, 1, NOON)
+    new = restored(old, NOON + 86_400 * 1.5, quotas(strategy))
+    assert current(new, NOON + 86_400 * 1.5) == {"minute": 0, "hour": 0, "day": 0, "week": 100, "month": 100}
+
+
+@both
+def test_a_clock_set_back_during_the_restart_grants_nothing(strategy: Strategy) -> None:
+    old = quotas(strategy)
+    old.charge(MODEL, 100, 0, 1, NOON)
+    new = restored(old, NOON - 86_400, quotas(strategy))
+    assert new.latest == NOON
+    assert new.admits(MODEL, [1], NOON - 86_400) == 0
+
+
+@both
+def test_a_receipt_outlives_the_process(strategy: Strategy) -> None:
+    old = quotas(strategy, limits={TOKENS_DAY: 1_000})
+    receipt = msgspec.msgpack.decode(msgspec.msgpack.encode(old.charge(MODEL, 9, 900, 1, NOON)), type=Receipt)
+    new = restored(old, NOON + 60, quotas(strategy, limits={TOKENS_DAY: 1_000}))
+    new.settle(receipt, 900, 400, NOON + 61)
+    assert current(new, NOON + 61) == {"day": 400}
+    new.refund(receipt, 0, 400, 0, NOON + 62)
+    assert current(new, NOON + 62) == {"day": 0}
+
+
+@both
+def test_a_limit_lowered_below_what_is_used_admits_nothing_till_that_is_past(strategy: Strategy) -> None:
+    old = quotas(strategy)
+    old.charge(MODEL, 90, 0, 1, NOON)
+    lower = restored(old, NOON + 1, quotas(strategy, limits={Window(Unit.TASKS, Period.HOUR): 50}))
+    usage = lower.usage(NOON + 1)[0]
+    assert (usage.current, usage.limit, usage.remaining) == (90, 50, 0)
+    opens = lower.opens_at(MODEL, 1, NOON + 1)
+    assert lower.admits(MODEL, [1], math.nextafter(opens, 0)) == 0
+    assert lower.admits(MODEL, [1] * 90, opens) == 50
+
+
+@both
+def test_a_limit_set_later_knows_what_was_used_before(strategy: Strategy) -> None:
+    old = Quotas({}, {MODEL: {}}, strategy)
+    old.charge(MODEL, 30, 0, 1, NOON)
+    assert current(restored(old, NOON, quotas(strategy)), NOON) == dict.fromkeys(Period, 30)
+
+
+@pytest.mark.parametrize(("before", "after"), [(Strategy.ROLLING, Strategy.FIXED), (Strategy.FIXED, Strategy.ROLLING)])
+def test_a_change_of_strategy_finds_right_counters(before: Strategy, after: Strategy) -> None:
+    changed, always = quotas(before), quotas(after)
+    for charged in (NOON - 86_400, NOON - 1_800.5, NOON - 0.5, NOON):
+        receipts = [each.charge(MODEL, 7, 0, 1, charged) for each in (changed, always)]
+    new = restored(changed, NOON + 1, quotas(after))
+    assert new.usage(NOON + 1) == always.usage(NOON + 1)
+    for each, receipt in zip((new, always), receipts, strict=True):
+        each.refund(receipt, 3, 0, 0, NOON + 1)
+    assert new.usage(NOON + 1) == always.usage(NOON + 1)
+
+
+def test_another_timezone_starts_from_the_larger_count() -> None:
+    old = quotas(Strategy.FIXED, "UTC")
+    old.charge(MODEL, 40, 0, 1, NOON - 13 * 3_600)  # yesterday in UTC, but today in Tokyo
+    old.charge(MODEL, 5, 0, 1, NOON)
+    assert current(old, NOON)["day"] == 5
+    new = restored(old, NOON, quotas(Strategy.FIXED, "Asia/Tokyo"))
+    assert current(new, NOON) == {"minute": 5, "hour": 5, "day": 45, "week": 45, "month": 45}
+    assert new.opens_at(MODEL, 1, NOON) == NOON
+    assert current(new, NOON + 3 * 3_600)["day"] == 0  # midnight in Tokyo
+
+
+def test_the_month_so_far_is_kept_in_another_timezone() -> None:
+    end_of_month = 1_748_736_000.0 - 60  # 2025-05-31T23:59Z: a rolling month of 30 days has lost the first day
+    old = quotas(Strategy.FIXED, "UTC")
+    old.charge(MODEL, 40, 0, 1, end_of_month - 31 * 86_400 + 120)
+    old.charge(MODEL, 5, 0, 1, end_of_month)
+    assert current(restored(old, end_of_month, quotas(Strategy.FIXED, "America/Lima")), end_of_month)["month"] == 45
+
+
+def test_the_size_does_not_depend_on_what_passed() -> None:
+    some = quotas()
+    sizes = {len(some.dump())}
+    now = 0.0
+    for round_ in range(200):
+        some.charge(MODEL, 10**round_ if round_ < 12 else 5, 10**9, 1, now)
+        sizes.add(len(some.dump()))
+        now = NOON + 3_333.3 * round_
+    assert len(sizes) == 1
+    assert sizes.pop() < 32_000
+
+
+def test_models_that_lost_their_limits_are_forgotten_and_new_ones_start_empty() -> None:
+    old = Quotas(TASKS, {"old": TASKS, "kept": TASKS}, Strategy.ROLLING)
+    for model in ("old", "kept"):
+        old.charge(model, 10, 0, 1, NOON)
+    new = Quotas(TASKS, {"kept": TASKS, "new": TASKS}, Strategy.ROLLING)
+    new.restore(old.dump(), NOON)
+    assert {(usage.scope, usage.current) for usage in new.usage(NOON)} == {("", 20), ("kept", 10), ("new", 0)}
+    new.refund(Receipt(NOON, "old"), 10, 0, 1, NOON)
+    assert {(usage.scope, usage.current) for usage in new.usage(NOON)} == {("", 10), ("kept", 10), ("new", 0)}
+
+
+def test_a_file_of_another_version_is_refused_by_name() -> None:
+    data = bytes([VERSION + 1]) + quotas().dump()[1:]
+    with pytest.raises(QuotaFileError, match="are of version 2, and this service reads version 1"):
+        quotas().restore(data, NOON)
+
+
+@given(st.data())
+def test_a_damaged_file_is_refused_and_changes_nothing(data: st.DataObject) -> None:
+    some = quotas()
+    some.charge(MODEL, 7, 70, 1, NOON)
+    good = some.dump()
+    place = data.draw(st.integers(0, len(good) - 1))
+    flipped = good[place] ^ data.draw(st.integers(1, 255))
+    damaged = data.draw(
+        st.sampled_from([good[:place], good[:place] + bytes([flipped]) + good[place + 1 :], good + b"\0"])
+    )
+    with pytest.raises(QuotaFileError):
+        some.restore(damaged, NOON)
+    assert some.dump() == good
+
+
+@given(st.binary(max_size=64))
+def test_anything_else_is_refused(data: bytes) -> None:
+    with pytest.raises(QuotaFileError):
+        quotas().restore(data, NOON)
+
+
+GOOD = decode(quotas().dump()).scopes[""]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        msgspec.structs.replace(GOOD, latest=math.nan),
+        msgspec.structs.replace(GOOD, latest=-1.0),
+        msgspec.structs.replace(GOOD, latest=1e300),
+        msgspec.structs.replace(GOOD, rolling=GOOD.rolling[8:]),
+        msgspec.structs.replace(GOOD, fixed=b""),
+        msgspec.structs.replace(GOOD, fixed=b"\xff" * len(GOOD.fixed)),
+    ],
+)
+def test_what_was_written_wrong_is_refused(bad: ScopeSnapshot) -> None:
+    with pytest.raises(QuotaFileError, match="the saved quotas are damaged: scope 'model'"):
+        quotas().restore(encode(Snapshot("UTC", {"": GOOD, MODEL: bad})), NOON)

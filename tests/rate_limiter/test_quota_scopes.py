@@ -1,0 +1,96 @@
+"""Global quotas and those of single models, together."""
+
+import math
+
+import pytest
+
+from stages.rate_limiter.periods import Period, Strategy
+from stages.rate_limiter.quota import Receipt
+from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.ring import Unit, Window
+
+NOON = 1_747_224_000.0
+TASKS = Window(Unit.TASKS, Period.HOUR)
+TOKENS = Window(Unit.TOKENS, Period.HOUR)
+
+
+@pytest.fixture(params=Strategy)
+def quotas(request: pytest.FixtureRequest) -> Quotas:
+    strategy: Strategy = request.param
+    return Quotas({TASKS: 100}, {"small": {TASKS: 10, TOKENS: 50}, "large": {TASKS: 500}}, strategy)
+
+
+def held(quotas: Quotas, now: float = NOON) -> dict[str, int]:
+    return {usage.scope: usage.current for usage in quotas.usage(now) if usage.unit is Unit.TASKS}
+
+
+def test_the_tighter_scope_decides(quotas: Quotas) -> None:
+    assert quotas.admits("small", [1] * 300, NOON) == 10
+    assert quotas.admits("small", [20] * 300, NOON) == 2
+    assert quotas.admits("large", [1] * 300, NOON) == 100
+    assert quotas.admits("unlimited", [1] * 300, NOON) == 100
+
+
+def test_a_charge_counts_in_both_scopes(quotas: Quotas) -> None:
+    assert quotas.charge("small", 4, 20, 1, NOON) == Receipt(NOON, "small")
+    quotas.charge("unlimited", 30, 20, 1, NOON)
+    assert held(quotas) == {"": 34, "small": 4, "large": 0}
+
+
+def test_a_model_that_waits_never_blocks_another(quotas: Quotas) -> None:
+    quotas.charge("small", 10, 10, 1, NOON)
+    assert quotas.admits("small", [1], NOON) == 0
+    assert quotas.blocked_by("small", 1, NOON) == {"small": [TASKS]}
+    assert quotas.admits("large", [1] * 300, NOON) == 90
+    assert quotas.blocked_by("large", 1, NOON) == {}
+    assert quotas.opens_at("large", 1, NOON) == NOON
+    assert quotas.opens_at("small", 1, NOON) > NOON
+
+
+def test_every_scope_that_holds_work_back_is_named(quotas: Quotas) -> None:
+    quotas.charge("small", 10, 45, 1, NOON)
+    quotas.charge("large", 90, 0, 1, NOON + 60)
+    assert quotas.blocked_by("small", 6, NOON + 60) == {"": [TASKS], "small": [TASKS, TOKENS]}
+    assert quotas.blocked_by("unlimited", 6, NOON + 60) == {"": [TASKS]}
+
+
+def test_it_opens_when_both_scopes_do(quotas: Quotas) -> None:
+    quotas.charge("large", 90, 0, 1, NOON)
+    quotas.charge("small", 10, 0, 1, NOON + 600)
+    opens = quotas.opens_at("small", 1, NOON + 600)
+    assert quotas.admits("small", [1], math.nextafter(opens, 0)) == 0
+    assert quotas.admits("small", [1], opens) == 1
+
+
+def test_refunds_and_settlements_reach_both_scopes(quotas: Quotas) -> None:
+    receipt = quotas.charge("small", 10, 50, 1, NOON)
+    quotas.refund(receipt, 3, 20, 0, NOON + 1)
+    assert held(quotas) == {"": 7, "small": 7, "large": 0}
+    quotas.settle(receipt, 30, 10, NOON + 1)
+    assert quotas.admits("small", [20] * 5, NOON + 1) == 2
+
+
+def test_what_never_fits_a_model_may_fit_another(quotas: Quotas) -> None:
+    assert quotas.never_fits("small", 51)
+    assert quotas.opens_at("small", 51, NOON) == math.inf
+    assert not quotas.never_fits("large", 51)
+
+
+def test_a_clock_that_steps_back_is_the_same_for_all_models(quotas: Quotas) -> None:
+    quotas.charge("large", 1, 0, 1, NOON)
+    assert quotas.charge("small", 10, 0, 1, NOON - 5_000).at == NOON
+    assert quotas.admits("small", [1], NOON - 1) == 0
+    assert quotas.opens_at("large", 1, NOON - 5_000) == NOON - 5_000
+    assert quotas.opens_at("small", 1, NOON - 5_000) > NOON
+    assert quotas.latest == NOON
+
+
+def test_a_model_without_a_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        Quotas({}, {"": {TASKS: 1}}, Strategy.ROLLING)
+
+
+def test_no_limits_at_all() -> None:
+    quotas = Quotas({}, {}, Strategy.ROLLING)
+    assert quotas.admits("any", [8_192] * 2_048, NOON) == 2_048
+    assert quotas.usage(NOON) == []
