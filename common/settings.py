@@ -1,10 +1,12 @@
 """The settings: one class, read once from the environment (and `.env`), every problem reported at once.
 
-The field `openai_api_key` is the variable `OPENAI_API_KEY`, and so on; the README's table lists them all.
+The field `openai_api_key` is the variable `OPENAI_API_KEY`, and so on; the README's table lists them all. Any of them
+may be given as the path of a file that holds the value, `OPENAI_API_KEY_FILE=/run/secrets/openai`, as containers do.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +15,10 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.errors import SettingsError
+from common.file_forms import FileForms, Unusable
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
 """The value in `.env.example`: asks for mock vectors (the design's section 6)."""
@@ -31,6 +34,15 @@ class Mode(StrEnum):
     OLLAMA = "ollama"
     HYBRID = "hybrid"
     MOCK = "mock"
+
+
+class AuthMethod(StrEnum):
+    """How the token endpoint is told who asks (RFC 6749, 2.3.1); a client is registered for one of them."""
+
+    BASIC = "client_secret_basic"
+    """In the `Authorization` header."""
+    POST = "client_secret_post"
+    """In the form."""
 
 
 class Strategy(StrEnum):
@@ -59,6 +71,22 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _json(value: object) -> object:
+    """A list or an object comes as JSON; what does not parse is reported like any other wrong value."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"must be JSON: {error.msg} at character {error.pos}") from error
+
+
+def _none_or_a_mebibyte(value: int) -> int:
+    if 0 < value < 2**20:
+        raise ValueError("must be 0 (off) or at least 1048576 bytes")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
 Limit = Annotated[int, Field(ge=0, le=10**15)]
@@ -80,6 +108,7 @@ class Settings(BaseSettings):
     oauth2_client_secret: SecretStr
     ory_project_slug: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
     oauth2_token_url: HttpUrl | None = None
+    oauth2_auth_method: Annotated[AuthMethod, BeforeValidator(_lower)] = AuthMethod.BASIC
     oauth2_scope: str = "read write"
     oauth2_audience: str = ""
 
@@ -94,6 +123,15 @@ class Settings(BaseSettings):
     concurrency_limit: Annotated[int, Field(ge=1, le=256)] = 5
     embedder_processes: Annotated[int, Field(ge=1, le=64)] = 1
     embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 256
+    embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
+    embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
+    embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_none_or_a_mebibyte)] = 256 * 2**20
+    truncate_long_texts: bool = False
+    ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
+    ollama_keep_alive: str = ""
+    ollama_truncate: bool | None = None
+    supported_models: Annotated[list[str], NoDecode, BeforeValidator(_json)] = []
+    fallback_models: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = {}
 
     # When things fail
     max_retries: Annotated[int, Field(ge=0, le=100)] = 3
@@ -125,6 +163,24 @@ class Settings(BaseSettings):
     runtime_dir: Path | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 8001
     log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  a folder of secrets: `_FILE` is enough
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over `.env`; in both, a value may be given by file."""
+        return (
+            init_settings,
+            FileForms(settings_cls, env_settings),
+            env_settings,
+            FileForms(settings_cls, dotenv_settings),
+            dotenv_settings,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -179,6 +235,9 @@ S = TypeVar("S", bound=Settings)
 
 def _in_words(error: dict[str, Any]) -> str:
     """One validation error as `VARIABLE: what is wrong`; a secret's value is never in it."""
+    unusable = error.get("input")
+    if isinstance(unusable, Unusable):
+        return f"{unusable.variable}: {unusable.why}"
     variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
     if error["type"] == "missing":
         return f"{variable}: is required"

@@ -1,0 +1,43 @@
+"""How long an answer's headers ask to wait."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.retry import LONGEST_PATIENCE, retry_after
+
+NOW = 1_445_412_470.0  # Wed, 21 Oct 2015 07:27:50 GMT
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"RETRY-AFTER": "-3"}, 0.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 10.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 -0000"}, 10.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:00:00 GMT"}, 0.0),
+        ({"Retry-After": "99999999"}, LONGEST_PATIENCE),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 +99999999999999"}, None),
+        ({"x-ratelimit-reset": "12"}, 12.0),
+        ({"X-RateLimit-Reset": "1445412475"}, 5.0),
+        ({"x-ratelimit-reset": "12", "x-ratelimit-remaining": "0"}, 12.0),
+        ({"x-ratelimit-reset": "12", "x-ratelimit-remaining": "3"}, None),
+        ({"x-ratelimit-reset": "12", "Retry-After": "2"}, 2.0),
+        ({"x-ratelimit-reset": "12", "Retry-After": "soon"}, 12.0),
+    ],
+)
+def test_headers(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == seconds
+
+
+@given(st.text(), st.text())
+def test_no_header_breaks_it(retry: str, reset: str) -> None:
+    wait = retry_after({"Retry-After": retry, "x-ratelimit-reset": reset}, NOW)
+    assert wait is None or 0 <= wait <= LONGEST_PATIENCE

@@ -1,0 +1,267 @@
+"""The settings: what is required, every default, every problem at once by variable name, and secrets kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import SettingsError
+from common.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, Strategy, read
+
+REQUIRED = {
+    "API_BASE_URL": "http://api.example",
+    "OAUTH2_CLIENT_ID": "client",
+    "OAUTH2_CLIENT_SECRET": "canary-secret",
+    "ORY_PROJECT_SLUG": "slug",
+    "OPENAI_API_KEY": "canary-key",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Only what is required, in a folder without a `.env`, whose path is short enough for sockets."""
+    for field in Settings.model_fields:
+        for variable in (field.upper(), f"{field.upper()}_FILE"):
+            monkeypatch.delenv(variable, raising=False)
+    for variable, value in REQUIRED.items():
+        monkeypatch.setenv(variable, value)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.chdir(folder)
+        yield
+        monkeypatch.undo()
+
+
+def problems(**environment: str) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in environment.items():
+            patch.setenv(variable, value)
+        with pytest.raises(SettingsError) as raised:
+            read()
+    return raised.value.problems
+
+
+def only(**environment: str) -> str:
+    found = problems(**environment)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings: Settings = read()
+    expected = {
+        "oauth2_scope": "read write",
+        "oauth2_audience": "",
+        "oauth2_auth_method": AuthMethod.BASIC,
+        "openai_base_url": "https://api.openai.com/v1",
+        "openai_timeout": 60,
+        "processing_mode": Mode.OPENAI,
+        "ollama_base_url": "http://localhost:11434",
+        "ollama_timeout": 120,
+        "ollama_model_download_timeout": 600,
+        "polling_interval_seconds": 30,
+        "concurrency_limit": 5,
+        "embedder_processes": 1,
+        "request_timeout": 30,
+        "max_retries": 3,
+        "retry_backoff_factor": 2.0,
+        "circuit_breaker_threshold": 5,
+        "max_in_flight": 4096,
+        "lease_seconds": 15,
+        "max_dispatches": 5,
+        "hold_seconds": 60,
+        "rate_limit_enabled": True,
+        "rate_limit_strategy": Strategy.ROLLING,
+        "rate_limit_timezone": "UTC",
+        **{f"rate_limit_per_{period}": 0 for period in ("minute", "hour", "day", "week", "month")},
+        **{f"rate_limit_tokens_per_{period}": 0 for period in ("minute", "hour", "day", "week", "month")},
+        "state_dir": Path("data"),
+        "runtime_dir": None,
+        "metrics_port": 8001,
+        "log_level": "INFO",
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
+    assert settings.sockets_dir == Path("data/run").absolute()
+    assert settings.token_url == "https://slug.projects.oryapis.com/oauth2/token"
+    assert settings.mode is Mode.OPENAI
+
+
+@pytest.mark.parametrize("variable", ["API_BASE_URL", "OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET"])
+def test_what_is_required_is_named(variable: str) -> None:
+    assert only(**{variable: ""}) == f"{variable}: is required"
+
+
+def test_a_token_endpoint_is_required_one_way_or_the_other() -> None:
+    assert only(ORY_PROJECT_SLUG="").startswith("ORY_PROJECT_SLUG: is required")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORY_PROJECT_SLUG", "")
+        patch.setenv("OAUTH2_TOKEN_URL", "http://hydra:4444/oauth2/token")
+        assert read().token_url == "http://hydra:4444/oauth2/token"
+
+
+def test_every_problem_is_reported_at_once_by_variable_name(tmp_path: Path) -> None:
+    found = problems(
+        API_BASE_URL="ftp://api",
+        OAUTH2_CLIENT_ID="",
+        OAUTH2_CLIENT_SECRET="",
+        OAUTH2_CLIENT_SECRET_FILE=str(tmp_path / "missing"),
+        ORY_PROJECT_SLUG="",
+        OPENAI_API_KEY="",
+        METRICS_PORT="99999",
+        RATE_LIMIT_TIMEZONE="Mars/Olympus",
+        LOG_LEVEL="LOUD",
+        RUNTIME_DIR="/tmp/" + "x" * 100,
+    )
+    variables = [problem.split(":")[0] for problem in found]
+    assert sorted(variables) == [
+        "API_BASE_URL",
+        "LOG_LEVEL",
+        "METRICS_PORT",
+        "OAUTH2_CLIENT_ID",
+        "OAUTH2_CLIENT_SECRET_FILE",
+        "OPENAI_API_KEY",
+        "ORY_PROJECT_SLUG",
+        "RATE_LIMIT_TIMEZONE",
+        "RUNTIME_DIR",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("API_BASE_URL", "api.example", "must be an http:// or https:// address (it is 'api.example')"),
+        ("OLLAMA_BASE_URL", "http://", "must be an http:// or https:// address"),
+        ("PROCESSING_MODE", "magic", "'openai', 'ollama', 'hybrid' or 'mock' (it is 'magic')"),
+        ("OAUTH2_AUTH_METHOD", "private_key_jwt", "'client_secret_basic' or 'client_secret_post'"),
+        ("RATE_LIMIT_STRATEGY", "sliding", "'rolling' or 'fixed'"),
+        ("RATE_LIMIT_ENABLED", "maybe", "boolean"),
+        ("RATE_LIMIT_PER_DAY", "-1", "greater than or equal to 0 (it is '-1')"),
+        ("REQUEST_TIMEOUT", "0", "greater than 0"),
+        ("OPENAI_TIMEOUT", "nan", "finite"),
+        ("RETRY_BACKOFF_FACTOR", "0.5", "greater than or equal to 1"),
+        ("EMBEDDER_PROCESSES", "0", "greater than or equal to 1"),
+        ("CONCURRENCY_LIMIT", "five", "integer"),
+        ("ORY_PROJECT_SLUG", "evil.example/", "match pattern"),
+        ("RATE_LIMIT_TIMEZONE", "../../etc/passwd", "is not an IANA time zone such as Europe/Berlin"),
+        ("LOG_LEVEL", "TRACE", "must be DEBUG, INFO, WARNING or ERROR, not 'TRACE'"),
+    ],
+)
+def test_a_wrong_value_is_shown_with_what_is_wrong(variable: str, value: str, says: str) -> None:
+    problem = only(**{variable: value})
+    assert problem.startswith(f"{variable}: ")
+    assert says in problem
+
+
+def test_case_does_not_matter_where_a_word_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCESSING_MODE", "Mock")
+    monkeypatch.setenv("RATE_LIMIT_STRATEGY", "FIXED")
+    monkeypatch.setenv("OAUTH2_AUTH_METHOD", "Client_Secret_Post")
+    settings: Settings = read()
+    assert (settings.mode, settings.rate_limit_strategy) == (Mode.MOCK, Strategy.FIXED)
+    assert settings.oauth2_auth_method is AuthMethod.POST
+
+
+@pytest.mark.parametrize("mode", ["openai", "hybrid"])
+def test_the_placeholder_key_means_mock_and_no_key_is_an_error(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCESSING_MODE", mode)
+    assert read().mode is Mode(mode)
+    monkeypatch.setenv("OPENAI_API_KEY", PLACEHOLDER_API_KEY)
+    assert read().mode is Mode.MOCK
+    assert only(OPENAI_API_KEY="").startswith(f"OPENAI_API_KEY: is required when PROCESSING_MODE is {mode}")
+
+
+@pytest.mark.parametrize("mode", ["ollama", "mock"])
+def test_modes_that_ask_nothing_of_openai_need_no_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCESSING_MODE", mode)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert read().mode is Mode(mode)
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_PORT", "")
+    assert read().metrics_port == 8001
+
+
+def test_a_socket_path_that_the_kernel_would_refuse_names_its_remedy(tmp_path: Path) -> None:
+    found = only(STATE_DIR=str(tmp_path / ("y" * 60)))
+    assert found.startswith("RUNTIME_DIR: ")
+    assert "set RUNTIME_DIR to a folder of at most 67, such as /run/atp" in found
+
+
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
+    settings: Settings = read()
+    assert settings.oauth2_client_secret.get_secret_value() == "canary-secret"
+    (tmp_path / "secret").write_bytes(b"canary\xff")
+    shown = [
+        repr(settings),
+        str(settings),
+        *problems(OAUTH2_CLIENT_SECRET_FILE=str(tmp_path / "secret"), METRICS_PORT="x"),
+        only(OAUTH2_TOKEN_URL="//user:canary-password@host"),
+    ]
+    assert "canary" not in "".join(shown)
+
+
+def test_a_process_with_problems_exits_with_status_2_and_no_traceback() -> None:
+    code = "from common.settings import read_or_exit; read_or_exit()"
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "METRICS_PORT": "x", "API_BASE_URL": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == 2
+    lines = done.stderr.decode().splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == ["API_BASE_URL", "METRICS_PORT"]
+    assert done.stdout == b""
+
+
+# X_FILE
+
+
+def write(path: Path, content: str) -> str:
+    path.write_text(content)
+    return str(path)
+
+
+def test_any_variable_may_be_given_by_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OAUTH2_CLIENT_SECRET")
+    monkeypatch.setenv("OAUTH2_CLIENT_SECRET_FILE", write(tmp_path / "secret", " p+/=&% ü \n"))
+    monkeypatch.setenv("METRICS_PORT_FILE", write(tmp_path / "port", "9000\r\n"))
+    settings: Settings = read()
+    assert settings.oauth2_client_secret.get_secret_value() == " p+/=&% ü "
+    assert settings.metrics_port == 9000
+
+
+def test_dot_env_may_name_files_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("OAUTH2_CLIENT_SECRET", "OAUTH2_CLIENT_ID"):
+        monkeypatch.delenv(variable)
+    secret, port = write(tmp_path / "secret", "from file"), write(tmp_path / "port", "9000")
+    lines = [f"OAUTH2_CLIENT_SECRET_FILE={secret}", "OAUTH2_CLIENT_ID=me", "METRICS_PORT=1", "OPENAI_API_KEY_FILE=gone"]
+    Path(".env").write_text("\n".join(lines))
+    monkeypatch.setenv("METRICS_PORT_FILE", port)
+    settings: Settings = read()
+    assert settings.oauth2_client_secret.get_secret_value() == "from file"
+    assert (settings.oauth2_client_id, settings.metrics_port) == ("me", 9000)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert only().startswith("OPENAI_API_KEY_FILE: gone cannot be read: No such file or directory; ")
+
+
+def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> None:
+    cases = {
+        str(tmp_path / "missing"): "cannot be read: No such file or directory",
+        str(tmp_path): "cannot be read: Is a directory",
+        write(tmp_path / "empty", "\n"): "is empty",
+        write(tmp_path / "large", "x" * 70_000): "is larger than 65536 bytes",
+        "/proc/self/exe": "does not hold UTF-8 text",
+    }
+    for path, why in cases.items():
+        found = only(OAUTH2_CLIENT_SECRET="", OAUTH2_CLIENT_SECRET_FILE=path)
+        remedy = "put the value there, or set OAUTH2_CLIENT_SECRET itself"
+        assert found == f"OAUTH2_CLIENT_SECRET_FILE: {path} {why}; {remedy}"
+
+
+def test_a_variable_and_its_file_form_exclude_each_other(tmp_path: Path) -> None:
+    found = only(OAUTH2_CLIENT_ID_FILE=write(tmp_path / "id", "me"))
+    assert found == "OAUTH2_CLIENT_ID: is set, and OAUTH2_CLIENT_ID_FILE too; set one of them"
