@@ -50,6 +50,24 @@ OPENAI_REQUESTS = Counter("openai_requests_total", "Requests to OpenAI", ["model
 OPENAI_TOKENS = Counter("openai_tokens_used_total", "Tokens that OpenAI reported", ["model", "type"], registry=REGISTRY)
 OLLAMA_REQUESTS = Counter("ollama_requests_total", "Requests to Ollama", ["model", "status"], registry=REGISTRY)
 OLLAMA_TOKENS = Counter("ollama_tokens_used_total", "Tokens that Ollama reported", ["model", "type"], registry=REGISTRY)
+EMBEDDED_INPUTS = Counter(
+    "embedder_inputs_total",
+    "Texts by what became of them: embedded, cached, shared (another batch embedded it), refused, invalid",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
+GUARD_VIOLATIONS = Counter(
+    "embedder_guard_violations_total",
+    "Vectors that were not usable as they came",
+    ["provider", "reason"],
+    registry=REGISTRY,
+)
+LEARNED_CAP = Gauge(
+    "embedder_learned_cap", "Largest request that a provider was found to take", ["provider", "unit"], registry=REGISTRY
+)
+CACHE_HITS = Counter("embedding_cache_hits_total", "Texts whose vector was in the cache", registry=REGISTRY)
+CACHE_MISSES = Counter("embedding_cache_misses_total", "Texts whose vector was not in the cache", registry=REGISTRY)
+CACHE_BYTES = Gauge("embedding_cache_bytes", "Bytes of the vectors in the cache", registry=REGISTRY)
 BREAKER_STATE = Gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open", ["service"], registry=REGISTRY)
 RATE_LIMIT_USAGE = Gauge("rate_limit_current_usage", "Tasks admitted in the period", ["period"], registry=REGISTRY)
 RATE_LIMIT_MAX = Gauge("rate_limit_max_allowed", "The limit of the period, in tasks", ["period"], registry=REGISTRY)
