@@ -21,7 +21,7 @@ from sandbox.tokens import TokenStore
 _PREFIX = b"/api/ai-tasks/"
 _ID = re.compile(rb"[0-9a-f]{24}", re.IGNORECASE)
 _SUCCESS = b'{"state":"succeeded","result":['
-_NOT_IN_NUMBERS = (b'"', b"{", b"l", b"t")  # strings, objects, null, true and false
+_NOT_IN_NUMBERS = (b'"', b"[", b"{", b"l", b"t")  # strings, arrays, objects, null, true and false
 
 
 class _Body(msgspec.Struct):
@@ -143,8 +143,8 @@ class Api(Service[ApiSettings]):
             patch.state, patch.length = "succeeded", _commas(body)  # one more comma before the result
             return patch
         decoded = _decode_body(body)
-        patch.state = decoded.state
         result = bytes(decoded.result)
+        patch.state = decoded.state
         if patch.state == "succeeded":
             _require_numbers(result)
             patch.length = _commas(result) + 1
@@ -165,10 +165,10 @@ class Api(Service[ApiSettings]):
         self.tasks.note(task_id, Patch(time.time(), False, status, digest=zlib.crc32(request.body)))
 
 
-def _require_numbers(vector: bytes) -> None:
+def _require_numbers(result: bytes) -> None:
     """Raise unless the JSON is a non-empty array of numbers."""
-    flat = vector.startswith(b"[") and vector.rfind(b"[") == 0
-    if not flat or vector == b"[]" or any(mark in vector for mark in _NOT_IN_NUMBERS):
+    odd = not result.startswith(b"[") or result == b"[]" or any(result.find(mark, 1) > 0 for mark in _NOT_IN_NUMBERS)
+    if odd:
         raise BadBodyError("result must be a non-empty array of numbers")
 
 

@@ -29,7 +29,10 @@ class SandboxError(Exception):
 
 
 class Sandbox:
-    """A running sandbox. All methods talk to its control port; the attributes are the addresses of the rest."""
+    """A running sandbox. The attributes are its addresses; all methods talk to its control port.
+
+    Not for use by several threads at once: each may `attach`, or make its own from the same addresses.
+    """
 
     def __init__(self, addresses: Json) -> None:
         self.api: str = addresses["api"]
@@ -55,9 +58,8 @@ class Sandbox:
             line = process.stdout.readline()
             if not line:
                 raise SandboxError(f"the sandbox ended with status {process.wait(_STOP_SECONDS)} instead of starting")
-            sandbox = cls(json.loads(line))
-            yield sandbox
-            sandbox.close()
+            with contextlib.closing(cls(json.loads(line))) as sandbox:
+                yield sandbox
         finally:
             process.terminate()
             try:
@@ -190,9 +192,13 @@ class Sandbox:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """One request to the control port; its JSON."""
         content = None if body is None else json.dumps(body).encode()
-        self._connection.request(method, path, content)
-        response = self._connection.getresponse()
-        answer = json.loads(response.read())
+        try:
+            self._connection.request(method, path, content)
+            response = self._connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # the next call opens a new one
+            raise
         if response.status != 200:
             raise SandboxError(f"{method} {path}: {answer['error']}")
         return answer

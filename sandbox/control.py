@@ -51,7 +51,7 @@ class NewTasks(msgspec.Struct, forbid_unknown_fields=True):
     type: str = "text_embedding"
     distinct: bool = True
     tasks: list[NewTask] = []
-    raw: list[Any] = []
+    raw: list[msgspec.Raw] = []
 
 
 class _Ids(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,7 +120,7 @@ class Control(Service[ServiceSettings]):
     def _add_tasks(self, request: Request, _: str) -> dict[str, Any]:
         new, store = msgspec.json.decode(request.body, type=NewTasks), self._world.api.tasks
         ids = [store.add(task) for task in new.tasks]
-        ids += [store.add_raw(element) for element in new.raw]
+        ids += [store.add_raw(bytes(element)) for element in new.raw]
         template = new.text if "{n}" in new.text or not new.distinct else new.text + " {n}"
         for _number in range(new.count):
             text = template.replace("{n}", str(store.next_text_number())) if new.distinct else template

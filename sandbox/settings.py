@@ -37,7 +37,7 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     keep_results: bool = False
     """Keep every accepted result in memory."""
     check_bodies: bool = True
-    """False: a PATCH that begins like a success is believed to be JSON (saves 11 µs of the 19 kB)."""
+    """False: a PATCH that begins like a success is believed to be one (27 µs of CPU for 19 kB instead of 43)."""
 
 
 class OAuth2Settings(ServiceSettings, frozen=True, kw_only=True):

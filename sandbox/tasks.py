@@ -91,7 +91,9 @@ class TaskStore:
         return next(self._text_numbers)
 
     def add(self, new: NewTask) -> str:
-        """Queue a task; its id."""
+        """Queue a task; its id. Raises ValueError for an id that another task has."""
+        if new.id in self._tasks:
+            raise ValueError(f"there is already a task {new.id}")
         number = next(self._numbers)
         now = timestamp()
         task_id = new.id or f"{int(time.time()):08x}{self._id_middle}{number & 0xFFFFFF:06x}"
@@ -115,12 +117,13 @@ class TaskStore:
             self._set_state(task, new.state)
         return task_id
 
-    def add_raw(self, element: Any) -> str:
-        """Put any JSON into the pending page; the id it goes by: its own `_id`, if it has one that can be patched."""
+    def add_raw(self, text: bytes) -> str:
+        """Put any JSON into the pending page; the id it goes by: its own `_id`, if that is a string and not taken."""
         number = next(self._numbers)
+        element = msgspec.json.decode(text)
         own = element.get("_id") if isinstance(element, dict) else None
-        task_id = own if isinstance(own, str) else f"raw-{number}"
-        task = Task(msgspec.json.encode(element), (timestamp(), number), "raw")
+        task_id = own if isinstance(own, str) and own not in self._tasks else f"raw-{number}"
+        task = Task(text, (timestamp(), number), "raw")
         self._tasks[task_id] = task
         self._queue(task_id, task)
         return task_id

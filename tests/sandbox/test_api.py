@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 
-from sandbox.client import Sandbox
+from sandbox.client import Sandbox, SandboxError
 
 UNAUTHORIZED = {"statusCode": 401, "message": "Unauthorized"}
 SUCCESS = {"state": "succeeded", "result": [0.5, -1.5e-05, 0.25]}
@@ -85,6 +85,15 @@ def test_any_json_can_stand_in_a_page(sandbox: Sandbox, signed_in: requests.Sess
     assert pending(sandbox, signed_in) == elements
     assert patch(sandbox, signed_in, "6" * 24).status_code == 200
     assert len(pending(sandbox, signed_in)) == 4
+
+
+def test_an_id_belongs_to_one_task(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    task = {"_id": "5" * 24, "text": "x"}
+    sandbox.queue_tasks([task])
+    with pytest.raises(SandboxError, match="already"):
+        sandbox.queue_tasks([task])
+    sandbox.queue_raw([task])  # but a page may show one twice
+    assert [shown["_id"] for shown in pending(sandbox, signed_in)] == ["5" * 24] * 2
 
 
 def test_a_result_settles_its_task(sandbox: Sandbox, signed_in: requests.Session) -> None:
