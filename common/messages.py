@@ -89,8 +89,6 @@ class Ready(Message):
     held: list[Held]
     paused: dict[str, float] = {}
     """Batch keys that its provider cannot serve now → when to try again (seconds since the epoch)."""
-    max_batch_tokens: int = 0
-    """The largest batch its providers take, in estimated tokens; 0 is no limit."""
 
 
 class Batch(Message):
@@ -120,6 +118,8 @@ class Finished(Message):
     """When the deferred may be tried again."""
     unsent: bool = False
     """The deferred certainly never reached the provider: their charge is refunded."""
+    cached: int = 0
+    """Tasks that cost nothing, because their vectors were known: their charge is refunded."""
 
 
 class Results(Message):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,7 +22,7 @@ class Leases:
 
     def __init__(self, state_dir: Path) -> None:
         self.store = Store(state_dir, "fetcher", ("leases", "settled", "dead"))
-        self.writes = {
+        self.writes: dict[type, Callable[[Any], None]] = {
             PutLease: self._put_lease,
             DeleteLease: lambda action: self.store.delete("leases", action.task_id.encode()),
             PutSettled: lambda action: self.store.put("settled", action.record.key, _encode(action.record)),

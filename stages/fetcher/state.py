@@ -272,6 +272,7 @@ class Fetcher:
         for table in (self.deferred, self.deferred_keys):
             for name in [name for name, until in table.items() if until <= now.wall]:
                 del table[name]
+                self._next_poll = min(self._next_poll, now.mono)
         if (self._token is None or self._token.expires_at <= now.wall) and now.mono - self._asked_token >= 1.0:
             yield self._ask_token(now, "")
         yield from self._poll_if_due(now)

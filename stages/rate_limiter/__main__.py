@@ -1,0 +1,50 @@
+"""Start the rate limiter."""
+
+from __future__ import annotations
+
+from common import clock, logs, messages, metrics, settings
+from common.actions import Report
+from common.instant import Instant
+from common.loop import Loop, Plan, main
+from common.wiring import Wiring
+from stages.rate_limiter.state import Limits, RateLimiter
+from stages.rate_limiter.windows import Windows
+
+
+def start() -> None:
+    """Read the settings, put state and edges together, run until SIGTERM."""
+    config = settings.read_or_exit()
+    logs.set_up("rate_limiter", config.log_level)
+    loop = Loop(Wiring(config.sockets_dir, "rate_limiter"))
+    windows = Windows(config, config.state_dir)
+    limits = Limits(
+        config.embed_batch_size,
+        config.lease_seconds,
+        config.hold_seconds,
+        config.max_dispatches,
+        few_requests=config.rate_limit_enabled and config.rate_limit_requests_per_minute > 0,
+    )
+    state = RateLimiter(limits, windows, loop.boot_id, clock.now())
+
+    def report(now: Instant) -> Report:
+        told = state.report(now)
+        for window in told.windows:
+            if window.unit == "tasks" and not window.scope:
+                metrics.RATE_LIMIT_USAGE.labels(window.period).set(window.current)
+                metrics.RATE_LIMIT_MAX.labels(window.period).set(window.limit)
+                metrics.RATE_LIMIT_REMAINING.labels(window.period).set(window.remaining)
+        return told
+
+    loop.run(
+        Plan(
+            handlers={messages.Tasks: state.tasks, messages.Ready: state.ready, messages.Finished: state.finished},
+            writes=windows.writes,
+            store=windows.store,
+            tick=state.tick,
+            drain=state.drain,
+            report=report,
+        )
+    )
+
+
+main("rate_limiter", start)

@@ -1,0 +1,391 @@
+"""What the rate limiter decides: when a task may be spent on a provider, in which batch, and on which embedder.
+
+A task waits in a group (same type, same batch key, same number of attempts) until an embedder has a free slot and the
+quotas admit it. Its charge and its batch leave in one turn, the charge committed first. Then the embedder holds it:
+
+    waiting ──admitted, slot free──► sent ──named in Ready──► held ──Finished──► gone (the publisher has its result)
+       ▲                              │                         │
+       └──not held within 3 s─────────┴──embedder silent or ────┘
+                                         started anew: attempt + 1
+
+A task whose embedder died with it is suspect. A batch of 256 is not tried again whole: suspects of the second attempt
+travel in batches of √256, those of the third and later alone, on an embedder that has nothing else. So the one that
+kills its workers is found within three deaths, and its neighbours are not blamed for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from common import messages as m
+from common.actions import Actions, Count, Report, Say, Send, of_tasks
+from common.instant import Instant
+from stages.rate_limiter.quota import Receipt, Usage
+from stages.rate_limiter.ring import Unit, Window
+
+SILENT = 3.0
+"""Seconds without `Ready` after which an embedder counts as dead, and without confirmation a batch as lost."""
+LEARNING = 1.0
+"""Seconds after the start in which nothing is handed out: by then each living embedder has said what it holds."""
+ALONE = 3
+"""From this attempt on a task is processed alone."""
+
+
+class Quotas(Protocol):
+    """What is asked of the quotas (`quotas.Quotas`); times are wall seconds, `model` is the batch key."""
+
+    def admits(self, model: str, token_estimates: list[int], now: float) -> int: ...  # noqa: D102
+    def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt: ...  # noqa: D102
+    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None: ...  # noqa: D102
+    def settle(self, receipt: Receipt, reserved_tokens: int, actual_tokens: int, now: float) -> None: ...  # noqa: D102
+    def blocked_by(self, model: str, tokens_of_first: int, now: float) -> dict[str, list[Window]]: ...  # noqa: D102
+    def never_fits(self, model: str, tokens: int) -> bool: ...  # noqa: D102
+    def opens_at(self, model: str, tokens_of_first: int, now: float) -> float: ...  # noqa: D102
+    def usage(self, now: float) -> list[Usage]: ...  # noqa: D102
+
+
+class PutQuota(NamedTuple):
+    """Action: store the windows as they are now; it goes into this turn's transaction."""
+
+
+class Limits(NamedTuple):
+    """The settings that the decisions depend on."""
+
+    batch_size: int = 256
+    lease_seconds: float = 15.0
+    hold_seconds: float = 60.0
+    max_dispatches: int = 5
+    few_requests: bool = False
+    """Whether requests have a quota: then no batch leaves smaller than it could be."""
+
+
+class Group(NamedTuple):
+    """What may share a batch."""
+
+    type: str
+    key: str
+    attempt: int
+    """1, 2, or `ALONE` for all later ones."""
+
+
+class Sent(msgspec.Struct):
+    """A batch that an embedder has, or should have."""
+
+    ids: list[str]
+    sent_at: float
+    """Monotonic seconds."""
+    tasks: dict[str, m.Task] = {}
+    """Empty for a batch that was learnt from `Ready` after a restart: its contents are not known here."""
+    receipt: Receipt | None = None
+    confirmed: bool = False
+
+
+class Worker(msgspec.Struct):
+    """One embedder."""
+
+    name: str
+    boot_id: str
+    inbox: str
+    heard: float
+    """Monotonic seconds of its last `Ready`."""
+    free: int = 0
+    batches: dict[str, Sent] = {}
+    paused: dict[str, float] = {}
+
+    def takes(self, key: str, wall: float) -> bool:
+        """Whether it has a slot for this batch key now."""
+        return self.free > 0 and max(self.paused.get(key, 0.0), self.paused.get("*", 0.0)) <= wall
+
+
+class RateLimiter:
+    """The state; its handlers return actions."""
+
+    def __init__(self, limits: Limits, quotas: Quotas, boot_id: str, now: Instant) -> None:
+        self.limits = limits
+        self.quotas = quotas
+        self.waiting: dict[Group, deque[m.Task]] = {}
+        self.owned: set[str] = set()
+        """Ids that wait here or that an embedder has."""
+        self.workers: dict[str, Worker] = {}
+        self._boot_id = boot_id
+        self._batches = 0
+        self._opens = now.mono + LEARNING
+        self._next_holding = now.mono
+        self._next_try = 0.0
+        self._blocking: set[tuple[str, Window]] = set()
+        self._ticked = now.mono
+        self._draining = False
+
+    # ---- what comes in ----
+
+    def tasks(self, message: m.Tasks, now: Instant) -> Actions:
+        """Queue new tasks; one that is already here, or with an embedder, was only sent twice."""
+        for task in message.tasks:
+            if task.id not in self.owned:
+                self.owned.add(task.id)
+                self._queue(task)
+        return self._dispatch(now)
+
+    def ready(self, message: m.Ready, now: Instant) -> Actions:
+        """Learn what an embedder has and could take; what it should have and has not is queued again."""
+        worker = self.workers.get(message.embedder)
+        if worker is not None and worker.boot_id != message.boot_id:
+            yield from self._bury(worker, now)
+            worker = None
+        if worker is None:
+            worker = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
+            self.workers[message.embedder] = worker
+        worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.paused
+        held = {batch.batch_id: batch for batch in message.held}
+        for batch_id in [batch_id for batch_id in worker.batches if batch_id not in held]:
+            sent = worker.batches[batch_id]
+            if sent.confirmed:
+                self._gone(worker, batch_id)  # its `Finished` was lost; the publisher has the results
+            elif now.mono - sent.sent_at > SILENT:
+                yield Say("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
+                self._gone(worker, batch_id)
+                self._requeue(list(sent.tasks.values()))
+        for batch_id, batch in held.items():
+            if batch_id in worker.batches:
+                worker.batches[batch_id].confirmed = True
+            else:
+                worker.batches[batch_id] = Sent(batch.ids, now.mono, confirmed=True)
+                self._adopt(batch.ids)
+        on_the_way = sum(not sent.confirmed for sent in worker.batches.values())
+        worker.free = max(0, message.free - on_the_way)
+        yield from self._dispatch(now)
+
+    def finished(self, message: m.Finished, now: Instant) -> Actions:
+        """Settle the charge of a batch; what its provider could not take now goes back to the fetcher."""
+        worker = self.workers.get(message.embedder)
+        sent = worker.batches.get(message.batch_id) if worker and worker.boot_id == message.boot_id else None
+        if worker is None or sent is None:
+            return
+        self._gone(worker, message.batch_id)
+        worker.free += 1
+        if sent.receipt is not None:
+            self._settle(sent, sent.receipt, message, now)
+            yield PutQuota()
+        if message.deferred:
+            yield Say("deferred", {"reason": "provider", "until": message.until, **of_tasks(message.deferred)})
+            yield Send("fetcher", m.Deferred(message.deferred, message.until, "provider"))
+        yield from self._dispatch(now)
+
+    # ---- what time brings ----
+
+    def tick(self, now: Instant) -> Actions:
+        """Bury silent embedders, say what is held, and try again what waited for a quota."""
+        gap, self._ticked = now.mono - self._ticked, now.mono
+        if gap > SILENT / 2:
+            for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
+                worker.heard += gap
+        for worker in [w for w in self.workers.values() if now.mono - w.heard > SILENT]:
+            yield from self._bury(worker, now)
+        if now.mono >= self._next_holding:
+            self._next_holding = now.mono + self.limits.lease_seconds / 3
+            yield from self._hold()
+        if now.mono >= self._next_try:
+            yield from self._dispatch(now)
+
+    def drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
+        """Hand out nothing more; what waits is pending in the API, and leased."""
+        self._draining = True
+        return ()
+
+    def report(self, now: Instant) -> Report:
+        """What the heartbeat says."""
+        blockers = []
+        if not self.workers:
+            blockers.append("no embedder has reported ready")
+        if reasons := self._blocked_words(now):
+            blockers.append(f"waiting for a quota: {reasons}")
+        waiting = sum(map(len, self.waiting.values()))
+        working = sum(len(sent.ids) for worker in self.workers.values() for sent in worker.batches.values())
+        windows = [
+            m.Window(u.scope, u.unit, u.period, u.current, u.limit, u.remaining, u.reset_at, u.exhausted_at)
+            for u in self.quotas.usage(now.wall)
+        ]
+        return Report(blockers, {"waiting": waiting, "working": working}, windows)
+
+    # ---- waiting tasks ----
+
+    def _queue(self, task: m.Task, *, first: bool = False) -> None:
+        group = Group(task.type, task.key, min(task.attempt, ALONE))
+        queue = self.waiting.setdefault(group, deque())
+        if first:
+            queue.appendleft(task)
+        else:
+            queue.append(task)
+
+    def _requeue(self, tasks: list[m.Task]) -> None:
+        """Queue again in front, in their order; the caller has taken them from their worker."""
+        for task in reversed(tasks):
+            self.owned.add(task.id)
+            self._queue(task, first=True)
+
+    def _adopt(self, ids: list[str]) -> None:
+        """An embedder has these already: whoever queued them here meanwhile queued them twice."""
+        twice = self.owned.intersection(ids)
+        self.owned.update(ids)
+        if twice:
+            for group, queue in self.waiting.items():
+                self.waiting[group] = deque(task for task in queue if task.id not in twice)
+
+    def _hold(self) -> Iterator[Any]:
+        waiting = [task.id for queue in self.waiting.values() for task in queue]
+        working = [i for worker in self.workers.values() for sent in worker.batches.values() for i in sent.ids]
+        if waiting or working:
+            yield Send("fetcher", m.Holding("rate_limiter", waiting, working))
+
+    # ---- embedders ----
+
+    def _gone(self, worker: Worker, batch_id: str) -> None:
+        sent = worker.batches.pop(batch_id)
+        self.owned.difference_update(sent.ids)
+
+    def _bury(self, worker: Worker, now: Instant) -> Iterator[Any]:
+        """An embedder is dead: queue its tasks again, as suspects; give up what has outlived too many workers."""
+        del self.workers[worker.name]
+        suspects: list[m.Task] = []
+        poison: list[str] = []
+        for batch_id, sent in list(worker.batches.items()):
+            self._gone(worker, batch_id)
+            for task in sent.tasks.values():
+                suspect = msgspec.structs.replace(task, attempt=task.attempt + 1) if sent.confirmed else task
+                if suspect.attempt > self.limits.max_dispatches:
+                    poison.append(task.id)
+                else:
+                    suspects.append(suspect)
+        self.owned.update(task.id for task in suspects)
+        for suspect in suspects:
+            self._queue(suspect)
+        yield Say("embedder_lost", {"embedder": worker.name, **of_tasks([t.id for t in suspects])}, "warning")
+        if poison:
+            yield Send("fetcher", m.Deferred(poison, now.wall, "poison"))
+
+    def _dispatch(self, now: Instant) -> Iterator[Any]:
+        """Fill the free slots, oldest group first, as far as the quotas admit."""
+        if self._draining or now.mono < self._opens:
+            return
+        self._next_try = now.mono + 1.0
+        charged = False
+        reserved = self._reserved()
+        for group in list(self.waiting):
+            queue = self.waiting[group]
+            while queue:
+                worker = self._worker_for(group, reserved, now)
+                if worker is None:
+                    break
+                batch = self._admitted(group, queue, now)
+                if not batch:
+                    break
+                yield self._hand_out(group, batch, worker, now)
+                charged = True
+            if queue:
+                yield from self._give_back(group, queue, now)
+                self.waiting[group] = self.waiting.pop(group)  # the next turn begins with another group
+            if not queue:
+                self.waiting.pop(group, None)
+        if charged:
+            yield PutQuota()
+
+    def _reserved(self) -> str | None:
+        """While suspects wait that must be alone, one embedder takes nothing else, so that it becomes free for them."""
+        if not any(group.attempt == ALONE for group in self.waiting):
+            return None
+        return min(self.workers.values(), key=lambda worker: len(worker.batches)).name if self.workers else None
+
+    def _worker_for(self, group: Group, reserved: str | None, now: Instant) -> Worker | None:
+        if group.attempt == ALONE:
+            worker = self.workers.get(reserved or "")
+            return worker if worker and not worker.batches and worker.takes(group.key, now.wall) else None
+        able = [w for w in self.workers.values() if w.name != reserved and w.takes(group.key, now.wall)]
+        return max(able, key=lambda worker: worker.free, default=None)
+
+    def _admitted(self, group: Group, queue: deque[m.Task], now: Instant) -> list[m.Task]:
+        size = self._size(group, len(queue))
+        estimates = [queue[i].tokens for i in range(min(size, len(queue)))]
+        admitted = self.quotas.admits(group.key, estimates, now.wall)
+        return [queue.popleft() for _ in range(admitted)]
+
+    def _size(self, group: Group, waiting: int) -> int:
+        if group.attempt == ALONE:
+            return 1
+        if group.attempt > 1:
+            return math.isqrt(self.limits.batch_size)
+        if self.limits.few_requests:
+            return self.limits.batch_size
+        free = sum(worker.free for worker in self.workers.values())
+        return min(self.limits.batch_size, math.ceil(waiting / max(1, free)))
+
+    def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
+        self._batches += 1
+        batch_id = f"{self._boot_id[:8]}-{self._batches}"
+        receipt = self.quotas.charge(group.key, len(batch), sum(task.tokens for task in batch), 1, now.wall)
+        tasks = {task.id: task for task in batch}
+        worker.batches[batch_id] = Sent(list(tasks), now.mono, tasks, receipt)
+        worker.free -= 1
+        return Send(worker.inbox, m.Batch(batch_id, worker.boot_id, group.type, group.key, batch))
+
+    # ---- quotas ----
+
+    def _settle(self, sent: Sent, receipt: Receipt, message: m.Finished, now: Instant) -> None:
+        deferred = [sent.tasks[i] for i in message.deferred if i in sent.tasks]
+        tokens_deferred = sum(task.tokens for task in deferred)
+        reserved = sum(task.tokens for task in sent.tasks.values()) - tokens_deferred
+        self.quotas.settle(receipt, reserved, message.tokens, now.wall)
+        refunded = message.cached + (len(deferred) if message.unsent else 0)
+        if refunded:
+            self.quotas.refund(receipt, refunded, tokens_deferred if message.unsent else 0, 0, now.wall)
+        if message.requests == 0:
+            self.quotas.refund(receipt, 0, 0, 1, now.wall)
+        elif message.requests > 1:
+            self.quotas.charge(receipt.model, 0, 0, message.requests - 1, now.wall)
+
+    def _give_back(self, group: Group, queue: deque[m.Task], now: Instant) -> Iterator[Any]:
+        """What would wait longer than `hold_seconds` goes back to the API, where a person can still change it."""
+        first = queue[0].tokens
+        if self.quotas.never_fits(group.key, first):
+            task = queue.popleft()
+            self.owned.discard(task.id)
+            yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": first}, "error")
+            yield Send("fetcher", m.Deferred([task.id], now.wall + 3600.0, "quota"))
+            return
+        blocked = self.quotas.blocked_by(group.key, first, now.wall)
+        yield from self._count_blocking({(scope, window) for scope in blocked for window in blocked[scope]})
+        until, key, reason = now.wall, group.key, "quota"
+        if blocked:
+            until = self.quotas.opens_at(group.key, first, now.wall)
+            key = "*" if "" in blocked else group.key
+        elif self.workers:
+            until, reason = min(self._paused_until(worker, group.key) for worker in self.workers.values()), "provider"
+        if until - now.wall <= self.limits.hold_seconds:
+            return
+        ids = [task.id for task in queue]
+        queue.clear()
+        self.owned.difference_update(ids)
+        yield Say("deferred", {"reason": reason, "until": until, "key": key, **of_tasks(ids)})
+        yield Send("fetcher", m.Deferred(ids, until, reason, key))
+
+    @staticmethod
+    def _paused_until(worker: Worker, key: str) -> float:
+        return max(worker.paused.get(key, 0.0), worker.paused.get("*", 0.0))
+
+    def _count_blocking(self, blocking: set[tuple[str, Window]]) -> Iterator[Count]:
+        """Count the moments at which a window begins to hold work back, not each look at it."""
+        for _, window in blocking - self._blocking:
+            yield Count("rate_limit_exceeded_total", (window.period,))
+        self._blocking = blocking
+
+    def _blocked_words(self, now: Instant) -> str:
+        full = [u for u in self.quotas.usage(now.wall) if u.remaining == 0]
+        return ", ".join(
+            f"{u.limit} {u.unit} a {u.period}{f' for {u.scope}' if u.scope else ''}"
+            for u in full
+            if u.unit is not Unit.REQUESTS
+        )

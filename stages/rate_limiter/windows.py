@@ -1,0 +1,57 @@
+"""The quota windows on disk: restored at start, stored in the same transaction as the turn that charged them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import metrics
+from common.errors import Fatal
+from common.settings import Settings
+from common.store import Store
+from stages.rate_limiter.periods import Period, Strategy
+from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.ring import Counts, Unit, Window
+from stages.rate_limiter.snapshot import QuotaFileError
+from stages.rate_limiter.state import PutQuota
+
+KEY = b"windows"
+
+
+def limits_of(settings: Settings) -> dict[Window, int]:
+    """The global limits, from the `RATE_LIMIT_*` settings."""
+    if not settings.rate_limit_enabled:
+        return {}
+    limits = {}
+    for period in Period:
+        limits[Window(Unit.TASKS, period)] = getattr(settings, f"rate_limit_per_{period}")
+        limits[Window(Unit.TOKENS, period)] = getattr(settings, f"rate_limit_tokens_per_{period}")
+    limits[Window(Unit.REQUESTS, Period.MINUTE)] = settings.rate_limit_requests_per_minute
+    return limits
+
+
+class Windows(Quotas):
+    """The quotas of one installation, with LMDB behind them; a check is measured."""
+
+    def __init__(self, settings: Settings, state_dir: Path) -> None:
+        strategy = Strategy(settings.rate_limit_strategy)
+        super().__init__(limits_of(settings), {}, strategy, settings.rate_limit_timezone)
+        self.store = Store(state_dir, "rate_limiter", ("quota",))
+        self.writes: dict[type, Callable[[Any], None]] = {PutQuota: lambda _: self.store.put("quota", KEY, self.dump())}
+        saved = self.store.get("quota", KEY)
+        if saved is None:
+            return
+        try:
+            self.restore(saved, time.time())
+        except QuotaFileError as error:
+            raise Fatal(
+                f"STATE_DIR: the quota windows in {self.store.path} cannot be read: {error}; "
+                "move the folder away to begin with empty windows"
+            ) from error
+
+    def admits(self, model: str, token_estimates: Sequence[int] | Counts, now: float) -> int:
+        """As `Quotas.admits`, measured."""
+        with metrics.RATE_LIMIT_CHECK.time():
+            return super().admits(model, token_estimates, now)

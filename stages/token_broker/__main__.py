@@ -1,0 +1,49 @@
+"""Run the token broker: `python -m stages.token_broker`."""
+
+from __future__ import annotations
+
+from common import logs, loop, metrics
+from common.actions import Report
+from common.breaker import Breaker
+from common.instant import Instant
+from common.loop import Loop, Plan
+from common.messages import TokenRequest
+from common.retry import Backoff
+from common.settings import read_or_exit
+from common.wiring import Wiring
+from stages.token_broker.issuer import Issuer
+from stages.token_broker.state import Ask, Issued, Refused, State
+
+INSTANCE = "token_broker"
+
+
+def start() -> None:
+    """Put the stage together and run it."""
+    settings = read_or_exit()
+    logs.set_up(INSTANCE, settings.log_level)
+    wiring = Wiring(settings.sockets_dir, INSTANCE)
+    main = Loop(wiring)
+    state = State(
+        clients=[wiring.endpoint("fetcher"), wiring.endpoint("publisher")],
+        breaker=Breaker("oauth2", settings.circuit_breaker_threshold),
+        backoff=Backoff(first=1.0, factor=settings.retry_backoff_factor),
+        patience=settings.request_timeout + 1,  # the edge's own timeout says better what was slow
+    )
+    issuer = Issuer(settings, main.post)
+
+    def report(now: Instant) -> Report:
+        metrics.BREAKER_STATE.labels("oauth2").set(state.breaker.state)
+        return state.report(now)
+
+    main.run(
+        Plan(
+            handlers={TokenRequest: state.on_request, Issued: state.on_issued, Refused: state.on_refused},
+            effects={Ask: issuer.ask},
+            tick=state.tick,
+            report=report,
+        )
+    )
+
+
+if __name__ == "__main__":
+    loop.main(INSTANCE, start)

@@ -1,0 +1,200 @@
+"""The edge to the token endpoint: one client-credentials request (RFC 6749, 4.4) on a thread of its own.
+
+requests-oauthlib makes the request; `_Session` keeps it from what does not suit a service that holds a secret.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote_plus, urlsplit
+
+import msgspec
+import requests
+import urllib3.exceptions
+from oauthlib.oauth2 import BackendApplicationClient
+from requests_oauthlib import OAuth2Session
+
+from common import metrics
+from common.errors import Permanent, SettingsError, Transient
+from common.settings import AuthMethod, Settings, read
+from stages.token_broker import answer
+from stages.token_broker.answer import Grant
+from stages.token_broker.state import Ask, Issued, Refused
+
+LARGEST_ANSWER = 2**18
+"""Bytes; a token with all its claims is a few kB."""
+_STAND_IN = "https://token-endpoint.invalid/"
+"""For `fetch_token`, which refuses http:// unless a global variable of oauthlib is set; `_Session` knows better."""
+
+
+class _Session(OAuth2Session):
+    """Asks the one address it was made for, follows no redirect, reads a bounded answer in bounded time.
+
+    oauthlib never sees an answer that `answer.read` has not accepted: it would put parts of others into its errors.
+    """
+
+    def __init__(self, client_id: str, url: str, timeout: float) -> None:
+        super().__init__(client=BackendApplicationClient(client_id))
+        self.headers["User-Agent"] = "ai-task-processor"
+        self._url = url
+        self._timeout = timeout
+        if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
+            self.verify = os.environ.get("SSL_CERT_FILE") or True  # requests knows only the other two
+
+    def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]  # noqa: ARG002
+        deadline = time.monotonic() + self._timeout
+        options = {**kwargs, "timeout": self._timeout, "allow_redirects": False, "stream": True, "verify": None}
+        with requests.Session.request(self, method, self._url, **options) as response:
+            body = _bounded(response, deadline)
+        try:
+            grant = answer.read(response.status_code, response.headers, body, time.time())
+        except Transient:
+            status = response.status_code
+            metrics.TOKEN_REQUESTS.labels(f"http_{status}" if status >= 300 else "invalid_answer").inc()
+            raise
+        response.raw = io.BytesIO(msgspec.json.encode({"token_type": "bearer", **_known(grant)}))
+        response.encoding = "utf-8"
+        return response
+
+
+class Issuer:
+    """Performs `Ask`: one request, whose outcome is posted to the loop."""
+
+    def __init__(
+        self, settings: Settings, post: Callable[[object], None], reread: Callable[[], Settings] = read
+    ) -> None:
+        self._settings = settings
+        self._credentials = (settings.oauth2_client_id, settings.oauth2_client_secret)
+        self._post = post
+        self._reread = reread
+        for library in ("requests_oauthlib", "oauthlib"):
+            logging.getLogger(library).setLevel(logging.WARNING)  # below that they log the secret and the token
+
+    def ask(self, ask: Ask) -> None:
+        """Begin the request."""
+        threading.Thread(target=self._run, args=(ask.number,), name="token-request", daemon=True).start()
+
+    def fetch(self) -> Grant:
+        """Get a token; raise `Transient`, `Throttled` or `Permanent`.
+
+        When the client is refused, its id and secret are read again, as they may have been rotated in their files.
+        """
+        try:
+            return self._request()
+        except Permanent as error:
+            if error.code != "invalid_client" or not self._rotated():
+                raise
+        return self._request()
+
+    def _run(self, number: int) -> None:
+        bug = Transient("the token request ended in an error of this program: see its traceback on standard error")
+        outcome: Issued | Refused = Refused(number, bug)
+        try:
+            grant = self.fetch()
+            outcome = Issued(number, grant.access_token, grant.life)
+        except (Transient, Permanent) as error:
+            outcome = Refused(number, error)
+        finally:
+            self._post(outcome)
+
+    def _rotated(self) -> bool:
+        try:
+            settings = self._reread()
+        except SettingsError:
+            return False  # the file is being replaced at this moment; the next try reads it again
+        before, self._credentials = self._credentials, (settings.oauth2_client_id, settings.oauth2_client_secret)
+        return before != self._credentials
+
+    def _request(self) -> Grant:
+        settings = self._settings
+        try:
+            _refuse_public_http(settings.token_url)
+            client_id = self._credentials[0]
+            with _Session(client_id, settings.token_url, settings.request_timeout) as session:
+                token = session.fetch_token(
+                    _STAND_IN, scope=settings.oauth2_scope, audience=settings.oauth2_audience, **self._authentication()
+                )
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            status, message = _in_words(error, settings)
+            metrics.TOKEN_REQUESTS.labels(status).inc()
+            raise Transient(message) from None  # `error` holds the request, and that the secret
+        except Permanent as error:
+            metrics.TOKEN_REQUESTS.labels(error.code).inc()
+            raise
+        metrics.TOKEN_REQUESTS.labels("success").inc()
+        return Grant(token["access_token"], token.get("expires_in"))
+
+    def _authentication(self) -> dict[str, Any]:
+        """How the client says who it is, as `fetch_token` takes it; an `auth` also keeps requests from `~/.netrc`."""
+        client_id, secret = self._credentials[0], self._credentials[1].get_secret_value()
+        if self._settings.oauth2_auth_method is AuthMethod.POST:
+            return {"auth": lambda request: request, "include_client_id": True, "client_secret": secret}
+        # form-encoded before base64 (RFC 6749, 2.3.1), which requests leaves to its caller
+        return {"auth": requests.auth.HTTPBasicAuth(quote_plus(client_id), quote_plus(secret))}
+
+
+def _known(grant: Grant) -> dict[str, object]:
+    """The grant as oauthlib reads it: it knows whole seconds only, and takes 0 for no answer."""
+    if grant.life is None:
+        return {"access_token": grant.access_token}
+    return {"access_token": grant.access_token, "expires_in": max(1, int(grant.life))}
+
+
+def _bounded(response: requests.Response, deadline: float) -> bytes:
+    """The body, unless it is too large or too slow: requests' own timeout starts anew with every byte."""
+    body = bytearray()
+    while chunk := response.raw.read1(LARGEST_ANSWER, decode_content=True):
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise requests.exceptions.ContentDecodingError
+        if time.monotonic() > deadline:
+            raise requests.exceptions.ReadTimeout
+    return bytes(body)
+
+
+def _refuse_public_http(url: str) -> None:
+    """Raise `Permanent` if the secret would cross a public network in the clear."""
+    parts = urlsplit(url)
+    if parts.scheme != "http":
+        return
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return  # requests will say so, or a proxy knows the name
+    if any(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found):
+        message = "OAUTH2_TOKEN_URL is http:// at a public address, where the secret can be read on its way"
+        raise Permanent(f"{message}: use https://", "insecure_url")
+
+
+def _in_words(error: Exception, settings: Settings) -> tuple[str, str]:
+    """The metric's status and a sentence for a request that got no whole answer."""
+    where = urlsplit(settings.token_url).hostname
+    if isinstance(error, requests.exceptions.SSLError):
+        why = "cannot be trusted: its TLS certificate is not valid here; set SSL_CERT_FILE if it has its own authority"
+        return "tls_error", f"the token endpoint {where} {why}"
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        why = f"did not answer within {settings.request_timeout:g} s (REQUEST_TIMEOUT)"
+        return "timeout", f"the token endpoint {where} {why}"
+    if isinstance(error, requests.exceptions.ContentDecodingError | urllib3.exceptions.DecodeError):
+        return "invalid_answer", f"the token endpoint {where} gave an answer that cannot be read or is too large"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "connection_error", "the proxy to the token endpoint cannot be used: check HTTPS_PROXY and NO_PROXY"
+    return "connection_error", f"the token endpoint {where} cannot be reached: {_cause(error)}"
+
+
+def _cause(error: BaseException) -> str:
+    """The operating system's words for it, without addresses or headers."""
+    link: BaseException | None = error
+    while link:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__cause__ or link.__context__
+    return "the connection broke"
