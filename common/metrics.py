@@ -103,6 +103,18 @@ def count(name: str, labels: tuple[str, ...], amount: float) -> None:
     (counter.labels(*labels) if labels else counter).inc(amount)
 
 
+_MODELS: set[str] = set()
+
+
+def model_label(model: str) -> str:
+    """The model's name as a label. Tasks may name any model, and a label must not have endless values."""
+    if model not in _MODELS:
+        if len(_MODELS) >= 50:
+            return "other"
+        _MODELS.add(model)
+    return model
+
+
 class ProcessUsage:
     """CPU and memory of this process, by stage."""
 
