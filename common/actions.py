@@ -35,6 +35,14 @@ class Count(NamedTuple):
     amount: float = 1
 
 
+class Observe(NamedTuple):
+    """Add values to a histogram of `common.metrics`, by its name there."""
+
+    metric: str
+    labels: tuple[str, ...]
+    values: list[float]
+
+
 @dataclass
 class Report:
     """What a heartbeat says of the stage; see `messages.Heartbeat`."""

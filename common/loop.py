@@ -23,7 +23,7 @@ import structlog
 import zmq
 
 from common import clock, metrics
-from common.actions import Actions, Count, Report, Say, Send
+from common.actions import Actions, Count, Observe, Report, Say, Send
 from common.errors import Fatal
 from common.instant import Instant
 from common.messages import Heartbeat, decode
@@ -83,6 +83,7 @@ class Loop:
             Send: lambda send: self.sockets.send(send.to, send.message),
             Say: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
             Count: lambda count: metrics.count(*count),
+            Observe: lambda observed: metrics.observe(*observed),
         }
         self._usage = metrics.ProcessUsage(wiring.stage, wiring.instance)
 
@@ -115,6 +116,7 @@ class Loop:
                 self._beat(plan, now)
             if self._stopping and not draining:
                 draining = True
+                self.sockets.mark_draining()
                 self._log.info("draining")
                 self._decide(plan, plan.drain(now))
             self._finish_turn(plan)

@@ -7,6 +7,7 @@ histograms over the processes and takes the largest of a gauge.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -94,13 +95,23 @@ CPU_SECONDS = Counter("stage_cpu_seconds_total", "CPU time, user and system", ["
 MEMORY = Gauge("stage_memory_bytes", "Resident memory", ["stage", "instance"], registry=REGISTRY)
 
 
-_BY_NAME = {metric._name: metric for metric in list(globals().values()) if isinstance(metric, Counter)}  # noqa: SLF001
+_METRICS = [metric for metric in list(globals().values()) if isinstance(metric, Counter | Histogram)]
+_COUNTERS = {f"{metric._name}_total": metric for metric in _METRICS if isinstance(metric, Counter)}  # noqa: SLF001
+_HISTOGRAMS = {metric._name: metric for metric in _METRICS if isinstance(metric, Histogram)}  # noqa: SLF001
 
 
 def count(name: str, labels: tuple[str, ...], amount: float) -> None:
     """Add to a counter by name: for states, which decide that something is counted but import no metrics."""
-    counter = _BY_NAME[name.removesuffix("_total")]
+    counter = _COUNTERS[name]
     (counter.labels(*labels) if labels else counter).inc(amount)
+
+
+def observe(name: str, labels: tuple[str, ...], values: Iterable[float]) -> None:
+    """Add values to a histogram by name."""
+    histogram = _HISTOGRAMS[name]
+    child = histogram.labels(*labels) if labels else histogram
+    for value in values:
+        child.observe(value)
 
 
 _MODELS: set[str] = set()

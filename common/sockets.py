@@ -22,6 +22,8 @@ HIGH_WATER_MARK = 100_000
 """Messages; far above the window, so that no send ever waits for room (the design's rule 6)."""
 LARGEST_MESSAGE = 256 * 2**20
 """Bytes; a batch of 2,048 inputs of 3,072 dimensions is 25 MB."""
+DRAINING = "draining"
+"""Stands behind the pid in the lock of an instance that is stopping."""
 LINGER_MS = 2_000
 """How long a stopping process waits for its last messages to leave."""
 
@@ -55,7 +57,7 @@ def own(lock: Path, what: str) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+        holder = os.pread(descriptor, 40, 0).decode(errors="replace").split(" ")[0] or "unknown"
         os.close(descriptor)
         raise Fatal(f"{what} is in use by another process (pid {holder}); stop that one first") from None
     os.ftruncate(descriptor, 0)
@@ -97,6 +99,15 @@ class Sockets:
     def lock_of(self, instance: str) -> Path:
         """The file that a running instance keeps locked."""
         return self.wiring.sockets / f"{instance}.lock"
+
+    def mark_draining(self) -> None:
+        """Let the other processes on this machine see that this one is stopping."""
+        os.pwrite(self._lock, f"{os.getpid()} {DRAINING}".encode(), 0)
+
+    def others_draining(self, stage: str) -> bool:
+        """Whether an instance of the stage is stopping, and may still have something to say."""
+        locks = self.wiring.sockets.glob(f"{stage}*.lock")
+        return any(is_owned(lock) and lock.read_text().endswith(DRAINING) for lock in locks)
 
     def receive(self) -> tuple[str, bytes] | None:
         """Take one frame from the inbox, as (sender, payload); None when there is none."""

@@ -22,8 +22,8 @@ import msgspec
 
 from common import messages as m
 from common.actions import Actions, Count, Report, Say, Send, of_tasks
+from common.bearer import Bearer
 from common.breaker import Breaker
-from common.errors import Throttled
 from common.instant import Instant
 from common.retry import Backoff
 from common.settled import Record, SettledLately
@@ -113,10 +113,10 @@ class Poll(NamedTuple):
 
 
 class PollFailed(NamedTuple):
-    """Event: the poll brought no page; `rejected` says that the API refused the token."""
+    """Event: the poll brought no page; `rejected` is the fingerprint of a token that the API refused."""
 
     error: Exception
-    rejected: bool = False
+    rejected: str = ""
 
 
 class Limits(NamedTuple):
@@ -146,12 +146,10 @@ class Fetcher:
         """Task id → not before (wall seconds)."""
         self.deferred_keys: dict[str, float] = {}
         """Batch key, or `*` → not before (wall seconds)."""
-        self._inbox = inbox
+        self._bearer = Bearer(inbox)
         self._buffer: deque[Candidate] = deque()
         self._unknown_types: set[str] = set()
         self._buffered_at = Instant(0.0, 0.0)
-        self._token: m.Token | None = None
-        self._asked_token = float("-inf")
         self._polling = False
         self._polled_at = float("-inf")
         self._next_poll = 0.0
@@ -169,13 +167,14 @@ class Fetcher:
 
     def token(self, message: m.Token, now: Instant) -> Actions:
         """Use this access token from now on."""
-        self._token = message
+        self._bearer.take(message)
         return self._poll_if_due(now)
 
     def page(self, page: Page, now: Instant) -> Actions:
         """Take the oldest new tasks that fit the window, and keep a bounded number of the others for a moment."""
         self._polling = False
         self.breaker.succeeded()
+        self._bearer.worked()
         yield from self._say_skipped(page)
         self._largest_page = max(self._largest_page, page.elements)
         self._pages_full = page.elements >= min(self.limits.window, self._largest_page) > 0
@@ -199,11 +198,10 @@ class Fetcher:
         wait = Backoff(1.0, self.limits.backoff_factor, 60.0).delay(self.breaker.failures, error)
         self._next_poll = now.mono + wait
         self._next_poll = max(self._next_poll, self.breaker.retry_at)
-        if event.rejected and self._token:
-            if self.breaker.failures == 1 and not isinstance(error, Throttled):
-                self._next_poll = now.mono  # once, with a new token, at once
-            rejected, self._token = self._token.fingerprint, None
-            yield self._ask_token(now, rejected)
+        if event.rejected:
+            if self.breaker.failures == 1:
+                self._next_poll = now.mono  # once, as soon as there is a new token
+            yield from self._bearer.refused(event.rejected, now)
 
     def published(self, message: m.Published, now: Instant) -> Actions:
         """Settle tasks: their leases end, and the room that they leave is filled."""
@@ -273,8 +271,7 @@ class Fetcher:
             for name in [name for name, until in table.items() if until <= now.wall]:
                 del table[name]
                 self._next_poll = min(self._next_poll, now.mono)
-        if (self._token is None or self._token.expires_at <= now.wall) and now.mono - self._asked_token >= 1.0:
-            yield self._ask_token(now, "")
+        yield from self._bearer.ask(now)
         yield from self._poll_if_due(now)
 
     def drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
@@ -285,8 +282,8 @@ class Fetcher:
     def report(self, now: Instant) -> Report:
         """What the heartbeat says."""
         blockers = []
-        if self._token is None or self._token.expires_at <= now.wall:
-            blockers.append("no access token yet")
+        if problem := self._bearer.problem(now):
+            blockers.append(problem)
         if self.breaker.reason:
             blockers.append(f"the API does not answer polls: {self.breaker.reason}")
         facts: dict[str, Any] = {"leased": len(self.leases), "lost": len(self.lost), "dead_letters": len(self.dead)}
@@ -392,15 +389,12 @@ class Fetcher:
             return
         if self._asleep_until(now) or not self.breaker.allows(now.mono):
             return
-        if self._token is None or self._token.expires_at <= now.wall:
+        token = self._bearer.usable(now)
+        if token is None:
             return
         self._polling = True
         self._polled_at = now.mono
         self.breaker.began()
         window = self.limits.window
         known = frozenset(self.leases).union(self.dead, self.deferred)
-        yield Poll(window, self.room + window, known, frozenset(self.deferred_keys), self._token)
-
-    def _ask_token(self, now: Instant, rejected: str) -> Send:
-        self._asked_token = now.mono
-        return Send("token_broker", m.TokenRequest(self._inbox, rejected))
+        yield Poll(window, self.room + window, known, frozenset(self.deferred_keys), token)

@@ -53,7 +53,7 @@ class Upstream:
         except requests.RequestException as error:
             event = PollFailed(Transient(f"GET {ENDPOINT}: {type(error).__name__}"))
         except Error as error:
-            event = PollFailed(error, rejected=status in {"401", "403"})
+            event = PollFailed(error, action.token.fingerprint if status in {"401", "403"} else "")
         metrics.API_REQUESTS.labels(ENDPOINT, "GET", status).inc()
         metrics.API_DURATION.labels(ENDPOINT, "GET").observe(time.monotonic() - began)
         self._post(event)

@@ -1,0 +1,79 @@
+"""The outbox on disk: every result that the API has not accepted, the dead letters, and what was settled lately."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from common.messages import Result
+from common.settled import Record
+from common.store import Store
+from stages.publisher.body import state_of
+from stages.publisher.state import Bury, DeadLetter, DeleteSettled, Drop, Entry, PutResult, Revive, Settle
+
+_encode = msgspec.msgpack.Encoder().encode
+_result = msgspec.msgpack.Decoder(Result).decode
+_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+_record = msgspec.msgpack.Decoder(Record).decode
+
+DATABASES = ("results", "dead", "settled")
+
+
+def _entry(result: Result) -> Entry:
+    return Entry(result.type, state_of(result), result.leased_at)
+
+
+class Outbox:
+    """LMDB databases `results` (task id → Result), `dead` (task id → DeadLetter) and `settled` (time → Record)."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.store = Store(state_dir, "publisher", DATABASES)
+        self.writes: dict[type, Callable[[Any], None]] = {
+            PutResult: self._put,
+            Settle: self._settle,
+            DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
+            Bury: self._bury,
+            Revive: self._revive,
+            Drop: lambda action: self.store.delete("dead", action.task_id.encode()),
+        }
+
+    def result(self, task_id: str) -> Result:
+        """The stored result of a task; raises `KeyError` if there is none."""
+        stored = self.store.get("results", task_id.encode())
+        if stored is None:
+            raise KeyError(task_id)
+        return _result(stored)
+
+    def entries(self) -> dict[str, Entry]:
+        """What the state keeps of each stored result."""
+        return {key.decode(): _entry(_result(value)) for key, value in self.store.scan("results")}
+
+    def dead(self) -> dict[str, Entry]:
+        """What the state keeps of each dead letter."""
+        return {key.decode(): _entry(_letter(value).result) for key, value in self.store.scan("dead")}
+
+    def settled(self) -> list[Record]:
+        """What was settled lately, oldest first."""
+        return [_record(value) for _, value in self.store.scan("settled")]
+
+    def _put(self, action: PutResult) -> None:
+        self.store.put("results", action.result.id.encode(), _encode(action.result))
+
+    def _settle(self, action: Settle) -> None:
+        for task_id in action.record.ids:
+            self.store.delete("results", task_id.encode())
+        self.store.put("settled", action.record.key, _encode(action.record))
+
+    def _bury(self, action: Bury) -> None:
+        letter = DeadLetter(self.result(action.task_id), action.status, action.reason, action.at)
+        self.store.put("dead", action.task_id.encode(), _encode(letter))
+        self.store.delete("results", action.task_id.encode())
+
+    def _revive(self, action: Revive) -> None:
+        stored = self.store.get("dead", action.task_id.encode())
+        if stored is not None:
+            self.store.put("results", action.task_id.encode(), _encode(_letter(stored).result))
+            self.store.delete("dead", action.task_id.encode())
