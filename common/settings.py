@@ -54,7 +54,7 @@ class Strategy(StrEnum):
 
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("must be an http:// or https:// address")
     return value.rstrip("/")
 

@@ -136,6 +136,7 @@ def test_every_problem_is_reported_at_once_by_variable_name(tmp_path: Path) -> N
     [
         ("API_BASE_URL", "api.example", "must be an http:// or https:// address (it is 'api.example')"),
         ("OLLAMA_BASE_URL", "http://", "must be an http:// or https:// address"),
+        ("OAUTH2_TOKEN_URL", "http://hydra:99999/token", "port out of range 0-65535"),
         ("PROCESSING_MODE", "magic", "'openai', 'ollama', 'hybrid' or 'mock' (it is 'magic')"),
         ("OAUTH2_AUTH_METHOD", "private_key_jwt", "'client_secret_basic' or 'client_secret_post'"),
         ("RATE_LIMIT_STRATEGY", "sliding", "'rolling' or 'fixed'"),
