@@ -12,7 +12,7 @@ from common.retry import Backoff
 from common.settings import read_or_exit
 from common.wiring import Wiring
 from stages.token_broker.issuer import Issuer
-from stages.token_broker.state import Ask, Issued, Refused, State
+from stages.token_broker.state import Ask, Issued, Refused, TokenBroker
 
 INSTANCE = "token_broker"
 
@@ -23,7 +23,7 @@ def start() -> None:
     logs.set_up(INSTANCE, settings.log_level)
     wiring = Wiring(settings.sockets_dir, INSTANCE)
     main = Loop(wiring)
-    state = State(
+    state = TokenBroker(
         clients=[wiring.endpoint("fetcher"), wiring.endpoint("publisher")],
         breaker=Breaker("oauth2", settings.circuit_breaker_threshold),
         backoff=Backoff(first=1.0, factor=settings.retry_backoff_factor),

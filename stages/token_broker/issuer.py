@@ -46,13 +46,12 @@ class _Session(OAuth2Session):
         self.headers["User-Agent"] = "ai-task-processor"
         self._url = url
         self._timeout = timeout
-        if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
-            self.verify = os.environ.get("SSL_CERT_FILE") or True  # requests knows only the other two
 
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]  # noqa: ARG002
         deadline = time.monotonic() + self._timeout
-        options = {**kwargs, "timeout": self._timeout, "allow_redirects": False, "stream": True, "verify": None}
-        with requests.Session.request(self, method, self._url, **options) as response:
+        kwargs |= {"timeout": self._timeout, "allow_redirects": False, "stream": True}
+        kwargs["verify"] = os.environ.get("SSL_CERT_FILE")  # requests itself knows only REQUESTS_CA_BUNDLE
+        with requests.Session.request(self, method, self._url, **kwargs) as response:
             body = _bounded(response, deadline)
         try:
             grant = answer.read(response.status_code, response.headers, body, time.time())
@@ -122,7 +121,7 @@ class Issuer:
                 token = session.fetch_token(
                     _STAND_IN, scope=settings.oauth2_scope, audience=settings.oauth2_audience, **self._authentication()
                 )
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (OSError, urllib3.exceptions.HTTPError) as error:  # requests' own errors are `OSError`s
             status, message = _in_words(error, settings)
             metrics.TOKEN_REQUESTS.labels(status).inc()
             raise Transient(message) from None  # `error` holds the request, and that the secret
@@ -177,6 +176,8 @@ def _refuse_public_http(url: str) -> None:
 def _in_words(error: Exception, settings: Settings) -> tuple[str, str]:
     """The metric's status and a sentence for a request that got no whole answer."""
     where = urlsplit(settings.token_url).hostname
+    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
+        return "tls_error", "the certificates to trust cannot be read: check SSL_CERT_FILE"
     if isinstance(error, requests.exceptions.SSLError):
         why = "cannot be trusted: its TLS certificate is not valid here; set SSL_CERT_FILE if it has its own authority"
         return "tls_error", f"the token endpoint {where} {why}"

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from common import breaker
 from common.actions import Actions, Report, Say, Send
+from common.breaker import Breaker, State
 from common.errors import Permanent, Transient
 from common.instant import Instant
 from common.messages import Token, TokenRequest
@@ -71,18 +71,18 @@ def fingerprint(access_token: str) -> str:
     return hashlib.sha256(access_token.encode()).hexdigest()[:16]
 
 
-class State:
+class TokenBroker:
     """The broker's decisions."""
 
     def __init__(
         self,
         clients: Sequence[str],
-        service: breaker.Breaker,
+        breaker: Breaker,
         backoff: Backoff,
         patience: float,
         rand: Callable[[], float] = random.random,
     ) -> None:
-        self.breaker = service
+        self.breaker = breaker
         self._clients = frozenset(clients)
         """The inboxes that get every new token unasked."""
         self._waiting: set[str] = set()
@@ -206,5 +206,5 @@ class State:
 
     def _pause(self, now: Instant) -> float:
         """Seconds until the endpoint may be asked again."""
-        opens_at = self.breaker.retry_at if self.breaker.state is breaker.State.OPEN else 0.0
+        opens_at = self.breaker.retry_at if self.breaker.state is State.OPEN else 0.0
         return max(0.0, self._retry_at - now.mono, opens_at - now.mono)
