@@ -61,7 +61,7 @@ class Embeddings(NamedTuple):
     tokens: int
     """What the provider says it used; 0 if it does not say."""
     positions: Sequence[int] | None = None
-    """For each row the position of its text, where the provider numbers them and they did not come complete, in order."""
+    """For each row the position of its text, where the provider numbers them and they are not complete and in order."""
     pause: float = 0.0
     """Seconds for which the provider should be left alone, by what its headers say is left of the quota."""
 

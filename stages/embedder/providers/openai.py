@@ -1,0 +1,150 @@
+"""OpenAI's embeddings endpoint, and every server that speaks like it (OPENAI_BASE_URL), through the `openai` SDK.
+
+The SDK's retries are off (there is one retry loop, sending.py), and its answers are taken raw (openai_answers.py). The
+texts go into the request by `extra_body`: as `input` the SDK would look at each of them again, for 16 µs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx2
+import openai
+import structlog
+
+from common import metrics
+from common.errors import Error, Transient
+from common.settings import Settings
+from stages.embedder.providers import BadInput, Caps, Embeddings, NotSent, openai_answers, ratelimits
+from stages.embedder.providers.openai_refusals import dropped_field, refusal
+from stages.embedder.providers.words import fit
+
+MAX_INPUTS = 2048
+"""Of one request, by the API's reference; its 300,000 tokens are the upper bound of EMBED_BATCH_TOKENS."""
+NO_DIMENSIONS = ("text-embedding-ada-002",)
+"""Models that refuse `dimensions`, by the API's reference. Others that do are found out once and remembered."""
+
+log = structlog.get_logger()
+
+
+class OpenAI:
+    """One client, used by all threads."""
+
+    name = "openai"
+    free = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.caps = Caps(MAX_INPUTS, settings.embed_batch_tokens)
+        self.vendor = settings.openai_base_url
+        self._key = settings.openai_api_key.get_secret_value()
+        self._dimensions = settings.embedding_dimensions
+        self._dropped: dict[str, set[str]] = {}
+        self._client = openai.OpenAI(
+            api_key=self._key,
+            base_url=settings.openai_base_url,
+            max_retries=0,
+            timeout=settings.openai_timeout,
+            http_client=_client(settings.openai_timeout),
+        )
+
+    def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """Embed the texts with one request (two, when the server turns out not to know an optional field)."""
+        while True:
+            fields = self._fields(model)
+            try:
+                return self._request(model, texts, fields)
+            except BadInput as error:
+                field = dropped_field(error, fields, model)
+                if field is None:
+                    raise
+                log.warning("openai_field_dropped", model=model, field=field, reason=str(error))
+                self._dropped.setdefault(model, set()).add(field)
+
+    def has(self, model: str) -> bool | None:
+        """OpenAI's own models are known by name; a compatible server may have any."""
+        return True if model.startswith("text-embedding-") else None
+
+    def notices(self) -> Mapping[str, str]:
+        """Nothing goes on with single models."""
+        return {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _fields(self, model: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {"encoding_format": "base64"}
+        if self._dimensions and model not in NO_DIMENSIONS:
+            fields["dimensions"] = self._dimensions
+        for name in self._dropped.get(model, ()):
+            fields.pop(name, None)
+        return fields
+
+    def _request(self, model: str, texts: Sequence[str], fields: dict[str, Any]) -> Embeddings:
+        extra = {**fields, "input": list(texts)}
+        try:
+            raw = self._client.embeddings.with_raw_response.create(model=model, input="", extra_body=extra)
+        except openai.APIStatusError as error:
+            answer = error.response
+            _count(model, str(answer.status_code))
+            raise self._refusal(answer.status_code, answer.content, answer.headers, model, texts) from None
+        except openai.APIConnectionError as error:
+            _count(model, "timeout" if isinstance(error, openai.APITimeoutError) else "unreachable")
+            raise self._broken(error, texts) from error
+        body: bytes = raw.content
+        if len(body) < 4096 and openai_answers.has_error(body):
+            _count(model, "error_in_200")
+            raise self._refusal(500, body, raw.headers, model, texts)
+        try:
+            found = openai_answers.embeddings(body, len(texts))
+        except Transient:
+            _count(model, "unreadable")
+            raise
+        _count(model, str(raw.status_code))
+        for kind in ("prompt", "total"):  # an embedding has no completion, so both are the same
+            metrics.OPENAI_TOKENS.labels(metrics.model_label(model), kind).inc(found.tokens)
+        return found._replace(pause=ratelimits.pause(raw.headers, found.tokens))
+
+    def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
+        return refusal(status, body, headers, model=model, texts=texts, key=self._key)
+
+    def _broken(self, error: openai.APIConnectionError, texts: Sequence[str]) -> Transient:
+        why = fit(str(error.__cause__ or error), texts, self._key)
+        if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+            return NotSent(f"no connection: {why}")
+        if isinstance(error, openai.APITimeoutError):
+            return Transient(f"no whole answer within OPENAI_TIMEOUT: {why}")
+        return Transient(f"the connection broke: {why}")
+
+
+def _count(model: str, status: str) -> None:
+    metrics.OPENAI_REQUESTS.labels(metrics.model_label(model), status).inc()
+
+
+class _Bounded(httpx2.SyncByteStream):
+    """A body that must be whole by a deadline: the SDK's timeout is for each read, so a trickle would never end."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._stream:
+            if time.monotonic() > self._deadline:
+                raise httpx2.ReadTimeout("the answer trickles")
+            yield piece
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _client(timeout: float) -> httpx2.Client:
+    """An HTTP client whose requests take no longer than `timeout` seconds to the head, and as long again to the end."""
+
+    def bound(response: httpx2.Response) -> None:
+        if isinstance(response.stream, httpx2.SyncByteStream):
+            response.stream = _Bounded(response.stream, time.monotonic() + timeout)
+
+    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"response": [bound]})
