@@ -14,6 +14,11 @@ def _serialize(event: dict[str, Any], **_: object) -> bytes:
     return orjson.dumps(event, default=str)
 
 
+def _in_order(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Time, level, stage and event first, so that people can read the lines too."""
+    return {name: event.pop(name) for name in ("time", "level", "stage", "event") if name in event} | event
+
+
 def set_up(instance: str, level: str) -> None:
     """Log as this instance from now on; libraries that use `logging` come out as the same lines from WARNING up."""
     structlog.configure(
@@ -22,6 +27,7 @@ def set_up(instance: str, level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", key="time"),
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            _in_order,
             structlog.processors.JSONRenderer(serializer=_serialize),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.upper()),

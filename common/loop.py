@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +64,15 @@ class Plan:
     report: Callable[[Instant], Report] = lambda _: Report()
 
 
+@dataclass
+class Crashed:
+    """Event: a background call raised what it should not have."""
+
+    error: BaseException
+
+
 class Loop:
-    """Runs one stage. Make it first, hand `post` and `watch` to the edges, then `run` the plan."""
+    """Runs one stage. Make it first, hand `background`, `post` and `watch` to the edges, then `run` the plan."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
@@ -91,6 +99,10 @@ class Loop:
         """Hand an event to the loop, from any thread."""
         self._events.append(event)
         os.eventfd_write(self._wake, 1)
+
+    def background(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> None:
+        """Call on a thread of the pool; what it returns is an event, what it raises stops the process."""
+        pool.submit(call, *args).add_done_callback(self._done)
 
     def watch(self, descriptor: int, ready: Callable[[], None]) -> None:
         """Call `ready` whenever the descriptor is readable."""
@@ -131,6 +143,11 @@ class Loop:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
 
+    def _done(self, future: Future[Any]) -> None:
+        if not future.cancelled():
+            error = future.exception()
+            self.post(Crashed(error) if error else future.result())
+
     def _wait(self, until: float) -> None:
         timeout = 0.0 if self._events else max(0.0, until - clock.now().mono)
         for ready, _ in self._poller.poll(int(timeout * 1000) + (timeout > 0)):
@@ -157,6 +174,8 @@ class Loop:
             self._decide(plan, handler(message, now))
         while self._events:
             event = self._events.popleft()
+            if isinstance(event, Crashed):
+                raise event.error
             self._decide(plan, plan.handlers[type(event)](event, now))
 
     def _decide(self, plan: Plan, actions: Actions) -> None:

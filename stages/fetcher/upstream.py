@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import requests
 
@@ -22,24 +21,20 @@ ENDPOINT = "/api/ai-tasks/pending"
 class Upstream:
     """The API as the fetcher sees it; answers come back as `Page` or `PollFailed` events."""
 
-    def __init__(self, settings: Settings, reader: Reader, post: Callable[[Any], None]) -> None:
+    def __init__(self, settings: Settings, reader: Reader, background: Callable[..., None]) -> None:
         self._url = settings.api_base_url + ENDPOINT
         self._timeout = settings.request_timeout
         self._reader = reader
-        self._post = post
+        self._background = background
         self._session = requests.Session()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upstream")
 
     def poll(self, action: Poll) -> None:
         """Begin the request."""
-        self._thread.submit(self._poll, action)
+        self._background(self._thread, self.fetch, action)
 
-    def close(self) -> None:
-        """Let a poll that is under way go; what it brings is not wanted any more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
-
-    def _poll(self, action: Poll) -> None:
+    def fetch(self, action: Poll) -> Page | PollFailed:
+        """GET one page, waiting for it."""
         began, requested_at = time.monotonic(), time.time()
         status = "error"
         event: Page | PollFailed
@@ -56,7 +51,12 @@ class Upstream:
             event = PollFailed(error, action.token.fingerprint if status in {"401", "403"} else "")
         metrics.API_REQUESTS.labels(ENDPOINT, "GET", status).inc()
         metrics.API_DURATION.labels(ENDPOINT, "GET").observe(time.monotonic() - began)
-        self._post(event)
+        return event
+
+    def close(self) -> None:
+        """Let a poll that is under way go; what it brings is not wanted any more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
 
     def _get(self, action: Poll) -> requests.Response:
         return self._session.get(

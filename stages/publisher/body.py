@@ -1,7 +1,7 @@
 """The body of a PATCH: the same bytes for the same result, however often and after whatever restart it is sent.
 
-Floats are written in their shortest float32 form (`0.1`, not `0.10000000149011612`): 3,072 dimensions are 38 to 43 kB, and
-NestJS refuses bodies over 100 KiB by default.
+Floats are written in their shortest float32 form, `0.1` and not `0.10000000149011612`: 3,072 dimensions are 38 to
+43 kB, and NestJS refuses bodies over 100 KiB by default.
 """
 
 from __future__ import annotations

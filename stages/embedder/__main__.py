@@ -1,0 +1,52 @@
+"""Start one embedder: `python -m stages.embedder [instance]`, by default `embedder_00`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from common import clock, logs, messages, metrics, settings, task_types
+from common.instant import Instant
+from common.loop import Loop, Plan, main
+from common.wiring import Wiring
+from stages.embedder.embedding import Embedding
+from stages.embedder.state import Embedder, Process, Processed
+from stages.embedder.workshop import Workshop
+
+
+def start() -> None:
+    """Read the settings, put state and edges together, run until SIGTERM."""
+    config = settings.read_or_exit()
+    logs.set_up(INSTANCE, config.log_level)
+    loop = Loop(Wiring(config.sockets_dir, INSTANCE))
+    embedding = Embedding(config, INSTANCE)
+    state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, config.concurrency_limit)
+    state.facts = {"mode": str(config.mode), "mock": config.mode is settings.Mode.MOCK}
+    metrics.MOCK_MODE.set(config.mode is settings.Mode.MOCK)
+    workshop = Workshop(config.concurrency_limit, task_types.registered(), embedding, loop.background)
+
+    def tick(now: Instant) -> Iterable[Any]:
+        state.paused = embedding.paused(clock.now().wall)
+        state.blockers = embedding.blockers()
+        return state.tick(now)
+
+    loop.run(
+        Plan(
+            handlers={messages.Batch: state.batch, messages.Stored: state.stored, Processed: state.processed},
+            effects={Process: workshop.process},
+            tick=tick,
+            drain=state.drain,
+            drained=state.drained,
+            report=state.report,
+        )
+    )
+    workshop.close()
+    embedding.close()
+
+
+INSTANCE = sys.argv[1] if len(sys.argv) > 1 else "embedder_00"
+if not re.fullmatch(r"embedder_\d{2}", INSTANCE):
+    sys.exit(f"{INSTANCE!r} is no instance of the embedder: embedder_00 to embedder_99 are")
+main(INSTANCE, start)
