@@ -1,19 +1,50 @@
-# The four commands: `make demo`, `make test`, `make check`, `make bench-quick`. Each does its own set-up.
+# `make` lists the commands. Each does its own set-up: a virtual environment in .venv, made from pyproject.toml.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# With the virtual environment's python first on PATH, as supervisord.conf expects it.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo run test check bench-quick clean
+.PHONY: help install demo run test check format lock bench bench-quick clean
+.DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is needed; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
 
 install: $(READY) ## Make the virtual environment
+
+demo: $(READY) ## See 2,000 tasks go through the whole pipeline, on stand-ins (KEEP=1: stay up until Ctrl-C)
+	@python -m sandbox.demo $(if $(KEEP),--keep) $(if $(TASKS),--tasks $(TASKS))
+
+run: $(READY) ## Run the pipeline against the real settings in .env
+	@test -f .env || { echo "There is no .env: cp .env.example .env, and fill it in"; exit 1; }
+	@python -m stages check
+	@exec supervisord -c supervisord.conf
+
+test: $(READY) ## Run every test, the quick ones first
+	@python -m tests
+
+check: $(READY) ## Lint: ruff, mypy --strict, import contracts
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports
+
+format: $(READY) ## Put the code into its one format
+	@ruff check --fix --quiet . ; ruff format --quiet .
+
+bench-quick: $(READY) ## The pipeline against a bare script, 20,000 tasks
+	@python -m bench.quick
+
+clean: ## Remove what the other commands made (not the state in data/)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

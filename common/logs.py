@@ -8,15 +8,17 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.typing import EventDict
 
 
 def _serialize(event: dict[str, Any], **_: object) -> bytes:
     return orjson.dumps(event, default=str)
 
 
-def _in_order(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Time, level, stage and event first, so that people can read the lines too."""
-    return {name: event.pop(name) for name in ("time", "level", "stage", "event") if name in event} | event
+    first = {name: event.pop(name) for name in ("time", "level", "stage", "event") if name in event}
+    return {**first, **event}
 
 
 def set_up(instance: str, level: str) -> None:
