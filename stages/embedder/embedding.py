@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
 
 from common import clock as clocks
 from common import metrics
@@ -23,6 +25,7 @@ from common.retry import Backoff
 from common.settings import Mode, Settings
 from common.task_types import Deferral
 from stages.embedder import providers
+from stages.embedder.cache import keys_of, opened
 from stages.embedder.caps import LearnedCaps
 from stages.embedder.flights import Flight, Flights, Landed
 from stages.embedder.gate import PROBE_PATIENCE, Gate
@@ -38,13 +41,17 @@ MOST_SEEN = 1000
 """Models remembered for `paused`."""
 
 
+Candidates: TypeAlias = list[tuple[Backend, str]]
+"""Providers for a model, first choice first, and what each calls it."""
+
+
 class Embedding:
     """All that is shared: providers, their gates and caps, the guard, the cache."""
 
     def __init__(
         self,
         settings: Settings,
-        instance: str = "embedder",  # noqa: ARG002  names the cache's folder
+        instance: str = "embedder",
         *,
         made: Sequence[Provider] | None = None,
         clock: Callable[[], Instant] = clocks.now,
@@ -67,7 +74,12 @@ class Embedding:
         self.routes = Routes(settings, self._backends)
         self.flights = Flights()
         self.tools = Tools(Guard(), backoff, settings.max_retries, clock, wait or self._stopping.wait)
-        self._seen: dict[str, None] = {}
+        self.dimensions = settings.embedding_dimensions
+        paid = any(not provider.free for provider in found)
+        folder = settings.state_dir / "cache" / instance
+        self.cache = opened(folder, settings.embedding_cache_size) if paid and settings.embedding_cache_size else None
+        """None: off, or not to be had; it is not worth its while where vectors cost nothing."""
+        self._seen: dict[str, Candidates] = {}
         self.facts: dict[str, Any] = {
             "mode": settings.mode.value,
             "mock": settings.mode is Mode.MOCK,
@@ -104,9 +116,9 @@ class Embedding:
         if all(closed):
             return {"*": now_wall + min(closed) - now}
         paused = {}
-        for model in list(self._seen):
-            untils = [backend.gate.closed_until(name) for backend, name in self.routes.candidates(model)]
-            if all(untils):
+        for model, candidates in list(self._seen.items()):
+            untils = [backend.gate.closed_until(name) for backend, name in candidates]
+            if untils and all(untils):
                 paused[model] = now_wall + min(untils) - now
         return paused
 
@@ -119,13 +131,15 @@ class Embedding:
         self.stop()
         for backend in self._backends:
             backend.provider.close()
+        if self.cache is not None:
+            self.cache.close()
 
-    def saw(self, model: str) -> None:
-        """Remember that there are tasks for this model."""
-        if model not in self._seen:
-            while len(self._seen) >= MOST_SEEN:
-                self._seen.pop(next(iter(self._seen)), None)
-            self._seen[model] = None
+    def candidates(self, model: str) -> Candidates:
+        """Who may embed for the model; may ask the providers, so it is for worker threads. Remembered for `paused`."""
+        while len(self._seen) >= MOST_SEEN:
+            self._seen.pop(next(iter(self._seen)), None)
+        found = self._seen[model] = self.routes.candidates(model)
+        return found
 
     def _in_words(self, backend: Backend, now: float) -> str:
         """Why the provider as a whole cannot be used; empty if it can, or soon."""
@@ -165,7 +179,6 @@ class Session:
         refusal = self._embedding.routes.refusal(model)
         if refusal is not None:
             return [Failure("unsupported_model", refusal) for _ in texts]
-        self._embedding.saw(model)
         wanted, refused = sort_out(model, texts, truncate=self._embedding.truncate)
         if refused:
             metrics.EMBEDDED_INPUTS.labels("none", "refused").inc(len(refused))
@@ -175,7 +188,7 @@ class Session:
             landed = found[text]
             outcome = Deferral(until, unsent=text not in self._tally.reached) if landed is None else landed
             outcomes.update(dict.fromkeys(positions, outcome))
-            if len(positions) > 1 and landed is not None:
+            if len(positions) > 1 and _is_vector(landed):
                 self.cached += len(positions) - 1
         return [outcomes[position] for position in range(len(texts))]
 
@@ -183,7 +196,7 @@ class Session:
         """Ask one candidate after the other; None: not before the time returned, in seconds since the epoch."""
         found: dict[str, Landed] = dict.fromkeys(texts)
         untils = []
-        for backend, name in self._embedding.routes.candidates(model):
+        for backend, name in self._embedding.candidates(model):
             missing = [text for text in texts if found[text] is None]
             if not missing:
                 break
@@ -208,15 +221,45 @@ class Session:
         until = 0.0
         try:
             if landed:
-                outcomes, until = self._send(backend, name, model, [keys[key] for key in landed])
+                outcomes, until = self._recall(backend, name, model, [keys[key] for key in landed])
                 landed = {key: outcomes[keys[key]] for key in landed}
         finally:
             flights.land(flight, landed)
         shared = {key: other.wait(key) for key, other in elsewhere.items()}
         if any(outcome is None for outcome in shared.values()):
             until = until or backend.gate.closed_until(name) or self._embedding.tools.clock().mono + PROBE_PATIENCE
-        took = sum(outcome is not None and not isinstance(outcome, Failure) for outcome in shared.values())
-        if took:
-            self.cached += took
-            metrics.EMBEDDED_INPUTS.labels(backend.provider.name, "shared").inc(took)
+        self._spared(backend, "shared", sum(_is_vector(outcome) for outcome in shared.values()))
         return {keys[key]: outcome for key, outcome in (landed | shared).items()}, until
+
+    def _recall(self, backend: Backend, name: str, model: str, texts: list[str]) -> tuple[dict[str, Landed], float]:
+        """Take from the cache what is there; send the rest, and keep it."""
+        cache, provider = self._embedding.cache, backend.provider
+        if cache is None:
+            return self._send(backend, name, model, texts)
+        keys = keys_of(provider.name, provider.vendor, name, self._embedding.dimensions, texts)
+        known = cache.get(keys)
+        length = self._embedding.tools.guard.length_of(model)
+        found: dict[str, Landed] = {
+            text: known[key]
+            for text, key in zip(texts, keys, strict=True)
+            if key in known and length in {None, len(known[key])}
+        }
+        metrics.CACHE_HITS.inc(len(found))
+        metrics.CACHE_MISSES.inc(len(texts) - len(found))
+        self._spared(backend, "cached", len(found))
+        missing = {text: key for text, key in zip(texts, keys, strict=True) if text not in found}
+        if not missing:
+            return found, 0.0
+        fresh, until = self._send(backend, name, model, list(missing))
+        vectors = {missing[text]: vector for text, vector in fresh.items() if _is_vector(vector)}
+        cache.put(vectors)
+        return found | fresh, until
+
+    def _spared(self, backend: Backend, how: str, count: int) -> None:
+        if count:
+            self.cached += count
+            metrics.EMBEDDED_INPUTS.labels(backend.provider.name, how).inc(count)
+
+
+def _is_vector(outcome: Landed) -> TypeGuard[Vector]:
+    return isinstance(outcome, np.ndarray)

@@ -19,7 +19,7 @@ from common.breaker import Breaker, State
 from common.errors import Permanent, Throttled, Transient
 from common.instant import Instant
 from common.retry import Backoff
-from stages.embedder.providers import Pulling, Unusable
+from stages.embedder.providers import NoModelYet, Unusable
 
 PROBE_PATIENCE = 1.0
 """Seconds until somebody looks again how the probe of a half-open breaker fared."""
@@ -125,7 +125,7 @@ class Gate:
         now = self._clock().mono
         reason = str(error) or type(error).__name__
         match error:
-            case Pulling():
+            case NoModelYet():
                 self._succeeded(model)
                 self._resting[model] = (now + error.delay, reason)
             case Throttled():

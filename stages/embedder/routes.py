@@ -1,7 +1,7 @@
 """Which provider embeds for which model, and which one may stand in for it.
 
 In the mode `hybrid` a model goes to the provider that has it: OpenAI has those named `text-embedding-…`; Ollama those
-in SUPPORTED_MODELS and those it lists; of all others, Ollama is asked last, since it would download them. When the
+in SUPPORTED_MODELS and those it lists; for all others OpenAI is asked first, since Ollama would download them. When the
 first provider cannot be used now, the next one in line is tried, and that is either the same model there, under the
 same name, or what FALLBACK_MODELS says. That map (`{"bge-m3": "BAAI/bge-m3"}`) means: *these two names are one model*,
 with the same vectors. It must not name a model that merely is similar, because its vectors would end up under the
@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 
 from common.settings import Mode, Settings
 from stages.embedder.sending import Backend
+
+HAS, MAY_HAVE, HAS_NOT, NEVER = range(4)
+"""Whether a provider has a model. `NEVER`: it has it not, and SUPPORTED_MODELS does not let it get it."""
 
 
 class Routes:
@@ -32,26 +35,22 @@ class Routes:
         return None
 
     def candidates(self, model: str) -> list[tuple[Backend, str]]:
-        """Who may embed for the model, first choice first, and what each calls it."""
+        """Who may embed for the model, first choice first, and what each calls it. May ask providers what they have."""
         if len(self._backends) == 1:
             return [(self._backends[0], model)]
-        ranked = sorted(self._backends, key=lambda backend: self._rank(backend, model))
-        named = [(backend, model) for backend in ranked if self._may_ask(backend, model)]
+        ranked = sorted((self._rank(backend, model), index) for index, backend in enumerate(self._backends))
+        best = ranked[0][0]
+        # one that has it not is asked only where nobody has it for sure: Ollama would download it
+        may = [self._backends[index] for rank, index in ranked if rank < HAS_NOT or (best > HAS and rank < NEVER)]
         other = self._fallbacks.get(model)
-        if other is None:
-            return named
-        first = named[0][0] if named else ranked[0]
-        return [(first, model), *((backend, other) for backend in ranked if backend is not first)]
+        if other is None or not may:
+            return [(backend, model) for backend in may]
+        return [(may[0], model), *((backend, other) for backend in self._backends if backend is not may[0])]
 
     def _rank(self, backend: Backend, model: str) -> int:
-        """0 for one that has the model, 1 for one that may have it, 2 for one that has it not."""
-        if backend.provider.name == "ollama" and model in self._supported:
-            return 0
         has = backend.provider.has(model)
-        return 1 if has is None else 0 if has else 2
-
-    def _may_ask(self, backend: Backend, model: str) -> bool:
-        """Ollama would download what it has not: with SUPPORTED_MODELS set, only those."""
-        if backend.provider.name != "ollama" or not self._supported:
-            return True
-        return model in self._supported or bool(backend.provider.has(model))
+        if backend.provider.name != "ollama":
+            return MAY_HAVE if has is None else HAS if has else HAS_NOT
+        if model in self._supported or has:
+            return HAS
+        return NEVER if self._supported else HAS_NOT

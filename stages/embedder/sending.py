@@ -24,7 +24,7 @@ from common.retry import Backoff
 from stages.embedder.caps import LearnedCaps
 from stages.embedder.gate import Gate
 from stages.embedder.guard import COUNT, LENGTH, Guard, Vector
-from stages.embedder.providers import BadInput, Embeddings, NotSent, Provider, Pulling, Unusable
+from stages.embedder.providers import BadInput, Embeddings, NoModelYet, NotSent, Provider, Unusable
 
 PATIENCE = 10.0
 """Seconds that a batch waits in all for its provider before it goes back: a slot is for working."""
@@ -147,7 +147,7 @@ class Sending:
                     answer = self._provider.embed(self._model, texts)
             except NotSent as error:
                 failures = self._again(failures, error)
-            except Pulling as error:
+            except NoModelYet as error:
                 raise NotNow(self._tools.clock().mono + error.delay) from error
             except Transient as error:
                 self._tally.reached.update(texts)

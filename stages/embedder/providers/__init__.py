@@ -9,7 +9,7 @@ says by raising one of these, and the rest of this package knows what to do abou
     Transient          an outage, a timeout, half an answer: retry with back-off
     NotSent            the same, but the request certainly never left: its charge can be refunded
     Throttled(delay)   leave this provider alone for so many seconds
-    Pulling(delay)     leave this model alone for so many seconds: it is being fetched
+    NoModelYet(delay)  leave this model alone for so many seconds: it is being fetched, or could not be
     BadInput           the whole request is refused for something in it: halving finds the guilty text
     Unusable           neither waiting nor halving mends it, a person must: a bad key, no quota, no such model
 """
@@ -34,8 +34,8 @@ class NotSent(Transient):
     """No connection: the texts certainly never reached the provider."""
 
 
-class Pulling(Throttled):
-    """The model is being fetched; other models go on."""
+class NoModelYet(Throttled):
+    """The model is being fetched, or could not be; other models go on."""
 
 
 class BadInput(Permanent):

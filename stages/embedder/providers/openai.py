@@ -1,6 +1,6 @@
 """OpenAI's embeddings endpoint, and every server that speaks like it (OPENAI_BASE_URL), through the `openai` SDK.
 
-The SDK's retries are off (there is one retry loop, sending.py), and its answers are taken raw (openai_answers.py). The
+The SDK's retries are off (there is one retry loop, sending.py), and its answers are taken raw (answers.py). The
 texts go into the request by `extra_body`: as `input` the SDK would look at each of them again, for 16 µs.
 """
 
@@ -17,7 +17,7 @@ import structlog
 from common import metrics
 from common.errors import Error, Transient
 from common.settings import Settings
-from stages.embedder.providers import BadInput, Caps, Embeddings, NotSent, openai_answers, ratelimits
+from stages.embedder.providers import BadInput, Caps, Embeddings, NotSent, answers, ratelimits
 from stages.embedder.providers.openai_refusals import dropped_field, refusal
 from stages.embedder.providers.words import fit
 
@@ -94,11 +94,11 @@ class OpenAI:
             _count(model, "timeout" if isinstance(error, openai.APITimeoutError) else "unreachable")
             raise self._broken(error, texts) from error
         body: bytes = raw.content
-        if len(body) < 4096 and openai_answers.has_error(body):
+        if answers.has_error(body):
             _count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
         try:
-            found = openai_answers.embeddings(body, len(texts))
+            found = answers.of_openai(body, len(texts))
         except Transient:
             _count(model, "unreadable")
             raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import Error, Throttled, Transient
 from stages.embedder.providers import BadInput, Unusable, ratelimits
-from stages.embedder.providers.openai_answers import Complaint, complaint
+from stages.embedder.providers.answers import Complaint, complaint
 from stages.embedder.providers.words import fit
 
 SOME_DELAY = 1.0

@@ -1,0 +1,155 @@
+"""Ollama's `POST /api/embed` (https://github.com/ollama/ollama/blob/main/docs/api.md), through `requests`.
+
+The answer has its embeddings in the order of the inputs, normalised, and `prompt_eval_count` for the tokens. A model
+that is not there is a 404: pulling.py fetches it, and its tasks wait while those of other models go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+
+from common import metrics
+from common.errors import Error, Throttled, Transient
+from common.settings import Settings
+from stages.embedder.providers import BadInput, Caps, Embeddings, NoModelYet, NotSent, Unusable, answers, pulling
+from stages.embedder.providers.ratelimits import delay
+from stages.embedder.providers.words import fit
+
+QUEUE_FULL_DELAY = 1.0
+"""Seconds to leave it alone when its queue is full; it does not say how long."""
+LIST_AGE = 30.0
+"""Seconds that the list of its models is good for."""
+
+_OF_A_TEXT = re.compile(r"\bnan\b|unsupported value|context length|input length")
+"""Errors about a text that some versions send with status 500."""
+_OF_THE_MODEL = re.compile(r"does not support embed|invalid model name|unknown model|error loading model")
+
+
+class Ollama:
+    """One server; each thread has its own connection, as `requests` sessions are not made for sharing."""
+
+    name = "ollama"
+    free = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.caps = Caps(settings.ollama_batch_size, settings.embed_batch_tokens)
+        self.vendor = settings.ollama_base_url
+        self._url = settings.ollama_base_url
+        self._timeout = settings.ollama_timeout
+        self._options = _options(settings)
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._listed: frozenset[str] | None = None
+        self._puller = pulling.Puller(self._url, settings.sockets_dir, settings.ollama_model_download_timeout)
+
+    def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """Embed the texts with one request; raise `NoModelYet` while the model is being fetched."""
+        self._puller.raise_if_missing(model)
+        try:
+            status, headers, body = self._post({"model": model, "input": list(texts), **self._options})
+        except requests.RequestException as error:
+            _count(model, "timeout" if isinstance(error, requests.Timeout) else "unreachable")
+            raise _broken(error, texts) from error
+        wrong = status != 200 or answers.has_error(body)
+        if wrong:
+            _count(model, "error_in_200" if status == 200 else str(status))
+            raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
+        try:
+            found = answers.of_ollama(body)
+        except Transient:
+            _count(model, "unreadable")
+            raise
+        _count(model, "200")
+        for kind in ("prompt", "total"):  # an embedding has no completion, so both are the same
+            metrics.OLLAMA_TOKENS.labels(metrics.model_label(model), kind).inc(found.tokens)
+        return found
+
+    def has(self, model: str) -> bool | None:
+        """Whether it lists the model; None if it cannot be asked. Asked at most every `LIST_AGE` seconds."""
+        with self._lock:
+            if time.monotonic() - self._asked_at >= LIST_AGE:
+                self._asked_at = time.monotonic()
+                with contextlib.suppress(
+                    Transient, requests.RequestException
+                ):  # then the last list is the best there is
+                    self._listed = pulling.models(self._url)
+            return None if self._listed is None else pulling.tagged(model) in self._listed
+
+    def notices(self) -> Mapping[str, str]:
+        """Which models are being fetched, and how far they are."""
+        return self._puller.progress()
+
+    def close(self) -> None:
+        """Stop fetching."""
+        self._puller.close()
+
+    def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """Make the request, bounded as a whole: the timeout of `requests` is for each read, a trickle never ends."""
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+        deadline = time.monotonic() + self._timeout
+        url = f"{self._url}/api/embed"
+        with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as answer:
+            pieces = bytearray()
+            for piece in answer.iter_content(65_536):
+                pieces += piece
+                if time.monotonic() > deadline:
+                    raise requests.Timeout("the answer trickles")
+            return answer.status_code, answer.headers, bytes(pieces)
+
+    def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
+        """Turn an answer that is an error into one of ours, in Ollama's words."""
+        words = fit(answers.complaint(body).message, texts) or "no reason given"
+        said = words.lower()
+        if status == 404 and "model" in said:
+            return self._missing(model, words)
+        if status in {429, 503}:
+            return Throttled(f"{status}: {words}", delay(headers, time.time()) or QUEUE_FULL_DELAY)
+        if _OF_THE_MODEL.search(said):
+            return Unusable(f"the model {model} cannot be used ({status}): {words}", model_only=True)
+        if status in {400, 413} or _OF_A_TEXT.search(said):
+            return BadInput(words)
+        if status >= 500 or status == 408:
+            return Transient(f"{status}: {words}")
+        return Unusable(f"the request is refused ({status}), check OLLAMA_BASE_URL: {words}")
+
+    def _missing(self, model: str, words: str) -> Error:
+        self._puller.want(model)
+        try:
+            self._puller.raise_if_missing(model)
+        except NoModelYet as error:
+            return error
+        return Transient(words)  # it came just now
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """The fields that are the same in every request; OLLAMA_TRUNCATE follows TRUNCATE_LONG_TEXTS if it is not set."""
+    truncate = settings.truncate_long_texts if settings.ollama_truncate is None else settings.ollama_truncate
+    options: dict[str, Any] = {"truncate": truncate}
+    if settings.embedding_dimensions:
+        options["dimensions"] = settings.embedding_dimensions
+    keep_alive = settings.ollama_keep_alive
+    if keep_alive:  # a duration such as 5m, or seconds
+        options["keep_alive"] = int(keep_alive) if re.fullmatch(r"-?\d+", keep_alive) else keep_alive
+    return options
+
+
+def _broken(error: requests.RequestException, texts: Sequence[str]) -> Transient:
+    why = fit(str(error), texts)
+    if isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in str(error):
+        return NotSent(f"no connection: {why}")
+    if isinstance(error, requests.Timeout):
+        return Transient(f"no whole answer within OLLAMA_TIMEOUT: {why}")
+    return Transient(f"the connection broke: {why}")
+
+
+def _count(model: str, status: str) -> None:
+    metrics.OLLAMA_REQUESTS.labels(metrics.model_label(model), status).inc()
