@@ -132,7 +132,9 @@ class Ring:
             return None
         expired = np.cumsum(self._oldest_first(window)[:-1])
         caught_up = now + (room + np.concatenate(([0], expired))) / rate
-        stretches = np.array([self._expiry(window, place) for place in range(self._slots)])
+        stretches = np.linspace(
+            self._expiry(window, 0), self._expiry(window, self._slots - 1), self._slots
+        )  # equal buckets
         caught = np.flatnonzero(caught_up <= stretches)
         return float(caught_up[caught[0]]) if caught.size else None
 

@@ -150,6 +150,16 @@ def test_a_day_without_midnight_begins_at_one() -> None:
     assert datetime.fromtimestamp(start, zone).isoformat() == "2018-11-04T01:00:00-02:00"
 
 
+def test_a_date_that_is_entered_twice_began_once() -> None:
+    buckets = CalendarBuckets("America/St_Johns")
+    midnight = int(
+        datetime(2006, 10, 29, 2, 30, tzinfo=UTC).timestamp()
+    )  # a minute later it is 23:01 of the 28th again
+    for minutes in (0, 1, 15, 59, 60, 61):
+        assert CalendarBuckets("America/St_Johns").number(Period.DAY, midnight + 60 * minutes) == midnight
+    assert buckets.end(Period.DAY, midnight) == midnight + 25 * HOUR
+
+
 def test_hours_of_a_zone_with_three_quarters() -> None:
     start = CalendarBuckets("Asia/Kathmandu").number(Period.HOUR, datetime(2025, 5, 1, 12, tzinfo=UTC).timestamp())
     assert datetime.fromtimestamp(start, UTC).isoformat() == "2025-05-01T11:15:00+00:00"

@@ -134,6 +134,23 @@ def test_a_refund_reaches_only_windows_that_still_count_it(strategy: Strategy) -
     assert all(usage.current == 0 for usage in quota.usage(NOON + 7_300))
 
 
+def test_a_refund_that_comes_too_late_takes_nothing_from_the_bucket_in_its_slot() -> None:
+    quota = Quota({TASKS_MINUTE: 10}, Strategy.ROLLING)
+    receipt = quota.charge(8, 0, 1, NOON)
+    quota.charge(3, 0, 1, NOON + 60.5)  # 121 buckets later: the same slot of the ring
+    quota.refund(receipt, 8, 0, 1, NOON + 60.5)
+    assert only(quota.usage(NOON + 60.5)).current == 3
+
+
+def test_every_call_tells_the_time() -> None:
+    quota = Quota({}, Strategy.FIXED)
+    receipt = quota.charge(1, 1, 1, NOON)
+    quota.refund(receipt, 1, 0, 1, NOON + 100)
+    assert quota.latest == NOON + 100
+    quota.settle(receipt, 1, 0, NOON + 200)
+    assert quota.latest == NOON + 200
+
+
 @both
 def test_a_settlement_frees_what_was_reserved_too_much(strategy: Strategy) -> None:
     quota = Quota({TOKENS_MINUTE: 100}, strategy)
@@ -250,6 +267,14 @@ def test_a_forecast_counts_what_expires_meanwhile() -> None:
         quota.charge(5, 0, 1, NOON + 60 * minute)
     # 50 are left and 5 a minute are used; in a minute 900 more are free, and 5 a minute fit for good.
     assert only(quota.usage(NOON + 3_590)).exhausted_at is None
+
+
+def test_a_forecast_is_not_misled_by_what_expires_after_it() -> None:
+    quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
+    quota.charge(900, 0, 1, NOON)
+    quota.charge(99, 0, 1, NOON + 3_601)
+    now = NOON + 3_602  # one is left; the last tenth began 332 s ago; 900 expire in 28 s
+    assert only(quota.usage(now)).exhausted_at == pytest.approx(now + 332 / 99, abs=0.01)
 
 
 def test_a_forecast_ends_when_traffic_does() -> None:

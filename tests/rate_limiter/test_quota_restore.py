@@ -1,6 +1,7 @@
 """What survives a restart, and what is said of a file that does not fit."""
 
 import math
+import zlib
 
 import msgspec
 import pytest
@@ -82,7 +83,7 @@ def test_a_limit_lowered_below_what_is_used_admits_nothing_till_that_is_past(str
     usage = lower.usage(NOON + 1)[0]
     assert (usage.current, usage.limit, usage.remaining) == (90, 50, 0)
     opens = lower.opens_at(MODEL, 1, NOON + 1)
-    assert lower.admits(MODEL, [1], math.nextafter(opens, 0)) == 0
+    assert lower.admits(MODEL, [1] * 90, math.nextafter(opens, 0)) == 0
     assert lower.admits(MODEL, [1] * 90, opens) == 50
 
 
@@ -171,6 +172,15 @@ def test_a_damaged_file_is_refused_and_changes_nothing(data: st.DataObject) -> N
 @given(st.binary(max_size=64))
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(QuotaFileError):
+        quotas().restore(data, NOON)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xc1", msgspec.msgpack.encode(["UTC"]), msgspec.msgpack.encode({"timezone": "UTC"})]
+)
+def test_a_body_of_another_shape_is_refused(body: bytes) -> None:
+    data = bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "little") + body
+    with pytest.raises(QuotaFileError, match="are damaged"):
         quotas().restore(data, NOON)
 
 

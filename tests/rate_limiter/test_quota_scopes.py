@@ -85,6 +85,13 @@ def test_a_clock_that_steps_back_is_the_same_for_all_models(quotas: Quotas) -> N
     assert quotas.latest == NOON
 
 
+def test_the_latest_time_of_any_model_is_the_time_of_all(quotas: Quotas) -> None:
+    quotas.charge("small", 10, 0, 1, NOON)
+    quotas.charge("large", 1, 0, 1, NOON + 7_300)
+    assert quotas.admits("small", [1] * 20, NOON + 1) == 10
+    assert quotas.opens_at("small", 1, NOON + 1) == NOON + 1
+
+
 def test_a_model_without_a_name_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a name"):
         Quotas({}, {"": {TASKS: 1}}, Strategy.ROLLING)
