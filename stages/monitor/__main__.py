@@ -1,0 +1,41 @@
+"""Run the monitor: `python -m stages.monitor`."""
+
+from __future__ import annotations
+
+import structlog
+
+from common import clock, logs, loop
+from common.actions import Report
+from common.loop import Loop, Plan
+from common.messages import Heartbeat
+from common.settings import read_or_exit
+from common.wiring import Wiring
+from stages.monitor.pages import Pages, expected_instances
+from stages.monitor.server import PageServer
+from stages.monitor.state import Monitor, Publish
+
+INSTANCE = "monitor"
+
+
+def start() -> None:
+    """Put the stage together and run it."""
+    settings = read_or_exit()
+    logs.set_up(INSTANCE, settings.log_level)
+    main = Loop(Wiring(settings.sockets_dir, INSTANCE))
+    state = Monitor(expected_instances(settings), clock.now())
+    pages = Pages(settings, state.view)
+    server = PageServer(settings.metrics_port, pages.answer)
+    server.start()
+    structlog.get_logger().info("listening", port=server.port, pages=["/health", "/ready", "/metrics"])
+    main.run(
+        Plan(
+            handlers={Heartbeat: state.on_heartbeat},
+            effects={Publish: pages.publish},
+            report=lambda _: Report(facts={"port": server.port}),
+        )
+    )
+    server.stop()
+
+
+if __name__ == "__main__":
+    loop.main(INSTANCE, start)

@@ -1,0 +1,154 @@
+"""The pages, rendered from the latest view when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from common import clock, metrics
+from common.instant import Instant
+from common.messages import Family, Sample, Window
+from common.settings import Mode, Settings
+from common.wiring import stage_of
+from stages.monitor.state import Publish, View
+
+JSON = "application/json"
+
+
+class Page(NamedTuple):
+    """One answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+def page(status: int, content: Any) -> Page:
+    """Answer with JSON; what JSON does not know is shown as text."""
+    return Page(status, JSON, orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS))
+
+
+def expected_instances(settings: Settings) -> list[str]:
+    """Every process that supervisord starts."""
+    embedders = [f"embedder_{number:02d}" for number in range(settings.embedder_processes)]
+    return ["fetcher", "token_broker", "rate_limiter", *embedders, "publisher", "monitor"]
+
+
+class Pages:
+    """What is answered to which path; `publish` is called by the loop, `answer` by any thread."""
+
+    def __init__(self, settings: Settings, view: View, now: Callable[[], Instant] = clock.now) -> None:
+        self._settings = settings
+        self._view = view
+        self._now = now
+        self._catalogue = [Family(m.name, m.type, m.documentation, []) for m in metrics.REGISTRY.collect()]
+        self._paths = {"/health": self._health, "/ready": self._ready, "/metrics": self._metrics}
+
+    def publish(self, action: Publish) -> None:
+        """Answer from this view from now on."""
+        self._view = action.view
+
+    def answer(self, target: str) -> Page:
+        """Render the page that a request's target names."""
+        render = self._paths.get(target.partition("?")[0])
+        if render is None:
+            return page(404, {"error": "not found", "pages": list(self._paths)})
+        return render(self._view, self._now())
+
+    def _health(self, view: View, now: Instant) -> Page:
+        reasons = view.missing(now)
+        settings = self._settings
+        content = {
+            "status": "unhealthy" if reasons else "healthy",
+            "service": "ai-task-processor",
+            "reasons": reasons,
+            "mode": settings.mode,
+            "mock": settings.mode is Mode.MOCK,
+            "processes": {name: _process(view, name, now) for name in sorted({*view.expected, *view.seen})},
+            "rate_limiting": {
+                "enabled": settings.rate_limit_enabled,
+                "strategy": settings.rate_limit_strategy,
+                "current_usage": _current_usage(view.windows()),
+                "windows": [_window(window) for window in view.windows()],
+            },
+        }
+        return page(503 if reasons else 200, content)
+
+    def _ready(self, view: View, now: Instant) -> Page:
+        reasons = view.obstacles(now)
+        return page(503, {"status": "not ready", "reasons": reasons}) if reasons else page(200, {"status": "ready"})
+
+    def _metrics(self, view: View, now: Instant) -> Page:
+        registry = CollectorRegistry()
+        registry.register(_Families([*view.families(self._catalogue, now), *_processes(view, now)]))
+        return Page(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+
+
+class _Families(Collector):
+    """Hands merged metrics to prometheus_client, which knows the text format."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.help, family.kind)
+            for sample in family.samples:
+                metric.add_sample(sample.name, sample.labels, sample.value)
+            yield metric
+
+
+def _processes(view: View, now: Instant) -> list[Family]:
+    """What only the monitor can count."""
+    up = Family("process_up", "gauge", "1 while heartbeats come from the process, else 0", [])
+    name = "process_heartbeat_age_seconds"
+    ages = Family(name, "gauge", "Time since the last heartbeat of the process", [])
+    for instance in sorted({*view.expected, *view.seen}):
+        age = view.age(instance, now)
+        labels = {"stage": stage_of(instance), "instance": instance}
+        up.samples.append(Sample("process_up", labels, float(view.alive(instance, now))))
+        if age is not None:
+            ages.samples.append(Sample(name, labels, age))
+    return [up, ages]
+
+
+def _process(view: View, instance: str, now: Instant) -> dict[str, Any]:
+    seen, age = view.seen.get(instance), view.age(instance, now)
+    if seen is None or age is None:
+        return {"alive": False, "pid": None, "age_seconds": None}
+    known = {"pid": seen.beat.pid, "age_seconds": round(age, 1), "restarts": seen.restarts}
+    return {**seen.beat.facts, "alive": view.alive(instance, now), **known}
+
+
+def _current_usage(windows: Sequence[Window]) -> dict[str, Any]:
+    """The global limits on tasks, by period: those that are set."""
+    shown = ("current", "limit", "remaining", "reset_at")
+    tasks = {window.period: _window(window) for window in windows if window.unit == "tasks" and not window.scope}
+    return {period: {name: window[name] for name in shown} for period, window in tasks.items()}
+
+
+def _window(window: Window) -> dict[str, Any]:
+    return {
+        "scope": window.scope,
+        "unit": window.unit,
+        "period": window.period,
+        "current": window.current,
+        "limit": window.limit,
+        "remaining": window.remaining,
+        "reset_at": _iso(window.reset_at),
+        "exhausted_at": None if window.exhausted_at is None else _iso(window.exhausted_at),
+    }
+
+
+def _iso(seconds: float) -> str | None:
+    """ISO 8601 in UTC; None for a time that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,149 @@
+"""The HTTP server on `METRICS_PORT`: a thread for each connection, a bounded number of them, each for a bounded time.
+
+One request a connection (HTTP/1.0), so the age of a connection says it all: whoever sends or reads too slowly is cut
+off, and when all places are taken, the oldest connection makes room. So no client can keep a health check waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+
+import structlog
+
+from common.errors import Fatal
+from stages.monitor.pages import Page, page
+
+CONNECTION_SECONDS = 10.0
+"""How long a connection may last; Prometheus gives up after 10 s by default as well."""
+MOST_CONNECTIONS = 64
+"""Threads; a page takes milliseconds, so only clients that dawdle ever fill them."""
+LARGEST_UNREAD = 65_536
+"""Bytes of a refused request's body that are read, so that closing does not reset the answer away."""
+
+
+class PageServer(ThreadingMixIn, TCPServer):
+    """Serves pages; `answer` gets a request's target and is called from many threads."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self, port: int, answer: Callable[[str], Page], connection_seconds: float = CONNECTION_SECONDS
+    ) -> None:
+        super().__init__(("", port), _Handler, bind_and_activate=False)
+        self.answer = answer
+        self._connection_seconds = connection_seconds
+        self._open: dict[socket.socket, float] = {}
+        """Connection → when it began, the oldest first."""
+        self._lock = threading.Lock()
+        self.socket.close()
+        self.socket = _listen(port)
+        self.port = int(self.socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Serve on a thread of its own until `stop`."""
+        threading.Thread(target=self.serve_forever, name="pages", daemon=True).start()
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        self.shutdown()
+        self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make room if need be, and answer on a new thread."""
+        with self._lock:
+            self._open[request] = time.monotonic()
+            excess = len(self._open) - MOST_CONNECTIONS
+            oldest = list(self._open)[: max(0, excess)]
+        for connection in oldest:
+            self._cut(connection)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The answer is given, or its client is gone."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second: cut off what has taken too long."""
+        since = time.monotonic() - self._connection_seconds
+        with self._lock:
+            late = [connection for connection, began in self._open.items() if began < since]
+        for connection in late:
+            self._cut(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """A client that is gone is nothing to tell of; an error of ours is."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            structlog.get_logger().error("page_failed", error=type(error).__name__, exc_info=True)
+
+    def _cut(self, connection: socket.socket) -> None:
+        """End a connection under its thread, which then ends by itself; one that has just ended is no matter."""
+        with self._lock:
+            self._open.pop(connection, None)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: PageServer
+    server_version = "ai-task-processor"
+    sys_version = ""
+    default_request_version = "HTTP/1.0"  # to a request without one: 0.9 would have no status line
+
+    def do_GET(self) -> None:
+        """Answer with the page."""
+        self._send(self.server.answer(self.path))
+
+    do_HEAD = do_GET  # noqa: N815  named by http.server
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Say in JSON what http.server finds wrong with the request; a method it finds no `do_…` for is not allowed."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            code = HTTPStatus.METHOD_NOT_ALLOWED
+            length = self.headers.get("content-length", "")
+            self.rfile.read(min(int(length), LARGEST_UNREAD) if length.isdecimal() and len(length) < 20 else 0)
+        self._send(page(code, {"error": HTTPStatus(code).phrase.lower()}))
+
+    def log_message(self, *_: Any) -> None:
+        """Health checks are not worth a line each."""
+
+    def _send(self, answer: Page) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on all addresses, IPv6 and IPv4 where there is IPv6; raise `Fatal` if the port cannot be had."""
+    try:
+        if socket.has_dualstack_ipv6():
+            with contextlib.suppress(OSError):  # compiled in but switched off, or taken: IPv4 will tell
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+        return socket.create_server(("", port), backlog=128)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)  # its own words name the address as well
+        raise Fatal(
+            f"METRICS_PORT: port {port} cannot be used: {why}; free it or set METRICS_PORT to another"
+        ) from error

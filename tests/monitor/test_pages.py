@@ -1,0 +1,258 @@
+"""What the pages show."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from common import metrics
+from common.instant import Instant
+from common.messages import Heartbeat, Sample, Window, decode, encode
+from common.settings import PLACEHOLDER_API_KEY, Settings, read
+from stages.monitor.pages import Pages, expected_instances
+from stages.monitor.state import Monitor
+from tests.monitor.beats import ALL, START, beat, counter, gauge, histogram, later
+
+
+def configured(**changes: Any) -> Settings:
+    fields = {
+        "_env_file": None,
+        "api_base_url": "http://api.invalid",
+        "oauth2_client_id": "client",
+        "oauth2_client_secret": "canary",
+        "ory_project_slug": "slug",
+        "processing_mode": "openai",
+        "openai_api_key": "canary",
+        "runtime_dir": "/tmp/unused",
+    }
+    made: Settings = read(**{**fields, **changes})
+    return made
+
+
+class Shown:
+    """Pages over the heartbeats of all expected processes, at a time that the test sets."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = START
+        self.state = Monitor(ALL, START)
+        self.pages = Pages(configured(**settings), self.state.view, lambda: self.now)
+        for instance in ALL:
+            self.tell(beat(instance))
+
+    def tell(self, heartbeat: Heartbeat, now: Instant | None = None) -> None:
+        for publish in self.state.on_heartbeat(heartbeat, now or self.now):
+            self.pages.publish(publish)
+
+    def json(self, path: str) -> tuple[int, Any]:
+        page = self.pages.answer(path)
+        assert page.content_type == "application/json"
+        return page.status, json.loads(page.body)
+
+    def metrics(self) -> dict[str, Metric]:
+        text = self.pages.answer("/metrics").body.decode()
+        return {metric.name: metric for metric in text_string_to_metric_families(text)}
+
+
+def test_every_process_is_expected() -> None:
+    assert expected_instances(configured(embedder_processes=12))[2:5] == ["rate_limiter", "embedder_00", "embedder_01"]
+    assert sorted(expected_instances(configured())) == sorted(ALL)
+
+
+# /health
+
+
+def test_health_of_a_service_that_is_well() -> None:
+    shown = Shown(rate_limit_strategy="fixed")
+    shown.tell(beat("token_broker", facts={"token_expires_in": 40}))
+    shown.now = later(1.26)
+    status, health = shown.json("/health")
+    assert status == 200
+    assert health["processes"].keys() == set(ALL)
+    assert health["processes"]["token_broker"] == {
+        "alive": True, "pid": 123, "age_seconds": 1.3, "restarts": 0, "token_expires_in": 40,
+    }  # fmt: skip
+    del health["processes"]
+    assert health == {
+        "status": "healthy",
+        "service": "ai-task-processor",
+        "reasons": [],
+        "mode": "openai",
+        "mock": False,
+        "rate_limiting": {"enabled": True, "strategy": "fixed", "current_usage": {}, "windows": []},
+    }
+
+
+def test_health_names_who_is_not_alive() -> None:
+    shown = Shown()
+    shown.now = later(7)
+    for instance in ALL[1:]:
+        shown.tell(beat(instance))
+    status, health = shown.json("/health")
+    assert (status, health["status"]) == (503, "unhealthy")
+    assert [reason.split(":")[0] for reason in health["reasons"]] == ["fetcher is dead"]
+    assert health["processes"]["fetcher"]["alive"] is False
+
+
+def test_health_before_the_first_heartbeat() -> None:
+    state = Monitor(ALL, START)
+    page = Pages(configured(), state.view, lambda: START).answer("/health")
+    health = json.loads(page.body)
+    assert page.status == 503
+    assert health["reasons"][0] == "waiting for the first heartbeat of fetcher"
+    assert health["processes"]["fetcher"] == {"alive": False, "pid": None, "age_seconds": None}
+
+
+def test_mock_mode_is_named() -> None:
+    for settings in ({"processing_mode": "mock"}, {"openai_api_key": PLACEHOLDER_API_KEY}):
+        health = Shown(**settings).json("/health")[1]
+        assert (health["mode"], health["mock"]) == ("mock", True)
+
+
+def test_rate_limiting_shows_the_global_task_windows_by_period_and_all_of_them_in_full() -> None:
+    shown = Shown(rate_limit_enabled=False)
+    reset = 1_793_000_000.5
+    windows = [
+        Window("", "tasks", "minute", 3, 10, 7, reset, reset + 30),
+        Window("", "tokens", "minute", 300, 1000, 700, reset),
+        Window("text-embedding-3-large", "tasks", "day", 1, 2, 1, math.inf),
+    ]
+    shown.tell(beat("rate_limiter", windows=windows))
+    limiting = shown.json("/health")[1]["rate_limiting"]
+    assert limiting["enabled"] is False
+    assert limiting["current_usage"] == {
+        "minute": {"current": 3, "limit": 10, "remaining": 7, "reset_at": "2026-10-26T07:33:20Z"}
+    }
+    assert limiting["windows"][0] == {
+        "scope": "", "unit": "tasks", "period": "minute", "current": 3, "limit": 10, "remaining": 7,
+        "reset_at": "2026-10-26T07:33:20Z", "exhausted_at": "2026-10-26T07:33:50Z",
+    }  # fmt: skip
+    assert [(w["scope"], w["unit"], w["exhausted_at"]) for w in limiting["windows"][1:]] == [
+        ("", "tokens", None),
+        ("text-embedding-3-large", "tasks", None),
+    ]
+    assert limiting["windows"][2]["reset_at"] is None
+
+
+def test_a_fact_cannot_pretend_to_be_alive_nor_break_the_page() -> None:
+    shown = Shown()
+    shown.tell(beat("fetcher", facts={"alive": "yes", "odd": b"\xff", "nan": math.nan, 5: 6}))
+    process = shown.json("/health")[1]["processes"]["fetcher"]
+    assert process["alive"] is True
+    assert process["nan"] is None
+    assert process["5"] == 6
+
+
+# /ready
+
+
+def test_ready_and_not_ready() -> None:
+    shown = Shown()
+    assert shown.json("/ready") == (200, {"status": "ready"})
+    shown.tell(beat("fetcher", blockers=["the API does not answer"]))
+    reasons = ["fetcher: the API does not answer"]
+    assert shown.json("/ready") == (503, {"status": "not ready", "reasons": reasons})
+    assert shown.json("/health")[0] == 200
+
+
+# /metrics
+
+
+def test_all_metrics_of_the_service_appear_before_anything_has_been_counted() -> None:
+    found = Shown().metrics()
+    for metric in metrics.REGISTRY.collect():
+        assert found[metric.name].documentation == metric.documentation
+        assert found[metric.name].type == metric.type
+
+
+def test_metrics_are_merged_over_processes_and_restarts() -> None:
+    shown = Shown()
+    for instance in ("embedder_00", "embedder_01"):
+        for boot, done in (("one", 5), ("two", 1)):
+            sums = [counter("ai_tasks_processed", done, status="succeeded"), histogram("took_seconds", 1, done)]
+            shown.tell(beat(instance, boot, metrics=[*sums, gauge("stage_memory_bytes", done, instance=instance)]))
+    found = shown.metrics()
+    assert found["ai_tasks_processed"].samples[0].value == 12
+    assert [sample.value for sample in found["took_seconds"].samples] == [4, 12, 12, 120]
+    assert len(found["stage_memory_bytes"].samples) == 2
+
+
+def test_the_monitor_adds_who_is_up() -> None:
+    shown = Shown()
+    shown.now = later(9)
+    shown.tell(beat("fetcher"), later(8))
+    found = shown.metrics()
+    up = {sample.labels["instance"]: (sample.labels["stage"], sample.value) for sample in found["process_up"].samples}
+    assert [up["fetcher"], up["embedder_00"]] == [("fetcher", 1), ("embedder", 0)]
+    ages = {s.labels["instance"]: s.value for s in found["process_heartbeat_age_seconds"].samples}
+    assert ages["fetcher"] == 1
+    assert ages["embedder_00"] == 9
+    waiting = Pages(configured(), Monitor(ALL, START).view, lambda: START).answer("/metrics").body.decode()
+    assert 'process_up{instance="publisher",stage="publisher"} 0.0' in waiting
+    assert "process_heartbeat_age_seconds{" not in waiting
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: apt-get install prometheus")
+    text = _with_every_metric().pages.answer("/metrics").body
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def _with_every_metric() -> Shown:
+    """What a real process sends, with one sample in each family of the registry."""
+    shown = Shown()
+    metrics.ProcessUsage("fetcher", "fetcher").update()
+    families = metrics.snapshot()
+    named = {family.name for family in families}
+    for metric in metrics.REGISTRY.collect():
+        if metric.name not in named:
+            make = {"counter": counter, "gauge": gauge, "histogram": lambda name, value: histogram(name, value, value)}
+            families.append(make[metric.type](metric.name, 1))
+    sent = decode(encode(beat("fetcher", metrics=families)))
+    assert isinstance(sent, Heartbeat)
+    shown.tell(sent)
+    return shown
+
+
+@hypothesis_settings(max_examples=50)
+@given(st.dictionaries(st.sampled_from(["a", "b"]), st.text()), st.floats(), st.text())
+def test_no_label_or_value_breaks_the_text(labels: dict[str, str], value: float, documentation: str) -> None:
+    shown = Shown()
+    family = gauge("odd", 0)
+    family.help = documentation
+    family.samples = [Sample("odd", labels, value)]
+    shown.tell(beat("fetcher", metrics=[family]))
+    (sample,) = shown.metrics()["odd"].samples
+    assert sample.labels == labels
+    assert sample.value == value or math.isnan(value)
+
+
+# Other paths
+
+
+@pytest.mark.parametrize("target", ["/", "", "/healthz", "/health/", "//health", "http://[", "/health\x00"])
+def test_unknown_paths_are_told_of_the_pages(target: str) -> None:
+    status, found = Shown().json(target)
+    assert (status, found) == (404, {"error": "not found", "pages": ["/health", "/ready", "/metrics"]})
+
+
+def test_a_query_does_not_matter() -> None:
+    assert Shown().json("/ready?verbose=1")[0] == 200
+
+
+def test_no_page_shows_a_secret(tmp_path: Path) -> None:
+    shown = _with_every_metric()
+    assert not any(b"canary" in shown.pages.answer(path).body for path in ("/health", "/ready", "/metrics"))

@@ -1,0 +1,161 @@
+"""The HTTP server over real sockets, with well-behaved and other clients."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from common.errors import Fatal
+from stages.monitor.pages import Page, page
+from stages.monitor.server import MOST_CONNECTIONS, PageServer
+
+SECONDS = 1.0
+"""How long these tests let a connection last."""
+
+
+def _answer(target: str) -> Page:
+    return page(200 if target == "/health" else 404, {"target": target})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PageServer]:
+    server = PageServer(0, _answer, connection_seconds=SECONDS)
+    server.start()
+    yield server
+    server.stop()
+
+
+def request(server: PageServer, method: str, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request(method, path, body)
+    return connection.getresponse()
+
+
+def send(server: PageServer, data: bytes) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    client.sendall(data)
+    return client
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+
+
+def test_get_and_head(server: PageServer) -> None:
+    answer = request(server, "GET", "/health")
+    assert (answer.status, json.loads(answer.read())) == (200, {"target": "/health"})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["server"].strip() == "ai-task-processor"
+    head = request(server, "HEAD", "/health")
+    assert (head.status, head.read()) == (200, b"")
+    assert head.headers["content-length"] == answer.headers["content-length"]
+    assert request(server, "GET", "/nothing").status == 404
+
+
+def test_it_listens_on_ipv6_too(server: PageServer) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this host has no IPv6")
+    connection = http.client.HTTPConnection("::1", server.port, timeout=5)
+    connection.request("GET", "/health")
+    assert connection.getresponse().status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
+def test_other_methods_are_not_allowed(server: PageServer, method: str) -> None:
+    answer = request(server, method, "/health", b"x" * 50_000 if method == "POST" else None)
+    assert (answer.status, json.loads(answer.read())) == (405, {"error": "method not allowed"})
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"NONSENSE\r\n\r\n", b"400"),
+        (b"GET /health HTTP/9.9\r\n\r\n", b"505"),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"431"),
+        (b"POST /health HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"405"),
+    ],
+)
+def test_malformed_requests_are_refused_in_json(server: PageServer, data: bytes, status: bytes) -> None:
+    with send(server, data) as client:
+        received = b""
+        while chunk := client.recv(65_536):
+            received += chunk
+    assert status in received
+    assert b'{"error":' in received
+    assert request(server, "GET", "/health").status == 200
+
+
+def _dribble(client: socket.socket, until: float) -> None:
+    while time.monotonic() < until:
+        client.sendall(b"X: y\r\n")
+        time.sleep(0.02)
+
+
+def test_clients_that_dawdle_block_nobody_and_are_cut_off(server: PageServer) -> None:
+    before = threading.active_count()
+    silent = [send(server, b"GET /hea") for _ in range(20)]
+    dribbling = send(server, b"GET /health HTTP/1.1\r\n")
+    began = time.monotonic()
+    assert request(server, "GET", "/health").status == 200
+    assert time.monotonic() - began < SECONDS, "it waited for nobody"
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        _dribble(dribbling, until=began + 10)
+    assert time.monotonic() - began < SECONDS + 1.5
+    assert silent[0].recv(100) in {b"", b"HTTP"}
+    eventually(lambda: threading.active_count() <= before)
+    for client in (*silent, dribbling):
+        client.close()
+
+
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    large = Page(200, "text/plain", b"x" * 50_000_000)
+    server = PageServer(0, lambda _: large, connection_seconds=SECONDS)
+    server.start()
+    before = threading.active_count()
+    with send(server, b"GET /metrics HTTP/1.1\r\n\r\n"):
+        eventually(lambda: threading.active_count() > before)
+        eventually(lambda: threading.active_count() <= before)
+    server.stop()
+
+
+def test_when_all_places_are_taken_the_oldest_makes_room(server: PageServer) -> None:
+    before = threading.active_count()
+    clients = [send(server, b"GET /") for _ in range(MOST_CONNECTIONS + 10)]
+    assert request(server, "GET", "/health").status == 200
+    assert clients[0].recv(100) == b""
+    eventually(lambda: threading.active_count() <= before + MOST_CONNECTIONS)
+    for client in clients:
+        client.close()
+    eventually(lambda: threading.active_count() <= before)
+
+
+def test_a_port_that_is_taken_names_the_variable(server: PageServer) -> None:
+    with pytest.raises(Fatal) as raised:
+        PageServer(server.port, _answer)
+    reason = "Address already in use; free it or set METRICS_PORT to another"
+    assert str(raised.value) == f"METRICS_PORT: port {server.port} cannot be used: {reason}"
+
+
+def test_an_error_in_a_page_is_logged_and_the_server_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(target: str) -> Page:
+        return page(200, {"ok": 1 / (target != "/bug")})
+
+    server = PageServer(0, broken)
+    server.start()
+    with pytest.raises(http.client.HTTPException):
+        request(server, "GET", "/bug")
+    assert request(server, "GET", "/health").status == 200
+    server.stop()
+    assert "page_failed" in capsys.readouterr().out

@@ -1,0 +1,193 @@
+"""What the monitor concludes from heartbeats, without a socket or a clock."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.messages import Window
+from stages.monitor.state import DEAD_AFTER, EARLIER_BOOTS, Monitor, Publish, View
+from tests.monitor.beats import ALL, START, beat, counter, gauge, later, values
+
+
+def monitor(*alive: str) -> Monitor:
+    made = Monitor(ALL, START)
+    for instance in alive:
+        made.on_heartbeat(beat(instance), START)
+    return made
+
+
+# Alive or not
+
+
+def test_all_alive_is_healthy() -> None:
+    assert monitor(*ALL).view.missing(later(DEAD_AFTER)) == []
+
+
+def test_at_the_start_it_waits_for_first_heartbeats_and_says_for_whose() -> None:
+    view = monitor("fetcher", "token_broker", "rate_limiter", "monitor").view
+    assert view.missing(later(DEAD_AFTER)) == [
+        "waiting for the first heartbeat of embedder_00",
+        "waiting for the first heartbeat of publisher",
+    ]
+    assert [reason for reason in view.missing(later(5.6)) if "dead" not in reason] == [
+        "embedder_00 has not been heard of in the 6 s since the monitor started; is it running?",
+        "publisher has not been heard of in the 6 s since the monitor started; is it running?",
+    ]
+
+
+def test_silence_is_death_and_a_heartbeat_brings_it_back() -> None:
+    made = monitor(*ALL)
+    now = later(DEAD_AFTER + 0.1)
+    for instance in ALL[1:]:
+        made.on_heartbeat(beat(instance), now)
+    assert made.view.missing(now) == [
+        "fetcher is dead: no heartbeat for 5 s; see `supervisorctl status` and its log"
+    ]  # fmt: skip
+    assert made.view.alive("fetcher", now) is False
+    made.on_heartbeat(beat("fetcher"), now)
+    assert made.view.missing(now) == []
+
+
+def test_age_counts_from_the_last_heartbeat() -> None:
+    made = monitor("fetcher")
+    made.on_heartbeat(beat("fetcher"), later(2))
+    assert made.view.age("fetcher", later(3)) == 1
+    assert made.view.age("publisher", later(3)) is None
+
+
+def test_an_embedder_more_than_expected_is_known_and_may_go() -> None:
+    made = monitor(*ALL, "embedder_07")
+    assert "embedder_07" in made.view.seen
+    for instance in ALL:
+        made.on_heartbeat(beat(instance), later(60))
+    assert made.view.missing(later(60)) == []
+
+
+def test_every_heartbeat_publishes_a_view_that_never_changes() -> None:
+    made = Monitor(ALL, START)
+    (published,) = made.on_heartbeat(beat("fetcher"), START)
+    assert published == Publish(made.view)
+    assert isinstance(published.view, View)
+    made.on_heartbeat(beat("publisher"), START)
+    assert list(published.view.seen) == ["fetcher"]
+    assert list(made.view.seen) == ["fetcher", "publisher"]
+
+
+# Ready or not
+
+
+def test_it_is_ready_when_all_are_alive_and_none_is_blocked() -> None:
+    assert monitor(*ALL).view.obstacles(later(1)) == []
+
+
+def test_every_blocker_is_an_obstacle_by_the_name_of_its_process() -> None:
+    made = monitor(*ALL)
+    made.on_heartbeat(beat("token_broker", blockers=["no access token"]), START)
+    made.on_heartbeat(beat("fetcher", blockers=["no token", "the API is down"]), START)
+    assert made.view.obstacles(START) == [
+        "fetcher: no token",
+        "fetcher: the API is down",
+        "token_broker: no access token",
+    ]
+
+
+def test_who_is_missing_is_an_obstacle_and_the_blockers_of_the_dead_are_not() -> None:
+    made = monitor(*ALL)
+    made.on_heartbeat(beat("fetcher", blockers=["no token"]), START)
+    for instance in ALL[1:]:
+        made.on_heartbeat(beat(instance), later(9))
+    assert [reason.split(":")[0] for reason in made.view.obstacles(later(9))] == ["fetcher is dead"]
+
+
+def test_one_embedder_that_is_ready_is_enough() -> None:
+    made = monitor(*ALL, "embedder_01")
+    made.on_heartbeat(beat("embedder_00", blockers=["the model is missing"]), START)
+    assert made.view.obstacles(START) == []
+    made.on_heartbeat(beat("embedder_01", blockers=["the provider is down"]), START)
+    assert made.view.obstacles(START) == ["embedder_00: the model is missing", "embedder_01: the provider is down"]
+
+
+def test_a_dead_embedder_does_not_stand_in_for_another() -> None:
+    made = monitor(*ALL, "embedder_01")
+    for instance in ALL:
+        made.on_heartbeat(beat(instance, blockers=["x"] if instance == "embedder_00" else []), later(9))
+    assert made.view.obstacles(later(9)) == ["embedder_00: x"]
+
+
+# Metrics and windows
+
+
+def test_sums_survive_restarts() -> None:
+    made = monitor()
+    made.on_heartbeat(beat("fetcher", "one", metrics=[counter("done", 5)]), START)
+    made.on_heartbeat(beat("fetcher", "one", metrics=[counter("done", 7)]), START)
+    made.on_heartbeat(beat("publisher", "x", metrics=[counter("done", 100)]), START)
+    made.on_heartbeat(beat("fetcher", "two", metrics=[counter("done", 1)]), START)
+    made.on_heartbeat(beat("fetcher", "three", metrics=[counter("done", 2)]), START)
+    assert values(made.view.families([], START)) == {"done_total": 7 + 100 + 1 + 2}
+    assert made.view.seen["fetcher"].restarts == 2
+
+
+def test_a_late_heartbeat_of_an_earlier_boot_is_no_restart() -> None:
+    made = monitor()
+    for boot in ("one", "two"):
+        made.on_heartbeat(beat("fetcher", boot, metrics=[counter("done", 5)]), START)
+    assert made.on_heartbeat(beat("fetcher", "one", metrics=[counter("done", 5)]), later(1)) == []
+    assert made.view.seen["fetcher"].beat.boot_id == "two"
+    made.on_heartbeat(beat("fetcher", "two", metrics=[counter("done", 6)]), later(1))
+    assert made.on_heartbeat(beat("fetcher", "one"), later(1)) == []
+    assert values(made.view.families([], START)) == {"done_total": 11}
+
+
+def test_a_crash_loop_takes_no_memory() -> None:
+    made = monitor()
+    for boot in range(3 * EARLIER_BOOTS):
+        made.on_heartbeat(beat("fetcher", str(boot), metrics=[counter("done", 1)]), START)
+    assert len(made.view.seen["fetcher"].earlier) == EARLIER_BOOTS
+    assert made.view.seen["fetcher"].earlier[-1] == str(3 * EARLIER_BOOTS - 2)
+    assert values(made.view.families([], START)) == {"done_total": 3 * EARLIER_BOOTS}
+
+
+def test_the_gauges_of_the_dead_are_not_shown() -> None:
+    made = monitor()
+    made.on_heartbeat(beat("fetcher", metrics=[gauge("memory", 5), counter("done", 1)]), START)
+    assert values(made.view.families([], later(1))) == {"memory": 5, "done_total": 1}
+    assert values(made.view.families([], later(9))) == {"done_total": 1}
+
+
+def test_the_catalogue_is_shown_even_without_samples() -> None:
+    catalogue = [counter("done", 0), counter("failed", 0)]
+    for family in catalogue:
+        family.samples.clear()
+    made = monitor()
+    made.on_heartbeat(beat("fetcher", metrics=[counter("other", 1), counter("failed", 2)]), START)
+    assert [(f.name, len(f.samples)) for f in made.view.families(catalogue, START)] == [
+        ("done", 0),
+        ("failed", 1),
+        ("other", 1),
+    ]
+
+
+def test_the_windows_are_those_of_the_rate_limiter() -> None:
+    window = Window("", "tasks", "minute", 1, 10, 9, START.wall + 60)
+    made = monitor()
+    assert made.view.windows() == []
+    made.on_heartbeat(beat("rate_limiter", windows=[window]), START)
+    made.on_heartbeat(beat("fetcher"), START)
+    assert made.view.windows() == [window]
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from(ALL), st.integers(0, 9), st.booleans()), max_size=60))
+def test_whatever_restarts_the_sum_is_what_was_counted(history: list[tuple[str, int, bool]]) -> None:
+    made = monitor()
+    counts: dict[str, list[int]] = {}
+    for instance, increment, restarts in history:
+        boots = counts.setdefault(instance, [0])
+        if restarts:
+            boots.append(0)
+        boots[-1] += increment
+        made.on_heartbeat(beat(instance, str(len(boots)), metrics=[counter("done", boots[-1])]), START)
+        total = sum(sum(boots) for boots in counts.values())
+        assert values(made.view.families([], START)) == {"done_total": total}
