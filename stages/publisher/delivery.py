@@ -67,6 +67,7 @@ class Delivery:
         handle.setopt(pycurl.POSTFIELDS, body(self._stored(action.task_id)))
         self._under_way[handle] = (action, time.monotonic())
         self._multi.add_handle(handle)
+        self._call_if_due()  # libcurl asks to be called at once for a new handle
 
     def ready(self) -> None:
         """Let libcurl read and write what it can."""
@@ -78,10 +79,8 @@ class Delivery:
         self.tick()
 
     def tick(self) -> None:
-        """Let libcurl do what is due by the clock, and collect what has ended; called each turn."""
-        if time.monotonic() >= self._call_at:
-            self._call_at = float("inf")
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        """Let libcurl do what is due by the clock (its timeouts), and collect what has ended."""
+        self._call_if_due()
         self._collect()
 
     def close(self) -> None:
@@ -90,6 +89,11 @@ class Delivery:
             self._multi.remove_handle(handle)
         self._multi.close()
         self._epoll.close()
+
+    def _call_if_due(self) -> None:
+        if time.monotonic() >= self._call_at:
+            self._call_at = float("inf")
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _collect(self) -> None:
         answers = []
