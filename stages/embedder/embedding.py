@@ -145,7 +145,7 @@ class Embedding:
         """Why the provider as a whole cannot be used; empty if it can, or soon."""
         until = backend.gate.closed_until()
         reason, _ = backend.gate.reasons()
-        if not until or (until - now < SHORT and not backend.gate.broken):
+        if not until or (until - now < SHORT and not backend.gate.broken()):
             return ""
         return f"{backend.provider.name}: {reason} (asked again in {max(until - now, 0):.0f} s)"
 

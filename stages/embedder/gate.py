@@ -93,10 +93,11 @@ class Gate:
             models |= {model: why for model, (until, why) in self._resting.items() if until > now}
             return whole, models
 
-    @property
-    def broken(self) -> bool:
-        """Whether its breaker is not closed: more than a request for patience."""
-        return self._breaker.state is not State.CLOSED
+    def broken(self, model: str | None = None) -> bool:
+        """Whether there is more to it than a request for patience: an open breaker, or a model that is not there."""
+        with self._lock:
+            resting = model is not None and model in self._resting
+            return resting or any(breaker.state is not State.CLOSED for breaker in self._breakers(model))
 
     def _breakers(self, model: str | None) -> list[Breaker]:
         own = self._models.get(model) if model is not None else None
@@ -105,8 +106,11 @@ class Gate:
     def _closed_until(self, model: str | None) -> float:
         now = self._clock().mono
         until = self._not_before if self._not_before > now else 0.0
-        if model is not None and model in self._resting and self._resting[model][0] > now:
-            until = max(until, self._resting[model][0])
+        if model is not None and model in self._resting:
+            if self._resting[model][0] > now:
+                until = max(until, self._resting[model][0])
+            else:
+                del self._resting[model]
         for breaker in self._breakers(model):
             if not breaker.allows(now):
                 until = max(until, breaker.retry_at if breaker.state is State.OPEN else now + PROBE_PATIENCE)

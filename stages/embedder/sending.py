@@ -163,7 +163,10 @@ class Sending:
                 return answer
 
     def _pass_gate(self) -> None:
+        """Wait while the provider asks for patience; where more is wrong, others may be tried meanwhile."""
         while until := self._gate.enter(self._model):
+            if self._gate.broken(self._model):
+                raise NotNow(until)
             self._wait_until(until)
 
     def _again(self, failures: int, error: Transient) -> int:

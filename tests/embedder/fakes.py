@@ -1,0 +1,100 @@
+"""A scripted provider, a clock that only moves when told, and an `Embedding` made of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from common.instant import Instant
+from common.settings import Settings, read
+from stages.embedder.embedding import Embedding
+from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
+
+MODEL = "some-model"
+Answer = Callable[[Sequence[str]], Embeddings | Exception | None]
+"""What to answer to these texts; None: true vectors."""
+
+
+def settings(**fields: Any) -> Settings:
+    """Valid settings that nothing outside has a say in."""
+    required = {
+        "api_base_url": "http://127.0.0.1:1",
+        "oauth2_client_id": "id",
+        "oauth2_client_secret": "secret",
+        "oauth2_token_url": "http://127.0.0.1:1",
+        "openai_api_key": "sk-0123456789",
+        "embedding_cache_size": 0,
+    }
+    return read(**{**required, **fields})
+
+
+def true_answer(texts: Sequence[str], dimensions: int = 8) -> Embeddings:
+    return Embeddings(mock.vectors(MODEL, texts, dimensions), sum(map(len, texts)))
+
+
+class Scripted:
+    """Answers by script, then truly; notes all requests, and which texts it was paid for."""
+
+    free = False
+    vendor = "scripted"
+
+    def __init__(self, *script: Embeddings | Exception | Answer, name: str = "scripted", inputs: int = 2048) -> None:
+        self.name = name
+        self.caps = Caps(inputs, 300_000)
+        self.script: list[Embeddings | Exception | Answer] = list(script)
+        self.always: Answer | None = None
+        self.requests: list[list[str]] = []
+        self.paid: list[str] = []
+        self.models: list[str] = []
+        self.having: frozenset[str] | None = None
+        self.lock = threading.Lock()
+
+    def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        with self.lock:
+            self.requests.append(list(texts))
+            self.models.append(model)
+            step = self.script.pop(0) if self.script else self.always
+        answer = step(texts) if callable(step) else step
+        if isinstance(answer, Exception):
+            raise answer
+        with self.lock:
+            self.paid.extend(texts)
+        return true_answer(texts) if answer is None else answer
+
+    def has(self, model: str) -> bool | None:
+        return None if self.having is None else model in self.having
+
+    def notices(self) -> Mapping[str, str]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def poisoned(bad: frozenset[str] | set[str]) -> Answer:
+    """Refuse every request with one of these texts in it."""
+    return lambda texts: BadInput("cannot be read") if bad.intersection(texts) else None
+
+
+class Clock:
+    """Both clocks; waiting moves them."""
+
+    def __init__(self) -> None:
+        self.mono = 1000.0
+        self.offset = 1_800_000_000.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> Instant:
+        return Instant(self.mono, self.mono + self.offset)
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.mono += seconds
+        return False
+
+
+def embedding(*made: Provider, clock: Clock | None = None, **fields: Any) -> Embedding:
+    """An `Embedding` with these providers, whose waits take no time."""
+    clock = clock or Clock()
+    return Embedding(settings(**fields), "embedder_00", made=made, clock=clock, wait=clock.wait)
