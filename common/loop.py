@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -87,6 +88,7 @@ class Loop:
         self._poller.register(self._wake, zmq.POLLIN)
         self._watched: dict[int, Callable[[], None]] = {}
         self._stopping = False
+        self._thread = threading.get_ident()
         self._own_effects: dict[type, Callable[[Any], None]] = {
             Send: lambda send: self.sockets.send(send.to, send.message),
             Say: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
@@ -98,7 +100,8 @@ class Loop:
     def post(self, event: Any) -> None:
         """Hand an event to the loop, from any thread."""
         self._events.append(event)
-        os.eventfd_write(self._wake, 1)
+        if threading.get_ident() != self._thread:
+            os.eventfd_write(self._wake, 1)
 
     def background(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> None:
         """Call on a thread of the pool; what it returns is an event, what it raises stops the process."""
@@ -117,9 +120,11 @@ class Loop:
         draining = False
         next_tick = next_beat = 0.0
         while True:
-            self._wait(next_tick)
+            readable = self._wait(next_tick)
             now = clock.now()
-            self._receive(plan, now)
+            if readable:
+                self._receive(plan, now)
+            self._handle_events(plan, now)
             if now.mono >= next_tick:
                 next_tick = now.mono + TICK
                 self._decide(plan, plan.tick(now))
@@ -148,13 +153,18 @@ class Loop:
             error = future.exception()
             self.post(Crashed(error) if error else future.result())
 
-    def _wait(self, until: float) -> None:
+    def _wait(self, until: float) -> bool:
+        """Wait for anything to do; returns whether the inbox is part of it."""
         timeout = 0.0 if self._events else max(0.0, until - clock.now().mono)
+        readable = False
         for ready, _ in self._poller.poll(int(timeout * 1000) + (timeout > 0)):
-            if ready == self._wake:
+            if ready is self.sockets.inbox:
+                readable = True
+            elif ready == self._wake:
                 os.eventfd_read(self._wake)
             elif isinstance(ready, int):
                 self._watched[ready]()
+        return readable
 
     def _receive(self, plan: Plan, now: Instant) -> None:
         for _ in range(FRAMES_A_TURN):
@@ -172,6 +182,8 @@ class Loop:
                 self._undecodable(sender, payload, "unexpected_message")
                 continue
             self._decide(plan, handler(message, now))
+
+    def _handle_events(self, plan: Plan, now: Instant) -> None:
         while self._events:
             event = self._events.popleft()
             if isinstance(event, Crashed):

@@ -33,6 +33,10 @@ CHUNK = 256
 """Tasks in one message: large enough to cost nothing, small enough to be handled between two heartbeats."""
 REQUEUED_AFTER = 60.0
 """Seconds: a task that is pending this long after it was settled was queued again on purpose."""
+ENOUGH_ROOM = 4
+"""A poll for what a full page hid waits until this part of the window is free: the rest keeps the workers busy."""
+EXPIRE_EVERY = 1.0
+"""Seconds between two looks at all leases."""
 SLOWEST_PAGE = 120.0
 """Seconds: a page is never older than this when it is taken."""
 SETTLED_POLL = 0.1
@@ -156,6 +160,7 @@ class Fetcher:
         self._largest_page = 0
         self._pages_full = False
         self._ticked = now.mono
+        self._next_expiry = now.mono
         self._draining = False
 
     @property
@@ -222,7 +227,7 @@ class Fetcher:
             self.settled.add(record)
             yield PutSettled(record)
         yield from self._take(now)
-        if self._pages_full and not self._buffer:
+        if self._pages_full and not self._buffer and self.room >= self.limits.window // ENOUGH_ROOM:
             self._next_poll = min(self._next_poll, self._polled_at + SETTLED_POLL)
         yield from self._poll_if_due(now)
 
@@ -264,7 +269,9 @@ class Fetcher:
         if gap > self.limits.lease_seconds / 3:
             for held in self.leases.values():  # this process was stopped: that says nothing about the holders
                 held.heard += gap
-        yield from self._expire(now)
+        if now.mono >= self._next_expiry:
+            self._next_expiry = now.mono + min(EXPIRE_EVERY, self.limits.lease_seconds / 3)
+            yield from self._expire(now)
         for record in self.settled.forget(now.wall):
             yield DeleteSettled(record)
         for table in (self.deferred, self.deferred_keys):

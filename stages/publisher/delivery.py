@@ -53,7 +53,10 @@ class Delivery:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._call_at = float("inf")
         self._epoll = select.epoll()
-        self._watched: dict[int, int] = {}
+        self._wanted: dict[int, int] = {}
+        """Descriptor → the events that libcurl waits for; 0 for none."""
+        self._registered: dict[int, int] = {}
+        """Descriptor → the events in the epoll set."""
         self._idle = [self._handle() for _ in range(CONNECTIONS)]
         self._under_way: dict[pycurl.Curl, tuple[Patch, float]] = {}
         self._header_of = ("", [""])
@@ -72,6 +75,10 @@ class Delivery:
     def ready(self) -> None:
         """Let libcurl read and write what it can."""
         for descriptor, events in self._epoll.poll(0):
+            if not self._wanted.get(descriptor):
+                self._epoll.unregister(descriptor)  # an idle connection that the server closed
+                self._registered.pop(descriptor, None)
+                continue
             mask = (pycurl.CSELECT_IN if events & ~select.EPOLLOUT else 0) | (
                 pycurl.CSELECT_OUT if events & ~select.EPOLLIN else 0
             )
@@ -146,14 +153,20 @@ class Delivery:
         return handle
 
     def _watch_socket(self, what: int, descriptor: int, *_: object) -> None:
-        if what == pycurl.POLL_REMOVE:
-            if self._watched.pop(descriptor, None) is not None:
-                self._epoll.unregister(descriptor)
-        elif descriptor in self._watched:
-            self._epoll.modify(descriptor, _EVENTS[what])
-        else:
-            self._watched[descriptor] = what
-            self._epoll.register(descriptor, _EVENTS[what])
+        """Note what libcurl wants to know of a socket.
+
+        It stops asking after each request and asks anew for the next on the same connection. To spare two system calls
+        a task, a socket stays in the epoll set in between; it is taken out when it has something to say to nobody.
+        """
+        events = _EVENTS.get(what, 0)
+        self._wanted[descriptor] = events
+        if not events or self._registered.get(descriptor) == events:
+            return
+        try:
+            self._epoll.modify(descriptor, events)
+        except FileNotFoundError:  # new, or closed and opened again under the same number
+            self._epoll.register(descriptor, events)
+        self._registered[descriptor] = events
 
     def _set_timer(self, milliseconds: int) -> None:
         self._call_at = float("inf") if milliseconds < 0 else time.monotonic() + milliseconds / 1000
