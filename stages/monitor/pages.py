@@ -122,8 +122,9 @@ def _process(view: View, instance: str, now: Instant) -> dict[str, Any]:
     seen, age = view.seen.get(instance), view.age(instance, now)
     if seen is None or age is None:
         return {"alive": False, "pid": None, "age_seconds": None}
-    known = {"pid": seen.beat.pid, "age_seconds": round(age, 1), "restarts": seen.restarts}
-    return {**seen.beat.facts, "alive": view.alive(instance, now), **known}
+    alive, pid = view.alive(instance, now), seen.beat.pid
+    known = {"alive": alive, "pid": pid, "age_seconds": round(age, 1), "restarts": seen.restarts}
+    return {**known, **seen.beat.facts, **known}
 
 
 def _current_usage(windows: Sequence[Window]) -> dict[str, Any]:

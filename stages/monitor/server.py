@@ -101,8 +101,6 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     server: PageServer
-    server_version = "ai-task-processor"
-    sys_version = ""
     default_request_version = "HTTP/1.0"  # to a request without one: 0.9 would have no status line
 
     def do_GET(self) -> None:
@@ -118,6 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
             length = self.headers.get("content-length", "")
             self.rfile.read(min(int(length), LARGEST_UNREAD) if length.isdecimal() and len(length) < 20 else 0)
         self._send(page(code, {"error": HTTPStatus(code).phrase.lower()}))
+
+    def version_string(self) -> str:
+        """The `Server` header, without Python's version."""
+        return "ai-task-processor"
 
     def log_message(self, *_: Any) -> None:
         """Health checks are not worth a line each."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from common.settings import PLACEHOLDER_API_KEY, Settings, read
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.state import Monitor
 from tests.monitor.beats import ALL, START, beat, counter, gauge, histogram, later
+from tests.needs import require
 
 
 def configured(**changes: Any) -> Settings:
@@ -203,9 +202,7 @@ def test_the_monitor_adds_who_is_up() -> None:
 
 
 def test_promtool_finds_nothing_to_say() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
+    promtool = require("promtool")
     text = _with_every_metric().pages.answer("/metrics").body
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
@@ -253,6 +250,6 @@ def test_a_query_does_not_matter() -> None:
     assert Shown().json("/ready?verbose=1")[0] == 200
 
 
-def test_no_page_shows_a_secret(tmp_path: Path) -> None:
+def test_no_page_shows_a_secret() -> None:
     shown = _with_every_metric()
     assert not any(b"canary" in shown.pages.answer(path).body for path in ("/health", "/ready", "/metrics"))

@@ -55,7 +55,7 @@ def test_get_and_head(server: PageServer) -> None:
     assert (answer.status, json.loads(answer.read())) == (200, {"target": "/health"})
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["server"].strip() == "ai-task-processor"
+    assert answer.headers["server"] == "ai-task-processor"
     head = request(server, "HEAD", "/health")
     assert (head.status, head.read()) == (200, b"")
     assert head.headers["content-length"] == answer.headers["content-length"]
