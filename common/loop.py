@@ -139,6 +139,7 @@ class Loop:
             self._finish_turn(plan)
             if draining and not self._events and plan.drained(now):
                 break
+        self._beat(plan, clock.now())  # what was counted since the last one is not lost
         self.sockets.close()
         if plan.store:
             plan.store.close()
