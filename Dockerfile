@@ -1,0 +1,53 @@
+# Any image with Python 3.11 or later as `python3`, its venv module and the time zones will do: --build-arg BASE=…
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+
+# Two environments: pip stays behind in the one, and the image gets the other.
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
+
+# Only wheels, so no compiler is needed; only those whose hashes are in the lock file. Behind a company's proxy, give pip
+# its settings with --secret id=pip.conf,src=… and --secret id=ca.crt,src=…; neither stays in the image.
+COPY requirements.lock /tmp/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca.crt,target=/run/secrets/ca.crt \
+    /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
+        --only-binary=:all: --require-hashes --requirement /tmp/requirements.lock
+
+COPY common /app/common
+COPY stages /app/stages
+COPY supervisord.conf /app/
+# The user of the image cannot write here, so what Python would compile at each start is compiled now.
+RUN /opt/venv/bin/python -m compileall -q /app
+
+
+FROM ${BASE}
+
+# The numbers are fixed, for they own what is on the volume.
+RUN groupadd --gid 10001 processor \
+    && useradd --uid 10001 --gid processor --no-create-home --home-dir /app --shell /usr/sbin/nologin processor \
+    && install --directory --owner=processor --group=processor --mode=0700 /app/data
+
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+
+# PYTHONPATH: supervisord loads its plug-in, common.supervision, before it changes to any folder.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    STATE_DIR=/app/data \
+    METRICS_PORT=8001
+
+WORKDIR /app
+USER 10001:10001
+VOLUME /app/data
+EXPOSE 8001
+
+# http.client, for urllib would ask a proxy from the environment for the way to 127.0.0.1.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['METRICS_PORT']), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+
+# SIGTERM drains: give it --stop-timeout 160 (docs/deployment.md says why). What is killed earlier is not lost; its
+# batches are paid for twice.
+STOPSIGNAL SIGTERM
+CMD ["supervisord", "-c", "supervisord.conf"]
