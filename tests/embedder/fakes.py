@@ -13,7 +13,8 @@ from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
 
 MODEL = "some-model"
 Answer = Callable[[Sequence[str]], Embeddings | Exception | None]
-"""What to answer to these texts; None: true vectors."""
+Step = Embeddings | Exception | Answer | None
+"""What to answer, or a function of the texts that says so; None: true vectors."""
 
 
 def settings(**fields: Any) -> Settings:
@@ -26,7 +27,7 @@ def settings(**fields: Any) -> Settings:
         "openai_api_key": "sk-0123456789",
         "embedding_cache_size": 0,
     }
-    return read(**{**required, **fields})
+    return read(Settings, **{**required, **fields})
 
 
 def true_answer(texts: Sequence[str], dimensions: int = 8) -> Embeddings:
@@ -39,11 +40,11 @@ class Scripted:
     free = False
     vendor = "scripted"
 
-    def __init__(self, *script: Embeddings | Exception | Answer, name: str = "scripted", inputs: int = 2048) -> None:
+    def __init__(self, *script: Step, name: str = "scripted", inputs: int = 2048) -> None:
         self.name = name
         self.caps = Caps(inputs, 300_000)
-        self.script: list[Embeddings | Exception | Answer] = list(script)
-        self.always: Answer | None = None
+        self.script = list(script)
+        self.always: Step = None
         self.requests: list[list[str]] = []
         self.paid: list[str] = []
         self.models: list[str] = []

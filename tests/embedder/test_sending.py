@@ -72,7 +72,7 @@ def test_what_passes_is_retried_and_fails_nothing(error: Transient) -> None:
 def test_after_max_retries_the_rest_goes_back(unsent: bool) -> None:
     provider, clock = Scripted(), Clock()
     error = NotSent("no connection") if unsent else Transient("cut")
-    provider.always = lambda texts: error
+    provider.always = error
     session = embedding(provider, clock=clock, max_retries=2, circuit_breaker_threshold=100).session()
     outcomes = session.embed(MODEL, TEXTS)
     assert len(provider.requests) == 3
@@ -84,8 +84,8 @@ def test_after_max_retries_the_rest_goes_back(unsent: bool) -> None:
 
 
 def test_what_was_embedded_before_the_outage_is_kept() -> None:
-    provider = Scripted(lambda texts: None, inputs=4)
-    provider.always = lambda texts: Transient("down")
+    provider = Scripted(None, inputs=4)
+    provider.always = Transient("down")
     outcomes = embedding(provider, max_retries=0).session().embed(MODEL, TEXTS)
     assert vectors_of(outcomes) == [True] * 4 + [False] * 4
     assert all(isinstance(outcome, Deferral) for outcome in outcomes[4:])
@@ -157,7 +157,7 @@ def test_the_guard_asks_once_more_for_the_bad_row_alone(value: float, said: str)
 
 
 def test_a_length_that_the_model_never_had_fails() -> None:
-    provider = Scripted(lambda texts: None)
+    provider = Scripted(None)
     provider.always = lambda texts: true_answer(texts, 4)
     shared = embedding(provider)
     shared.session().embed(MODEL, TEXTS[:4])

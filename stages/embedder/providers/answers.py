@@ -109,7 +109,8 @@ def complaint(body: bytes) -> Complaint:
         text = body[:4000].decode(errors="replace").strip()
         return Complaint("an HTML page" if text.startswith("<") else text)
     if isinstance(value, dict):
-        value = next((value[key] for key in ("error", "detail", "errors", "message") if value.get(key)), value)
+        inner = (value.get(key) for key in ("error", "detail", "errors"))
+        value = next((found for found in inner if found and isinstance(found, dict | list)), value)
     if isinstance(value, list) and value:  # FastAPI: [{"loc": ["body", "dimensions"], "msg": "…", "input": …}]
         value = value[0]
     if not isinstance(value, dict):

@@ -14,6 +14,8 @@ LONGEST = 300
 """Characters of an error's words."""
 RUN = 12
 """Characters that occur in a text as well: an echo, not chance."""
+SHORTEST_SECRET = 8
+"""Characters; local servers take any key, and people give them `none` or `key`."""
 GONE = "…"
 
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"|`([^`]+)`")
@@ -24,7 +26,7 @@ _KEY = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{3,}|\bBearer\s+\S+", re.IGNORECASE)
 def fit(words: str, texts: Sequence[str] = (), secret: str = "") -> str:
     """Make a provider's words fit to be shown, logged and stored: at most `LONGEST` characters."""
     words = " ".join("".join(char if char.isprintable() else " " for char in words[:4000]).split())
-    if secret:
+    if len(secret) >= SHORTEST_SECRET:
         words = words.replace(secret, GONE)
     words = _KEY.sub(GONE, words)
     if texts:

@@ -1,0 +1,153 @@
+"""When requests may go to a provider: breaker, patience, single models."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from common import metrics
+from common.errors import Throttled, Transient
+from common.retry import Backoff
+from stages.embedder.gate import PROBE_PATIENCE, Gate
+from stages.embedder.providers import BadInput, NoModelYet, Unusable
+from tests.embedder.fakes import Clock
+
+BACKOFF = Backoff(first=2.0, factor=2.0, longest=60.0)
+
+
+def call(gate: Gate, error: BaseException | None = None, model: str = "a") -> bool:
+    """Make a call that ends so; False if the gate is closed."""
+    if gate.enter(model):
+        return False
+    if error is None:
+        with gate.outcome(model):
+            return True
+    with pytest.raises(type(error)), gate.outcome(model):
+        raise error
+    return True
+
+
+def state(gate: Gate) -> float | None:
+    return metrics.REGISTRY.get_sample_value("circuit_breaker_state", {"service": gate.service})
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(clock: Clock) -> Gate:
+    return Gate("gated", 3, BACKOFF, clock)
+
+
+def test_failures_in_a_row_open_it_and_one_probe_closes_it(gate: Gate, clock: Clock) -> None:
+    for _ in range(2):
+        assert call(gate, Transient("502"))
+    assert call(gate)
+    for _ in range(3):
+        assert call(gate, Transient("down"))
+    assert not call(gate)
+    assert state(gate) == 1
+    assert gate.reasons()[0] == "down"
+    clock.mono += 2
+    assert gate.enter("a") == 0
+    assert state(gate) == 2
+    assert gate.enter("a") == pytest.approx(clock.mono + PROBE_PATIENCE), "a second probe"
+    with gate.outcome("a"):
+        pass
+    assert state(gate) == 0
+    assert call(gate)
+    assert gate.reasons() == ("", {})
+
+
+def test_a_probe_that_fails_opens_it_for_longer(gate: Gate, clock: Clock) -> None:
+    for _ in range(3):
+        call(gate, Transient("down"))
+    clock.mono += 2
+    assert call(gate, Transient("still down"))
+    clock.mono += 1.9
+    assert not call(gate)
+    clock.mono += 2.1
+    assert call(gate)
+
+
+def test_a_probe_that_is_throttled_has_an_outcome(gate: Gate, clock: Clock) -> None:
+    for _ in range(3):
+        call(gate, Transient("down"))
+    clock.mono += 2
+    assert call(gate, Throttled("busy", 30))
+    assert not call(gate)
+    clock.mono += 30
+    assert call(gate)
+
+
+def test_what_no_waiting_mends_opens_it_at_once(gate: Gate) -> None:
+    assert call(gate, Unusable("the key is refused"))
+    assert not call(gate)
+    assert gate.reasons()[0] == "the key is refused"
+
+
+def test_patience_holds_all_models_and_is_no_failure(gate: Gate, clock: Clock) -> None:
+    for _ in range(5):
+        clock.mono += 10
+        assert call(gate, Throttled("429", 10))
+        assert not call(gate, model="b")
+    assert not gate.broken()
+    gate.rest(3, "shorter")
+    clock.mono += 9.9
+    assert not call(gate)
+    clock.mono += 0.2
+    assert call(gate)
+
+
+@pytest.mark.parametrize("error", [Unusable("no such model", model_only=True), NoModelYet("fetching: 3 %", 2)])
+def test_one_model_alone(gate: Gate, clock: Clock, error: Exception) -> None:
+    assert call(gate, error)
+    assert gate.reasons() == ("", {"a": str(error)})
+    assert not call(gate)
+    assert call(gate, model="b")
+    assert gate.broken("a")
+    assert not gate.broken("b")
+    clock.mono += 2
+    assert call(gate)
+    assert gate.reasons() == ("", {})
+
+
+def test_models_that_do_not_exist_are_not_remembered_without_end(gate: Gate) -> None:
+    for number in range(1100):
+        call(gate, Unusable("no", model_only=True), f"model {number}")
+    assert len(gate.reasons()[1]) == 1000
+
+
+def test_a_refused_input_shows_that_the_service_works(gate: Gate) -> None:
+    for _ in range(2):
+        call(gate, Transient("down"))
+    call(gate, BadInput("no"))
+    for _ in range(2):
+        call(gate, Transient("down"))
+    assert call(gate)
+
+
+def test_a_bug_never_leaves_a_probe_without_outcome(gate: Gate, clock: Clock) -> None:
+    for _ in range(3):
+        call(gate, ZeroDivisionError("secret text"))
+    assert gate.reasons()[0] == "ZeroDivisionError"
+    clock.mono += 2
+    assert call(gate, ZeroDivisionError())
+    clock.mono += 4
+    assert call(gate)
+
+
+def test_threads_share_a_single_probe(gate: Gate, clock: Clock) -> None:
+    for _ in range(3):
+        call(gate, Transient("down"))
+    clock.mono += 2
+    entered: list[float] = []
+    threads = [threading.Thread(target=lambda: entered.append(gate.enter("a"))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entered.count(0) == 1

@@ -1,0 +1,252 @@
+"""What a batch gets without a request, from another batch, or from another provider."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.errors import Transient
+from common.messages import Failure
+from common.task_types import Deferral
+from stages.embedder.providers import Unusable, mock
+from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, settings, true_answer
+
+SMALL = "text-embedding-3-small"
+
+
+def test_identical_texts_are_embedded_once() -> None:
+    provider = Scripted()
+    session = embedding(provider).session()
+    outcomes = session.embed(MODEL, ["a", "b", "a", "a", "b"])
+    assert provider.requests == [["a", "b"]]
+    assert session.cached == 3
+    for text, outcome in zip("abaab", outcomes, strict=True):
+        assert np.array_equal(np.asarray(outcome), true_answer([text]).matrix[0])
+
+
+def test_hopeless_texts_cost_nothing() -> None:
+    provider = Scripted()
+    session = embedding(provider).session()
+    long = "word " * 8193
+    outcomes = session.embed(SMALL, ["", " \n\t", "\ud800", long, "fine"])
+    codes = [outcome.code if isinstance(outcome, Failure) else "" for outcome in outcomes]
+    assert codes == ["empty_text", "empty_text", "invalid_text", "text_too_long", ""]
+    assert provider.requests == [["fine"]]
+    assert "word" not in str(outcomes[3])
+    nothing = embedding(Scripted()).session()
+    nothing.embed(SMALL, [""])
+    assert (nothing.requests, nothing.tokens, nothing.sent) == (0, 0, False)
+
+
+def test_long_texts_are_cut_on_request() -> None:
+    provider = Scripted()
+    session = embedding(provider, truncate_long_texts=True).session()
+    outcome = session.embed(SMALL, ["word " * 9000])[0]
+    assert isinstance(outcome, np.ndarray)
+    assert len(provider.requests[0][0]) == pytest.approx(8192 * 5, abs=5)
+
+
+def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
+    began, go = threading.Event(), threading.Event()
+    provider = Scripted()
+
+    def slow(texts: object) -> None:
+        began.set()
+        assert go.wait(10)
+
+    provider.script = [slow, lambda _texts: go.set()]
+    shared = embedding(provider)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shared.session().embed, MODEL, ["a", "b"])
+        assert began.wait(10)
+        other = shared.session()
+        second = pool.submit(other.embed, MODEL, ["b", "c"])
+        assert np.array_equal(np.asarray(first.result()[1]), np.asarray(second.result()[0]))
+    assert provider.requests == [["a", "b"], ["c"]]
+    assert other.cached == 1
+    assert shared.session().embed(MODEL, ["b"])
+    assert provider.requests[2:] == [["b"]], "what has landed is not kept without a cache"
+
+
+def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> None:
+    began, go = threading.Event(), threading.Event()
+    provider = Scripted()
+
+    def slow(texts: object) -> Exception:
+        began.set()
+        assert go.wait(10)
+        return Unusable("no quota")
+
+    provider.script = [slow]
+    shared = embedding(provider)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shared.session().embed, MODEL, ["a"])
+        assert began.wait(10)
+        second = pool.submit(shared.session().embed, MODEL, ["a"])
+        go.set()
+        assert isinstance(first.result()[0], Deferral)
+        waited = second.result()[0]
+    assert isinstance(waited, Deferral)
+    assert waited.unsent
+
+
+def test_a_bug_in_a_provider_leaves_no_text_under_way() -> None:
+    provider = Scripted(ZeroDivisionError())
+    shared = embedding(provider)
+    with pytest.raises(ZeroDivisionError):
+        shared.session().embed(MODEL, ["a"])
+    assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
+
+
+def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
+    provider = Scripted()
+    shared = embedding(provider, state_dir=tmp_path, embedding_cache_size=2**20)
+    batches = [[f"text {number % 50}" for number in range(start, start + 20)] for start in range(0, 400, 20)]
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda batch: shared.session().embed(MODEL, batch), batches))
+    shared.close()
+    assert len(provider.paid) == len(set(provider.paid)) == 50
+    for batch, found in zip(batches, outcomes, strict=True):
+        for text, outcome in zip(batch, found, strict=True):
+            assert np.array_equal(np.asarray(outcome), true_answer([text]).matrix[0])
+
+
+def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
+    provider = Scripted()
+    fields: dict[str, Any] = {"state_dir": tmp_path, "embedding_cache_size": 2**20}
+    shared = embedding(provider, **fields)
+    first = shared.session().embed(MODEL, ["a", "b"])
+    shared.close()
+    shared = embedding(provider, **fields)
+    session = shared.session()
+    outcomes = session.embed(MODEL, ["b", "c", "a"])
+    assert provider.requests == [["a", "b"], ["c"]]
+    assert session.cached == 2
+    assert np.array_equal(np.asarray(outcomes[0]), np.asarray(first[1]))
+    shared.session().embed("another-model", ["a"])
+    assert provider.requests[2:] == [["a"]]
+    shared.close()
+    longer = embedding(provider, **fields, embedding_dimensions=4)
+    longer.session().embed(MODEL, ["a"])
+    assert provider.requests[3:] == [["a"]]
+    longer.close()
+
+
+def test_failures_are_not_cached(tmp_path: Path) -> None:
+    provider = Scripted(Unusable("no"))
+    clock = Clock()
+    shared = embedding(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
+    assert isinstance(shared.session().embed(MODEL, ["a"])[0], Deferral)
+    clock.mono += 100
+    assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
+    shared.close()
+
+
+def test_mock_keeps_no_cache(tmp_path: Path) -> None:
+    shared = embedding(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
+    assert shared.cache is None
+    assert not list(tmp_path.iterdir())
+
+
+def pair() -> tuple[Scripted, Scripted]:
+    ollama, openai = Scripted(name="ollama"), Scripted(name="openai")
+    ollama.having = frozenset({"nomic", "bge-m3"})
+    return ollama, openai
+
+
+def test_each_model_goes_to_the_provider_that_has_it() -> None:
+    ollama, openai = pair()
+    openai.having = frozenset({SMALL})
+    shared = embedding(ollama, openai, processing_mode="hybrid")
+    shared.session().embed("nomic", ["a"])
+    shared.session().embed(SMALL, ["b"])
+    assert ollama.requests == [["a"]]
+    assert openai.requests == [["b"]]
+
+
+def test_the_other_provider_stands_in_for_the_same_model() -> None:
+    ollama, openai = pair()
+    ollama.always = Transient("down")
+    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0, circuit_breaker_threshold=1)
+    assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
+    assert isinstance(shared.session().embed("nomic", ["b"])[0], np.ndarray)
+    assert len(ollama.requests) == 1, "its breaker is open"
+    assert openai.models == ["nomic", "nomic"]
+    assert shared.blockers() == []
+    assert shared.paused(0.0) == {}
+
+
+def test_only_the_map_lets_another_name_stand_in() -> None:
+    ollama, openai = pair()
+    openai.having = frozenset()
+    ollama.always = Transient("down")
+    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0)
+    assert isinstance(shared.session().embed("bge-m3", ["a"])[0], Deferral)
+    assert openai.requests == []
+    fields: dict[str, Any] = {
+        "processing_mode": "hybrid",
+        "max_retries": 0,
+        "fallback_models": {"bge-m3": "BAAI/bge-m3"},
+    }
+    shared = embedding(ollama, openai, **fields)
+    assert isinstance(shared.session().embed("bge-m3", ["a"])[0], np.ndarray)
+    assert openai.models == ["BAAI/bge-m3"]
+
+
+def test_a_fallback_with_vectors_of_another_length_is_refused() -> None:
+    ollama, openai = pair()
+    openai.always = lambda texts: true_answer(texts, 4)
+    clock = Clock()
+    fields: dict[str, Any] = {"processing_mode": "hybrid", "max_retries": 0, "fallback_models": {"bge-m3": "other"}}
+    shared = embedding(ollama, openai, clock=clock, **fields)
+    shared.session().embed("bge-m3", ["a"])
+    ollama.always = Transient("down")
+    assert isinstance(shared.session().embed("bge-m3", ["b"])[0], Deferral)
+    assert "another model" in shared.notices()["other"]
+
+
+def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
+    ollama, openai = pair()
+    openai.always = Unusable("no such model", model_only=True)
+    shared = embedding(ollama, openai, processing_mode="hybrid")
+    assert isinstance(shared.session().embed("new", ["a"])[0], np.ndarray)
+    assert (openai.models, ollama.models) == (["new"], ["new"])
+
+
+def test_supported_models_restrict() -> None:
+    provider = Scripted(name="ollama")
+    shared = embedding(provider, processing_mode="ollama", supported_models=["nomic"])
+    failure = shared.session().embed("other", ["a"])[0]
+    assert failure == Failure("unsupported_model", "the model other is not in SUPPORTED_MODELS")
+    assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
+    ollama, openai = pair()
+    ollama.having, openai.always = frozenset(), Unusable("no such model", model_only=True)
+    shared = embedding(ollama, openai, processing_mode="hybrid", supported_models=["nomic"])
+    assert isinstance(shared.session().embed("other", ["a"])[0], Deferral)
+    assert ollama.requests == []
+
+
+def test_one_bad_model_does_not_block_the_service() -> None:
+    provider, clock = Scripted(Unusable("no such model", model_only=True)), Clock()
+    shared = embedding(provider, clock=clock)
+    shared.session().embed("bad", ["a"])
+    assert shared.blockers() == ["bad: no such model"], "no task has been for any other model"
+    shared.session().embed("good", ["a"])
+    assert shared.blockers() == []
+    assert shared.notices() == {"bad": "no such model"}
+    assert list(shared.paused(clock().wall)) == ["bad"]
+
+
+def test_stopping_ends_the_wait() -> None:
+    provider = Scripted()
+    provider.always = Transient("down")
+    shared = embedding(provider, max_retries=100)
+    shared.tools = shared.tools._replace(wait=lambda _seconds: True)
+    outcome = shared.session().embed(MODEL, ["a"])[0]
+    assert isinstance(outcome, Deferral)
+    assert len(provider.requests) == 1
