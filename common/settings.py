@@ -23,7 +23,7 @@ from common.file_forms import FileForms, Unusable
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
 """The value in `.env.example`: asks for mock vectors (the design's section 6)."""
 
-LONGEST_SOCKET_NAME = 40
+LONGEST_SOCKET_NAME = len("/token_broker.sock")
 """Characters that an instance's socket adds to RUNTIME_DIR; the kernel's limit for the whole path is 107."""
 
 

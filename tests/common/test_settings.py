@@ -191,7 +191,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_socket_path_that_the_kernel_would_refuse_names_its_remedy(tmp_path: Path) -> None:
     found = only(STATE_DIR=str(tmp_path / ("y" * 60)))
     assert found.startswith("RUNTIME_DIR: ")
-    assert "set RUNTIME_DIR to a folder of at most 67, such as /run/atp" in found
+    assert "set RUNTIME_DIR to a folder of at most 89, such as /run/atp" in found
 
 
 def test_secrets_are_never_shown(tmp_path: Path) -> None:

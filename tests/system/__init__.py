@@ -1,0 +1,1 @@
+"""The whole pipeline: real processes under supervisord, against the sandbox."""

@@ -1,0 +1,59 @@
+"""An API that answers with anything but a proper page: said clearly, counted, and nothing is stuck."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from sandbox.client import Sandbox
+from sandbox.pipeline import Pipeline
+
+PENDING = "^/api/ai-tasks/pending"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("<html><body>Bad gateway</body></html>", "no JSON array"),
+        ('{"data": [], "total": 0}', "no JSON array"),
+        ('[{"_id": "1", "type": "text_emb', "broken JSON"),
+        ("", "empty body"),
+    ],
+    ids=["HTML", "object", "cut short", "empty"],
+)
+def test_what_is_no_page_is_said_clearly_and_retried(
+    outside: Sandbox, pipeline: Pipeline, body: str, words: str
+) -> None:
+    before = len(pipeline.events("poll_failed"))
+    outside.fault("api", path=PENDING, times=1, status=200, body=body)
+    pipeline.wait_until(lambda: len(pipeline.events("poll_failed")) > before, "the log line")
+    assert words in pipeline.events("poll_failed")[-1]["reason"]
+    (task_id,) = outside.queue_tasks([{"text": "after the bad page"}])
+    pipeline.wait_until(lambda: outside.task(task_id)["state"] == "succeeded", "the task after it")
+
+
+def test_one_broken_element_hides_no_other(outside: Sandbox, pipeline: Pipeline) -> None:
+    outside.queue_raw([{"_id": 17, "type": "text_embedding"}, "no task", None, {"type": "text_embedding"}, [1, 2]])
+    ids = outside.queue(20)
+    pipeline.wait_until(lambda: all(outside.task(i)["state"] == "succeeded" for i in ids), "the good tasks")
+    pipeline.wait_until(lambda: pipeline.events("page_element_skipped"), "the log line")
+    metrics = pipeline.get("/metrics")[1]
+    assert 'ai_tasks_skipped_total{reason="malformed"}' in metrics
+
+
+def test_fifty_thousand_tasks_at_once_stay_in_bounded_memory(outside: Sandbox, pipeline: Pipeline) -> None:
+    outside.settings(api={"honour_limit": False, "order": "shuffled", "keep_results": False, "check_bodies": False})
+    fetcher = psutil.Process(pipeline.programs()["fetcher"]["pid"])
+    before, largest = fetcher.memory_info().rss, 0
+    accepted: int = outside.summary()["api"]["accepted"]
+    outside.call("POST", "/tasks?ids=false", {"count": 50_000})
+
+    def done() -> bool:
+        nonlocal largest
+        largest = max(largest, fetcher.memory_info().rss)
+        finished: int = outside.summary()["api"]["accepted"]
+        return finished >= accepted + 50_000
+
+    pipeline.wait_until(done, "50,000 tasks", 110)
+    assert outside.summary()["api"]["accepted_twice"] == 0
+    assert largest - before < 120 * 2**20

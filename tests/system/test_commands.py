@@ -1,0 +1,145 @@
+"""What a user starts by hand: settings that are wrong, `python -m stages check`, the demo, supervisord itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sandbox.client import Sandbox
+from sandbox.pipeline import ROOT, free_port
+from tests.waiting import wait_until
+
+STAGES = ("fetcher", "token_broker", "rate_limiter", "embedder", "publisher", "monitor")
+
+
+def run(*command: str, environment: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        command, env={"PATH": path, **environment}, cwd=cwd, check=False, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_wrong_settings_are_named_all_at_once(stage: str, tmp_path: Path) -> None:
+    wrong = {"POLLING_INTERVAL_SECONDS": "soon", "RATE_LIMIT_TIMEZONE": "Mars/Olympus", "STATE_DIR": str(tmp_path)}
+    ended = run("python", "-m", f"stages.{stage}", environment=wrong | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+    assert ended.returncode == 2
+    named = {line.split(":")[0] for line in ended.stderr.splitlines()}
+    assert named == {
+        "API_BASE_URL", "OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET", "ORY_PROJECT_SLUG", "OPENAI_API_KEY",
+        "POLLING_INTERVAL_SECONDS", "RATE_LIMIT_TIMEZONE",
+    }  # fmt: skip
+    assert "Traceback" not in ended.stderr
+
+
+def test_supervisord_says_what_is_wrong_with_the_settings_and_ends(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "supervisord.conf", tmp_path)
+    (tmp_path / "data").mkdir()
+    ended = run("supervisord", "-c", "supervisord.conf", environment={"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "OAUTH2_CLIENT_SECRET: is required" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_check_says_what_is_usable_in_one_line_each(sandbox: Sandbox, tmp_path: Path) -> None:
+    environment = sandbox.environment() | {"STATE_DIR": str(tmp_path / "state")}
+    ended = run("python", "-m", "stages", "check", environment=environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [line.split("  ")[0] for line in ended.stdout.splitlines()] == [
+        "settings", "state directory", "token endpoint", "API",
+    ]  # fmt: skip
+    sandbox.down("api")
+    ended = run("python", "-m", "stages", "check", environment=environment)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[3].startswith("API              FAILED")
+    ended = run("python", "-m", "stages", "check", environment=environment | {"OAUTH2_CLIENT_SECRET": "wrong"})
+    assert "token endpoint   FAILED" in ended.stdout
+    assert "wrong" not in ended.stdout
+
+
+def marked(mark: str) -> list[str]:
+    """The command lines of all processes whose environment has the mark, so that they descend from who got it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in process.environ().values():
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_the_demo_does_its_tasks_and_leaves_nothing_running() -> None:
+    mark = f"demo-{uuid.uuid4()}"
+    ended = run("python", "-m", "sandbox.demo", "--tasks", "300", environment={"MARK": mark})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "tasks succeeded" in ended.stdout
+    assert "/metrics" in ended.stdout
+    assert marked(mark) == []
+
+
+def test_the_demo_stays_up_until_interrupted() -> None:
+    mark = f"demo-{uuid.uuid4()}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    demo = subprocess.Popen(
+        ["python", "-m", "sandbox.demo", "--tasks", "10", "--keep"],
+        cwd=ROOT, env={"PATH": path, "MARK": mark, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "Staying up" in line:
+            break
+    assert len(marked(mark)) >= 8
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(60) == 0
+    demo.stdout.close()
+    assert marked(mark) == []
+
+
+@pytest.fixture
+def installation(sandbox: Sandbox, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A copy of what is deployed, in a folder of its own, and the environment to run it in."""
+    for name in ("common", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "supervisord.conf", tmp_path)
+    (tmp_path / "data").mkdir()
+    port = str(free_port())
+    return tmp_path, sandbox.environment() | {"METRICS_PORT": port, "PROCESSING_MODE": "mock"}
+
+
+def test_supervisord_starts_and_stops_everything_by_the_contracts_commands(
+    installation: tuple[Path, dict[str, str]], sandbox: Sandbox
+) -> None:
+    folder, environment = installation
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    log = (folder / "log").open("wb")
+    running = subprocess.Popen(
+        ["supervisord", "-c", "supervisord.conf"],
+        cwd=folder, env={"PATH": path, **environment}, stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+    def states() -> dict[str, str]:
+        told = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
+        return {line.split()[0]: line.split()[1] for line in told.splitlines() if len(line.split()) > 1}
+
+    programs = {"fetcher", "token_broker", "rate_limiter", "embedder:embedder_00", "publisher", "monitor"}
+    try:
+        wait_until(lambda: states() == dict.fromkeys(programs, "RUNNING"), 60)
+        ids = sandbox.queue(5)
+        wait_until(lambda: all(sandbox.task(i)["state"] == "succeeded" for i in ids), 60)
+        run("supervisorctl", "-c", "supervisord.conf", "stop", "all", environment=environment, cwd=folder)
+        assert set(states().values()) == {"STOPPED"}
+        run("supervisorctl", "-c", "supervisord.conf", "start", "all", environment=environment, cwd=folder)
+        assert states() == dict.fromkeys(programs, "RUNNING")
+        assert (folder / "data").stat().st_mode & 0o777 == 0o700
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+        log.close()
