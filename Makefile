@@ -43,6 +43,14 @@ check: $(READY) ## Lint: ruff, mypy --strict, import contracts
 format: $(READY) ## Put the code into its one format
 	@ruff check --fix --quiet . ; ruff format --quiet .
 
+bench: $(READY) ## All benchmarks
+	@python -m bench.quota
+	@python -m bench.quick
+
+lock: $(READY) ## Pin what the container installs, with hashes
+	@python -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+
 bench-quick: $(READY) ## The pipeline against a bare script, 20,000 tasks
 	@python -m bench.quick
 
