@@ -6,6 +6,7 @@ that several pipelines can run from one checkout at a time.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -106,12 +107,22 @@ class Pipeline:
 
     def programs(self) -> dict[str, dict[str, Any]]:
         """What supervisord says of each program, by name, such as its `statename` and `pid`."""
-        told = cast("list[dict[str, Any]]", self._rpc().getAllProcessInfo())
+        told = cast("list[dict[str, Any]]", self.supervisor("getAllProcessInfo"))
         return {str(program["name"]): program for program in told}
+
+    def supervisor(self, call: str, *arguments: object) -> Any:
+        """Call a method of supervisord, such as `stopAllProcesses`; returns its answer."""
+        transport = SupervisorTransport(None, None, f"unix://{self.folder}/supervisord.sock")
+        with contextlib.closing(transport):
+            return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor, call)(
+                *arguments
+            )
 
     def kill(self, program: str, number: int = signal.SIGKILL) -> int:
         """Send a signal to a running program; returns the pid that got it."""
         pid = int(self.programs()[program]["pid"])
+        if not pid:  # 0 would send it to every process of our own group
+            raise ProcessLookupError(f"{program} is not running")
         os.kill(pid, number)
         return pid
 
@@ -145,13 +156,9 @@ class Pipeline:
 
     def _answers(self) -> bool:
         try:
-            return bool(self._rpc().getState())
+            return bool(self.supervisor("getState"))
         except (OSError, xmlrpc.client.Error):
             return False
-
-    def _rpc(self) -> Any:
-        transport = SupervisorTransport(None, None, f"unix://{self.folder}/supervisord.sock")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
 
 def free_port() -> int:
