@@ -12,17 +12,19 @@ from collections.abc import Iterable
 import msgspec
 
 BUCKET_SECONDS = 5.0
+APART = 2e-6
+"""Seconds between two records of one moment: the least that always makes another key."""
 
 
 class Record(msgspec.Struct, array_like=True):
-    """What one turn settled, as it is stored under `key`."""
+    """What was settled together, as it is stored under `key`."""
 
     at: float
     ids: list[str]
 
     @property
     def key(self) -> bytes:
-        """Sorts by time, and is unique among the turns of one process."""
+        """Sorts by time; `SettledLately.settle` makes it unique."""
         return int(self.at * 1e6).to_bytes(8, "big")
 
 
@@ -33,12 +35,22 @@ class SettledLately:
         self._keep = keep
         self._at: dict[str, float] = {}
         self._buckets: deque[tuple[float, list[Record]]] = deque()
+        self._keys: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._at)
 
+    def settle(self, now: float, ids: list[str]) -> Record:
+        """Remember what is settled now; the record that is to be stored shares its key with no other."""
+        record = Record(now, ids)
+        while record.key in self._keys:  # one turn may settle several times
+            record.at += APART
+        self.add(record)
+        return record
+
     def add(self, record: Record) -> None:
-        """Remember what was settled."""
+        """Remember a record, as after a restart."""
+        self._keys.add(record.key)
         for task_id in record.ids:
             self._at[task_id] = record.at
         if not self._buckets or record.at >= self._buckets[-1][0] + BUCKET_SECONDS:
@@ -55,6 +67,7 @@ class SettledLately:
         while self._buckets and self._buckets[0][0] + BUCKET_SECONDS + self._keep <= now:
             gone += self._buckets.popleft()[1]
         for record in gone:
+            self._keys.discard(record.key)
             for task_id in record.ids:
                 if self._at.get(task_id) == record.at:
                     del self._at[task_id]

@@ -223,9 +223,7 @@ class Fetcher:
                 self.dead.discard(task_id)
                 yield DeleteDead(task_id)
         if message.accepted:
-            record = Record(now.wall, message.accepted)
-            self.settled.add(record)
-            yield PutSettled(record)
+            yield PutSettled(self.settled.settle(now.wall, message.accepted))
         yield from self._take(now)
         if self._pages_full and not self._buffer and self.room >= self.limits.window // ENOUGH_ROOM:
             self._next_poll = min(self._next_poll, self._polled_at + SETTLED_POLL)

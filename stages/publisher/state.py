@@ -344,9 +344,8 @@ class Publisher:
     def _settle(self, now: Instant) -> Iterator[Any]:
         if not self._accepted:
             return
-        record = Record(now.wall, self._accepted)
+        record = self.settled.settle(now.wall, self._accepted)
         self._accepted = []
-        self.settled.add(record)
         yield Settle(record)
         yield Send("fetcher", m.Published(record.ids))
         counts: Counter[tuple[str, str]] = Counter()
