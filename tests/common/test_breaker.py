@@ -1,0 +1,122 @@
+"""The circuit breaker, in all that can happen to it."""
+
+from __future__ import annotations
+
+from common.breaker import Breaker, State
+from common.errors import Throttled
+from common.retry import Backoff
+
+THRESHOLD = 3
+STEADY = Backoff(first=10.0, factor=1.0, longest=10.0)
+
+
+def breaker() -> Breaker:
+    return Breaker("api", THRESHOLD, STEADY)
+
+
+def opened(at: float = 0.0) -> Breaker:
+    tripped = breaker()
+    tripped.failed(at, "down", at_once=True)
+    return tripped
+
+
+def test_it_lets_calls_pass_until_too_many_failed_in_a_row() -> None:
+    counted = breaker()
+    for failures in range(THRESHOLD):
+        assert counted.allows(0.0)
+        assert counted.failures == failures
+        counted.failed(0.0, "down")
+    assert counted.state is State.OPEN
+    assert counted.reason == "down"
+    assert not counted.allows(0.0)
+
+
+def test_a_success_between_failures_begins_the_count_anew() -> None:
+    counted = breaker()
+    for _ in range(5):
+        counted.failed(0.0, "down")
+        counted.failed(0.0, "down")
+        counted.succeeded()
+    assert counted.state is State.CLOSED
+    assert counted.failures == 0
+
+
+def test_what_no_retry_mends_opens_it_at_once() -> None:
+    assert opened().state is State.OPEN
+
+
+def test_it_opens_for_its_back_off_half_of_it_random() -> None:
+    assert 5.0 <= opened().retry_at <= 10.0
+
+
+def test_it_opens_longer_each_time_the_probe_fails() -> None:
+    growing = Breaker("api", 1, Backoff(first=1.0, factor=100.0, longest=10_000.0))
+    growing.failed(0.0, "down")
+    assert growing.retry_at <= 1.0
+    assert growing.allows(1.0)
+    growing.failed(1.0, "down")
+    assert 51.0 <= growing.retry_at <= 101.0
+
+
+def test_it_stays_open_as_long_as_the_other_side_asks() -> None:
+    throttled = breaker()
+    throttled.failed(0.0, "busy", error=Throttled("busy", 300.0), at_once=True)
+    assert throttled.retry_at == 300.0
+    assert not throttled.allows(299.9)
+    assert throttled.allows(300.0)
+
+
+def test_one_probe_at_a_time_finds_out_whether_it_is_back() -> None:
+    probing = opened()
+    assert not probing.allows(4.9)
+    assert probing.allows(10.0)
+    assert probing.state is State.HALF_OPEN
+    assert probing.allows(10.0)  # asking is not calling
+    probing.began()
+    assert not probing.allows(10.0)
+    assert not probing.allows(1000.0)
+
+
+def test_a_probe_that_succeeds_closes_it() -> None:
+    probing = opened()
+    probing.allows(10.0)
+    probing.began()
+    probing.succeeded()
+    assert probing.state is State.CLOSED
+    assert probing.reason == ""
+    assert probing.allows(10.0)
+
+
+def test_a_probe_that_fails_opens_it_again_and_another_probe_may_follow() -> None:
+    probing = opened()
+    probing.allows(10.0)
+    probing.began()
+    probing.failed(10.0, "still down")
+    assert probing.state is State.OPEN
+    assert probing.reason == "still down"
+    assert not probing.allows(14.9)
+    assert probing.allows(20.0)
+
+
+def test_closing_forgets_how_often_it_was_open() -> None:
+    growing = Breaker("api", 1, Backoff(first=1.0, factor=100.0, longest=10_000.0))
+    for now in (0.0, 1000.0, 2000.0):
+        growing.failed(now, "down")
+        assert growing.retry_at <= now + 1.0
+        growing.succeeded()
+
+
+def test_the_failure_of_an_earlier_call_does_not_prolong_the_pause() -> None:
+    late = opened()
+    before = late.retry_at
+    late.failed(4.0, "late")
+    assert late.retry_at == before
+    assert late.reason == "down"
+
+
+def test_began_means_nothing_while_it_is_closed() -> None:
+    calling = breaker()
+    calling.began()
+    assert calling.allows(0.0)
+    calling.failed(0.0, "down", at_once=True)
+    assert calling.allows(10.0)
