@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.errors import SettingsError
 from common.file_forms import FileForms, Unusable
+from common.limits import Limit, Models, once
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
 """The value in `.env.example`: asks for mock vectors (the design's section 6)."""
@@ -76,7 +78,7 @@ def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise ValueError(f"must be JSON: {error.msg} at character {error.pos}") from error
 
@@ -89,7 +91,6 @@ def _none_or_a_mebibyte(value: int) -> int:
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
-Limit = Annotated[int, Field(ge=0, le=10**15)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -156,6 +157,7 @@ class Settings(BaseSettings):
     rate_limit_tokens_per_week: Limit = 0
     rate_limit_tokens_per_month: Limit = 0
     rate_limit_requests_per_minute: Limit = 0
+    rate_limit_models: Annotated[Models, NoDecode, BeforeValidator(_json)] = {}
     hold_seconds: Seconds = 60
 
     # The process
@@ -219,6 +221,19 @@ class Settings(BaseSettings):
             return Mode.MOCK
         return self.processing_mode
 
+    def limits_tokens(self, model: str) -> bool:
+        """Whether a token quota is in force for the model."""
+        every, models = self._token_limited
+        return every or model in models
+
+    @cached_property
+    def _token_limited(self) -> tuple[bool, frozenset[str]]:
+        """Whether there is a limit for all models, and the models that have one of their own."""
+        if not self.rate_limit_enabled:
+            return False, frozenset()
+        models = {name for name, own in self.rate_limit_models.items() if _limits_tokens(own)}
+        return _limits_tokens(self), frozenset(models)
+
     @property
     def token_url(self) -> str:
         """The OAuth2 token endpoint."""
@@ -233,6 +248,10 @@ class Settings(BaseSettings):
 S = TypeVar("S", bound=Settings)
 
 
+def _limits_tokens(limits: BaseModel) -> bool:
+    return any(limit for name, limit in limits if "tokens_per_" in name)
+
+
 def _in_words(error: dict[str, Any]) -> str:
     """One validation error as `VARIABLE: what is wrong`; a secret's value is never in it."""
     unusable = error.get("input")
@@ -243,6 +262,10 @@ def _in_words(error: dict[str, Any]) -> str:
         return f"{variable}: is required"
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    if error["type"] == "extra_forbidden":
+        message = "there is no such name"
+    if inside := ".".join(str(place) for place in error["loc"][1:]):
+        message = f"in {inside}: {message}"
     given = repr(error.get("input"))
     shown = "" if "SECRET" in variable or "KEY" in variable or "@" in given else f" (it is {given})"
     return f"{variable}: {message}{shown}"

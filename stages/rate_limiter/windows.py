@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from common.errors import Fatal
 from common.settings import Settings
 from common.store import Store
 from stages.rate_limiter.periods import Period, Strategy
+from stages.rate_limiter.quota import Limits
 from stages.rate_limiter.quotas import Quotas
 from stages.rate_limiter.ring import Counts, Unit, Window
 from stages.rate_limiter.snapshot import QuotaFileError
@@ -20,15 +21,20 @@ from stages.rate_limiter.state import PutQuota
 KEY = b"windows"
 
 
-def limits_of(settings: Settings) -> dict[Window, int]:
-    """The global limits, from the `RATE_LIMIT_*` settings."""
+def limits_of(settings: Settings) -> tuple[Limits, Mapping[str, Limits]]:
+    """The limits for all that is sent, and those of single models; none of them with RATE_LIMIT_ENABLED=false."""
     if not settings.rate_limit_enabled:
-        return {}
-    limits = {}
+        return {}, {}
+    own: dict[str, Limits] = {model: _table(limits, "") for model, limits in settings.rate_limit_models.items()}
+    return _table(settings, "rate_limit_"), own
+
+
+def _table(named: object, prefix: str) -> dict[Window, int]:
+    """Limits by window from what has them by name: `per_day` for tasks, `tokens_per_day` for tokens."""
+    limits = {Window(Unit.REQUESTS, Period.MINUTE): getattr(named, f"{prefix}requests_per_minute")}
     for period in Period:
-        limits[Window(Unit.TASKS, period)] = getattr(settings, f"rate_limit_per_{period}")
-        limits[Window(Unit.TOKENS, period)] = getattr(settings, f"rate_limit_tokens_per_{period}")
-    limits[Window(Unit.REQUESTS, Period.MINUTE)] = settings.rate_limit_requests_per_minute
+        limits[Window(Unit.TASKS, period)] = getattr(named, f"{prefix}per_{period}")
+        limits[Window(Unit.TOKENS, period)] = getattr(named, f"{prefix}tokens_per_{period}")
     return limits
 
 
@@ -37,7 +43,7 @@ class Windows(Quotas):
 
     def __init__(self, settings: Settings, state_dir: Path) -> None:
         strategy = Strategy(settings.rate_limit_strategy)
-        super().__init__(limits_of(settings), {}, strategy, settings.rate_limit_timezone)
+        super().__init__(*limits_of(settings), strategy, settings.rate_limit_timezone)
         self.store = Store(state_dir, "rate_limiter", ("quota",))
         self.writes: dict[type, Callable[[Any], None]] = {PutQuota: lambda _: self.store.put("quota", KEY, self.dump())}
         saved = self.store.get("quota", KEY)
