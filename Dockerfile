@@ -45,7 +45,7 @@ EXPOSE 8001
 
 # http.client, for urllib would ask a proxy from the environment for the way to 127.0.0.1.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['METRICS_PORT']), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('METRICS_PORT') or 8001), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 
 # SIGTERM drains: give it --stop-timeout 160 (docs/deployment.md says why). What is killed earlier is not lost; its
 # batches are paid for twice.

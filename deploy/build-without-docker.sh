@@ -2,7 +2,7 @@
 # Builds the image as root on Debian, without a Docker engine and without pulling from a registry of images: for machines
 # that reach only the package registries. Needs: apt-get install buildah crun mmdebstrap
 #
-#   deploy/build-without-docker.sh [image]     then, for a true run against the sandbox: deploy/try-image.sh [image]
+#   deploy/build-without-docker.sh [image]     then, for a true run against the sandbox: python -m tests.deploy.try_image [image]
 #
 # Where python:3.11-slim-bookworm would be pulled, Debian's own Python 3.11 takes its place under that name. pip gets
 # this machine's settings and certificates for the build alone; neither is in the image.

@@ -1,0 +1,1 @@
+"""What is deployed, checked with the programs that will read it."""

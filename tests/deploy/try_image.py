@@ -19,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from sandbox.client import Sandbox
+from sandbox.client import Json, Sandbox
 from sandbox.pipeline import free_port
 
 TASKS = 2000
@@ -38,9 +38,8 @@ class Image:
 
     def __init__(self, name: str, root: Path) -> None:
         self.root = root
-        self.config: dict[str, Any] = json.loads(_output("buildah", "inspect", "--type", "image", name))["Docker"][
-            "config"
-        ]
+        told = json.loads(_output("buildah", "inspect", "--type", "image", name))
+        self.config: dict[str, Any] = told["Docker"]["config"]
         self.owner = int(self.config["User"].split(":")[0])
 
     def command(self, *arguments: str, **settings: str) -> list[str]:
@@ -96,22 +95,22 @@ def main(name: str) -> None:
 def _try(image: Image, sandbox: Sandbox, log: Path) -> None:
     settings = {**sandbox.environment(), "METRICS_PORT": str(free_port()), "PROCESSING_MODE": "mock",
                 "EMBEDDER_PROCESSES": "3", "POLLING_INTERVAL_SECONDS": "1"}  # fmt: skip
-    _say(f"{name_and_size(image)}, user {image.config['User']}, command {' '.join(image.config['Cmd'])}")
+    _say(f"{_megabytes(image)} MB on disk, user {image.config['User']}, command {' '.join(image.config['Cmd'])}")
     container = Container(image, log, **settings)
     _until("health check passes", lambda: image.healthy(**settings))
     sandbox.queue(TASKS)
-    sandbox.wait_until(lambda summary: summary["api"]["accepted"] >= TASKS, 60)
+    sandbox.wait_until(lambda summary: _done(summary) == TASKS, 60)
     _say(f"{TASKS} tasks done")
     told = _output(*image.command("supervisorctl", "-c", "supervisord.conf", "status", **settings))
     _say("supervisorctl: " + ", ".join(line.split()[0] + " " + line.split()[1] for line in told.splitlines()))
 
     sandbox.queue(TASKS)
-    sandbox.wait_until(lambda summary: summary["api"]["accepted"] > TASKS, 60)
+    sandbox.wait_until(lambda summary: _done(summary) > TASKS, 60)
     _say(f"killed with tasks under way: status {container.stop(signal.SIGKILL)}")
     _say(f"health check now: {'passes' if image.healthy(**settings) else 'fails, as it must'}")
     container = Container(image, log, **settings)
-    summary = sandbox.wait_until(lambda summary: summary["api"]["accepted"] >= 2 * TASKS, 90)
-    _say(f"started again on the same volume: {summary['api']['accepted']} tasks done")
+    summary = sandbox.wait_until(lambda summary: _done(summary) == 2 * TASKS, 90)
+    _say(f"started again on the same volume: {_done(summary)} tasks done")
 
     _until("health check passes", lambda: image.healthy(**settings))
     began = time.monotonic()
@@ -121,13 +120,15 @@ def _try(image: Image, sandbox: Sandbox, log: Path) -> None:
         raise RuntimeError("supervisord did not end well")
 
 
-def name_and_size(image: Image) -> str:
-    """What is said first of the image."""
-    megabytes = int(_output("du", "--summarize", "--block-size=1M", "-x", str(image.root)).split()[0])
-    return f"{megabytes} MB on disk"
+def _megabytes(image: Image) -> int:
+    return int(_output("du", "--summarize", "--block-size=1M", "-x", str(image.root)).split()[0])
 
 
-def _until(what: str, condition: Any) -> None:
+def _done(summary: Json) -> int:
+    return int(summary["api"]["tasks"].get("succeeded", 0))
+
+
+def _until(what: str, condition: Callable[[], bool]) -> None:
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > 60:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.exposed import exposed
+from tests.deploy.promql import metrics
+from tests.deploy.tools import ROOT, promtool
+
+FILE = ROOT / "deploy/grafana/dashboards/ai-task-processor.json"
+DASHBOARD: dict[str, Any] = json.loads(FILE.read_text())
+
+
+def expressions() -> Iterator[str]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", []):
+            yield target["expr"]
+
+
+@pytest.mark.parametrize("expression", sorted(set(expressions())))
+def test_every_metric_that_is_drawn_is_exposed(expression: str) -> None:
+    assert metrics(expression)
+    assert metrics(expression) <= exposed()
+
+
+def test_prometheus_takes_every_expression(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"expression_{number}", "expr": expression.replace("$__rate_interval", "1m")}
+        for number, expression in enumerate(expressions())
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML
+    assert f"{len(rules)} rules found" in promtool("check", "rules", file)
+
+
+def test_every_panel_asks_the_datasource_that_is_provisioned() -> None:
+    provisioned = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
+    asked = {
+        asking["datasource"]["uid"]
+        for panel in DASHBOARD["panels"]
+        if panel["type"] != "row"
+        for asking in (panel, *panel["targets"])
+    }
+    assert len(asked) == 1
+    assert f"uid: {asked.pop()}\n" in provisioned
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24

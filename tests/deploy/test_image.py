@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import re
+import tomllib
+
+from tests.deploy.tools import ROOT, installed
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    installed("hadolint", "Dockerfile")
+
+
+def test_it_runs_as_another_than_root_and_supervisord_is_its_first_process() -> None:
+    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert DOCKERFILE.endswith('CMD ["supervisord", "-c", "supervisord.conf"]\n')
+    assert "HEALTHCHECK" in DOCKERFILE
+
+
+def test_only_what_is_named_can_get_into_it() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    assert {line[1:] for line in lines if line[0] == "!"} == {
+        "common",
+        "stages",
+        "requirements.lock",
+        "supervisord.conf",
+    }
+
+
+def test_it_installs_from_the_lock_file_by_hash() -> None:
+    assert "--require-hashes" in DOCKERFILE
+    assert "https:" not in DOCKERFILE
+
+
+def test_the_lock_file_has_every_dependency_with_its_hashes() -> None:
+    locked = {}
+    for pinned in re.split(r"\n(?=\S)", LOCK):
+        if match := re.match(r"([a-z0-9-]+)==(\S+) \\", pinned):
+            locked[match[1]] = match[2]
+            assert "--hash=sha256:" in pinned, pinned
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[^a-z0-9-]", need)[0] for need in needed}
+    assert names <= set(locked), "run: make lock"
+    assert len(locked) > len(names)
+
+
+def test_the_lock_file_names_no_place() -> None:
+    assert not re.search(r"://|--(index-url|extra-index-url|find-links|trusted-host)|file:", LOCK)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from supervisor.options import ServerOptions
+
+from common import supervision
+from tests.deploy.tools import ROOT
+
+STAGES = {"monitor", "token_broker", "publisher", "embedder", "rate_limiter", "fetcher"}
+
+
+def parsed() -> ServerOptions:
+    options = ServerOptions()
+    options.realize(["-c", str(ROOT / "supervisord.conf")])
+    return options
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every program that supervisord would start with EMBEDDER_PROCESSES=3, first to last."""
+    for name, value in {
+        "API_BASE_URL": "http://api.invalid",
+        "OAUTH2_CLIENT_ID": "client",
+        "OAUTH2_CLIENT_SECRET": "secret",
+        "ORY_PROJECT_SLUG": "slug",
+        "PROCESSING_MODE": "mock",
+        "EMBEDDER_PROCESSES": "3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    options = parsed()
+    supervision.load(SimpleNamespace(options=options, process_groups={}))
+    groups = sorted(options.process_group_configs)
+    return [program for group in groups for program in group.process_configs]
+
+
+def test_every_stage_is_a_program_that_its_own_module_runs(programs: list[Any]) -> None:
+    modules = set()
+    for program in programs:
+        match = re.fullmatch(r"python -m (stages\.(\w+))( \w+)?", program.command)
+        assert match, program.command
+        assert (ROOT / "stages" / match[2] / "__main__.py").is_file()
+        modules.add(match[2])
+    assert modules == STAGES
+
+
+def test_there_are_as_many_embedders_as_the_settings_say(programs: list[Any]) -> None:
+    embedders = {program.name: program.command for program in programs if program.name.startswith("embedder")}
+    assert embedders == {f"embedder_0{number}": f"python -m stages.embedder embedder_0{number}" for number in range(3)}
+
+
+def test_stopping_begins_with_no_new_tasks_and_ends_with_who_serves_the_others(programs: list[Any]) -> None:
+    stopped = [re.sub(r"_\d+$", "", program.name) for program in reversed(programs)]
+    assert list(dict.fromkeys(stopped)) == [
+        "fetcher", "rate_limiter", "embedder", "publisher", "token_broker", "monitor",
+    ]  # fmt: skip
+
+
+def test_no_program_is_ever_given_up_and_all_logs_go_to_standard_output(programs: list[Any]) -> None:
+    for program in programs:
+        assert program.autorestart
+        assert program.startretries >= 1_000_000
+        assert program.stdout_logfile == "/dev/stdout"
+        assert program.redirect_stderr
+
+
+def test_socket_and_pid_file_are_where_the_image_lets_its_user_write() -> None:
+    options = parsed()
+    assert options.pidfile == str(ROOT / "data/supervisord.pid")
+    assert [config["file"] for config in options.server_configs] == [str(ROOT / "data/supervisord.sock")]
+    assert options.nodaemon
