@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import requests
+import urllib3
 
 from common import metrics
 from common.errors import Error, Throttled, Transient
@@ -99,10 +100,13 @@ class Ollama:
         url = f"{self._url}/api/embed"
         with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as answer:
             pieces = bytearray()
-            for piece in answer.iter_content(65_536):
-                pieces += piece
-                if time.monotonic() > deadline:
-                    raise requests.Timeout("the answer trickles")
+            try:
+                while piece := answer.raw.read1(65_536, decode_content=True):
+                    pieces += piece
+                    if time.monotonic() > deadline:
+                        raise requests.Timeout("the answer trickles")
+            except urllib3.exceptions.HTTPError as error:
+                raise requests.ConnectionError(error) from error
             return answer.status_code, answer.headers, bytes(pieces)
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:

@@ -1,7 +1,8 @@
 """OpenAI's embeddings endpoint, and every server that speaks like it (OPENAI_BASE_URL), through the `openai` SDK.
 
-The SDK's retries are off (there is one retry loop, sending.py), and its answers are taken raw (answers.py). The
-texts go into the request by `extra_body`: as `input` the SDK would look at each of them again, for 16 µs.
+The SDK's retries are off (there is one retry loop, sending.py), and its answers are taken raw (answers.py). The request
+is made with `client.post`, the SDK's documented way to any endpoint: `embeddings.create` would look at each text again
+(16 µs an input), and always sends `encoding_format`, which some servers refuse.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ class OpenAI:
         return fields
 
     def _request(self, model: str, texts: Sequence[str], fields: dict[str, Any]) -> Embeddings:
-        extra = {**fields, "input": list(texts)}
+        request = {"model": model, "input": list(texts), **fields}
         try:
-            raw = self._client.embeddings.with_raw_response.create(model=model, input="", extra_body=extra)
+            raw = self._client.post("/embeddings", cast_to=httpx2.Response, body=request)
         except openai.APIStatusError as error:
             answer = error.response
             _count(model, str(answer.status_code))

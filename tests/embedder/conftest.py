@@ -1,0 +1,52 @@
+"""One sandbox for the folder, reset before each test; and embedders that talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.retry import Backoff
+from sandbox.client import Sandbox
+from stages.embedder.embedding import Embedding
+from tests.embedder.fakes import settings
+
+Make = Callable[..., Embedding]
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[Sandbox]:
+    with Sandbox.start() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(_running: Sandbox) -> Sandbox:
+    _running.reset()
+    return _running
+
+
+@pytest.fixture
+def make(sandbox: Sandbox, tmp_path: Path) -> Iterator[Make]:
+    """Make an `Embedding` for the sandbox's providers, with quick retries; it is closed after the test."""
+    made: list[Embedding] = []
+
+    def _make(**fields: Any) -> Embedding:
+        here = {
+            "openai_base_url": sandbox.openai,
+            "openai_api_key": "sk-sandbox-key",
+            "ollama_base_url": sandbox.ollama,
+            "state_dir": tmp_path,
+            "runtime_dir": tmp_path / "run",
+            "max_retries": 2,
+        }
+        embedding = Embedding(settings(**{**here, **fields}), f"embedder_{len(made):02d}")
+        embedding.tools = embedding.tools._replace(backoff=Backoff(first=0.01))
+        made.append(embedding)
+        return embedding
+
+    yield _make
+    for embedding in made:
+        embedding.close()

@@ -1,0 +1,234 @@
+"""Ollama's edge, against a look-alike over real HTTP."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.messages import Failure
+from common.task_types import Deferral
+from sandbox.client import Sandbox
+from stages.embedder.embedding import Embedding, Session
+from stages.embedder.providers.pulling import tagged
+from tests.embedder.conftest import Make
+
+NOMIC, MXBAI = "nomic-embed-text", "mxbai-embed-large"
+TEXTS = [f"text number {number}" for number in range(10)]
+
+
+@pytest.fixture
+def ollama(make: Make) -> Callable[..., Embedding]:
+    return lambda **fields: make(processing_mode="ollama", **fields)
+
+
+def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = NOMIC) -> tuple[Session, list[Any]]:
+    session = embedding.session()
+    return session, session.embed(model, texts)
+
+
+def are_vectors(outcomes: list[Any]) -> list[bool]:
+    return [isinstance(outcome, np.ndarray) for outcome in outcomes]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    session, outcomes = got(ollama(), [f"text {number}" for number in range(150)])
+    assert all(are_vectors(outcomes))
+    assert outcomes[0].shape == (768,)
+    charges = sandbox.charges("ollama")
+    assert [charge["inputs"] for charge in charges] == [64, 64, 22]
+    assert session.tokens == sum(charge["tokens"] for charge in charges)
+
+
+def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.settings(ollama={"pull_seconds": 0.6})
+    embedders = [ollama(), ollama()]
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(got, embedder, TEXTS, MXBAI) for embedder in embedders for _ in range(4)]
+        for answer in asked:
+            _, outcomes = answer.result()
+            assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
+    embedding = embedders[0]
+    assert all(are_vectors(got(embedding)[1]))
+    assert list(embedding.paused(time.time())) == [MXBAI]
+    assert embedding.blockers() == []
+    until(lambda: "%" in embedding.notices().get(MXBAI, "") or MXBAI not in embedding.notices())
+    for embedder in embedders:
+        until(lambda embedder=embedder: not embedder.paused(time.time()))  # type: ignore[misc]
+        until(lambda embedder=embedder: all(are_vectors(got(embedder, TEXTS, MXBAI)[1])))  # type: ignore[misc]
+    assert sandbox.summary()["ollama"]["pulls"] == 1
+
+
+def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.settings(ollama={"pull_seconds": 2.0, "pull_steps": 20})
+    embedding = ollama()
+    got(embedding, model=MXBAI)
+    until(lambda: any("% of 274 MB" in blocker for blocker in embedding.blockers()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pull_error": "no space left on device"}, "no space left on device"),
+        ({"pullable": {}}, "file does not exist"),
+    ],
+)
+def test_a_pull_that_fails_after_its_200(
+    ollama: Callable[..., Embedding], sandbox: Sandbox, settings: dict[str, Any], said: str
+) -> None:
+    sandbox.settings(ollama={"pull_seconds": 0.05, **settings})
+    embedding = ollama()
+    got(embedding, model=MXBAI)
+    until(lambda: MXBAI not in embedding._backends[0].provider.notices())
+    time.sleep(1.0)  # the rest that the first answer asked for
+    _, outcomes = got(embedding, model=MXBAI)
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
+    assert said in embedding.blockers()[0]
+    assert sandbox.summary()["ollama"]["pulls"] == 1, "not again at once"
+
+
+def test_a_pull_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.settings(ollama={"pull_seconds": 5.0, "pull_steps": 50})
+    embedding = ollama(ollama_model_download_timeout=0.3)
+    got(embedding, model=MXBAI)
+    until(lambda: MXBAI not in embedding._backends[0].provider.notices())
+    until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(embedding, model=MXBAI) and str(embedding.blockers())))
+
+
+def test_another_process_that_fetches_is_waited_for(
+    ollama: Callable[..., Embedding], sandbox: Sandbox, tmp_path: Any
+) -> None:
+    first = ollama()
+    got(first, model=MXBAI)
+    until(lambda: not first.notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
+    until(lambda: MXBAI not in first._backends[0].provider.notices())
+    (lock,) = (tmp_path / "run").glob("pull-*.lock")
+    sandbox.reset()
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = ollama()
+        got(second, model=MXBAI)
+        until(lambda: "another embedder" in second.notices().get(MXBAI, ""))
+        assert sandbox.summary()["ollama"]["pulls"] == 0
+    until(lambda: sandbox.summary()["ollama"]["pulls"] == 1)
+
+
+def test_a_full_queue_is_waited_for(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.fault("ollama", status=503, body='{"error":"server busy, please try again."}', times=1)
+    session, outcomes = got(ollama())
+    assert all(are_vectors(outcomes))
+    assert session.requests == 2
+
+
+def test_a_long_text_fails_unless_it_may_be_cut(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    texts = ["short", "word " * 4000, "also short"]
+    _, outcomes = got(ollama(), texts)
+    assert are_vectors(outcomes) == [True, False, True]
+    assert outcomes[1] == Failure(
+        "refused_by_provider", "ollama refused the text: the input length exceeds the context length"
+    )
+    for fields in ({"truncate_long_texts": True}, {"ollama_truncate": True}):
+        assert all(are_vectors(got(ollama(**fields), texts)[1]))
+
+
+def test_a_batch_too_large_teaches_a_cap(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.settings(ollama={"max_inputs": 40})
+    embedding = ollama()
+    for round_ in range(3):
+        assert all(are_vectors(got(embedding, [f"{round_} {number}" for number in range(64)])[1]))
+    assert sandbox.summary()["ollama"]["statuses"]["400"] == 1
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_text_that_the_model_makes_nan_of(ollama: Callable[..., Embedding], sandbox: Sandbox, status: int) -> None:
+    body = '{"error":"failed to encode response: json: unsupported value: NaN"}'
+    sandbox.fault("ollama", status=status, body=body, body_contains="number 3")
+    _, outcomes = got(ollama())
+    assert are_vectors(outcomes) == [number != 3 for number in range(10)]
+
+
+@pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "not_normalised"])
+def test_spoilt_vectors_once(ollama: Callable[..., Embedding], sandbox: Sandbox, spoil: str) -> None:
+    expected = np.array(got(ollama())[1])
+    embedding = ollama()
+    got(embedding, ["so that the length is known"])
+    sandbox.fault("ollama", transform=spoil, times=1)
+    assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"transform": "truncated_json"},
+        {"transform": "html"},
+        {"transform": "error_in_200"},
+        {"transform": "string_error"},
+        {"cut": 2000},
+        {"drop": "before"},
+        {"drop": "after", "reset": True},
+        {"framing": "chunked_close"},
+        {"status": 500},
+    ],
+    ids=str,
+)
+def test_what_passes_fails_no_task(ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]) -> None:
+    sandbox.fault("ollama", **fault, times=2)
+    session, outcomes = got(ollama())
+    assert all(are_vectors(outcomes))
+    assert session.requests == 3
+    sandbox.fault("ollama", **fault)
+    assert all(isinstance(outcome, Deferral) for outcome in got(ollama())[1])
+
+
+@pytest.mark.parametrize("fault", [{"delay": 2.0}, {"dribble": 20_000}], ids=str)
+def test_a_provider_slower_than_its_timeout(
+    ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
+    sandbox.fault("ollama", **fault)
+    begun = time.monotonic()
+    assert all(isinstance(outcome, Deferral) for outcome in got(ollama(ollama_timeout=0.3, max_retries=0))[1])
+    assert time.monotonic() - begun < 1.5
+
+
+def test_nobody_listening_is_not_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.down("ollama")
+    session, outcomes = got(ollama())
+    assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
+    assert session.sent is False
+    sandbox.up("ollama")
+
+
+def test_options_are_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+    sandbox.fault("ollama", status=500, body_contains='"keep_alive": -1', times=1)
+    session, outcomes = got(ollama(ollama_keep_alive="-1", embedding_dimensions=64))
+    assert session.requests == 2
+    assert outcomes[0].shape == (64,)
+
+
+def test_hybrid_asks_the_one_that_has_the_model(make: Make, sandbox: Sandbox) -> None:
+    embedding = make(processing_mode="hybrid")
+    assert all(are_vectors(got(embedding, model=NOMIC)[1]))
+    assert all(are_vectors(got(embedding, model="text-embedding-3-small")[1]))
+    assert [charge["inputs"] for charge in sandbox.charges("ollama")] == [10]
+    assert [charge["inputs"] for charge in sandbox.charges("openai")] == [10]
+    assert embedding.facts["providers"] == ["ollama", "openai"]
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [("a", "a:latest"), ("a:v1", "a:v1"), ("host:5000/a", "host:5000/a:latest"), ("x/a:v1", "x/a:v1")],
+)
+def test_names_as_they_are_listed(name: str, listed: str) -> None:
+    assert tagged(name) == listed

@@ -1,0 +1,287 @@
+"""OpenAI's edge, against a look-alike over real HTTP: every fault of issue 5's list."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common import metrics
+from common.messages import Failure
+from common.task_types import Deferral
+from sandbox.client import Sandbox
+from stages.embedder.embedding import Embedding, Session
+from tests.embedder.conftest import Make
+
+SMALL, LARGE, ADA = "text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"
+TEXTS = [f"text number {number}" for number in range(10)]
+
+
+def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = SMALL) -> tuple[Session, list[Any]]:
+    session = embedding.session()
+    return session, session.embed(model, texts)
+
+
+def are_vectors(outcomes: list[Any]) -> list[bool]:
+    return [isinstance(outcome, np.ndarray) for outcome in outcomes]
+
+
+def truth(make: Make, texts: list[str] = TEXTS) -> Any:
+    return np.array(got(make(), texts)[1])
+
+
+def test_vectors_tokens_and_metrics(make: Make, sandbox: Sandbox) -> None:
+    labels = {"model": SMALL, "type": "total"}
+    before = metrics.REGISTRY.get_sample_value("openai_tokens_used_total", labels) or 0
+    session, outcomes = got(make())
+    paid = sandbox.charges("openai")
+    assert are_vectors(outcomes) == [True] * 10
+    assert {outcome.shape for outcome in outcomes} == {(1536,)}
+    assert [charge["inputs"] for charge in paid] == [10]
+    assert session.tokens == paid[0]["tokens"]
+    assert (session.requests, session.sent) == (1, True)
+    assert metrics.REGISTRY.get_sample_value("openai_tokens_used_total", labels) == before + session.tokens
+    assert metrics.REGISTRY.get_sample_value("openai_requests_total", {"model": SMALL, "status": "200"})
+
+
+def test_dimensions_where_the_model_allows(make: Make) -> None:
+    embedding = make(embedding_dimensions=256)
+    assert got(embedding)[1][0].shape == (256,)
+    assert got(embedding, model=LARGE)[1][0].shape == (256,)
+    assert got(embedding, model=ADA)[1][0].shape == (1536,)
+
+
+def test_dimensions_that_a_model_of_another_maker_refuses_are_left_out(make: Make, sandbox: Sandbox) -> None:
+    sandbox.settings(openai={"models": {"ada-002-alike": 64}})
+    embedding = make(embedding_dimensions=32)
+    for _ in range(2):
+        assert got(embedding, model="ada-002-alike")[1][0].shape == (64,)
+    assert sandbox.summary()["openai"]["requests"] == 3
+
+
+def test_dimensions_out_of_range_are_nobody_s_text_s_fault(make: Make, sandbox: Sandbox) -> None:
+    embedding = make(embedding_dimensions=2000)
+    assert all(isinstance(outcome, Deferral) for outcome in got(embedding)[1])
+    assert "dimensions" in embedding.blockers()[0]
+    assert sandbox.summary()["openai"]["requests"] == 1
+
+
+def test_a_server_without_base64(make: Make, sandbox: Sandbox) -> None:
+    expected = truth(make)
+    body = '{"detail":[{"loc":["body","encoding_format"],"msg":"Extra inputs are not permitted"}]}'
+    sandbox.fault("openai", status=422, body=body, body_contains='"encoding_format"')
+    embedding = make()
+    for _ in range(2):
+        assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-7)
+    assert sandbox.summary()["openai"]["requests"] == 1 + 3
+
+
+def test_a_poisoned_text_fails_alone_in_the_provider_s_words(make: Make, sandbox: Sandbox) -> None:
+    body = '{"error":{"message":"cannot read \'text number 7\' of key sk-sandbox-key","code":"invalid"}}'
+    sandbox.fault("openai", status=400, body=body, body_contains="number 7")
+    _, outcomes = got(make())
+    assert are_vectors(outcomes) == [number != 7 for number in range(10)]
+    assert outcomes[7] == Failure("refused_by_provider", "openai refused the text: cannot read '…' of key …")
+    assert sum(charge["inputs"] for charge in sandbox.charges("openai")) == 9
+
+
+@pytest.mark.parametrize(
+    ("limits", "texts"),
+    [
+        ({"max_inputs": 25}, [f"short {number}" for number in range(64)]),
+        ({"max_tokens_per_request": 1000}, [f"{number} " + "word " * 30 for number in range(64)]),
+    ],
+)
+def test_a_gateway_s_smaller_cap_is_learned(
+    make: Make, sandbox: Sandbox, limits: dict[str, int], texts: list[str]
+) -> None:
+    sandbox.settings(openai=limits)
+    embedding = make()
+    assert all(are_vectors(got(embedding, texts)[1]))
+    refused = sandbox.summary()["openai"]["statuses"]["400"]
+    assert refused <= 3
+    assert all(are_vectors(got(embedding, [text + "!" for text in texts])[1]))
+    assert sandbox.summary()["openai"]["statuses"]["400"] == refused
+
+
+def test_caps_known_beforehand_cost_no_refusal(make: Make, sandbox: Sandbox) -> None:
+    texts = [f"{number} " + "a b c d " * 25 for number in range(40)]
+    assert all(are_vectors(got(make(embed_batch_tokens=1000), texts)[1]))
+    assert max(charge["tokens"] for charge in sandbox.charges("openai")) <= 1000
+    assert set(sandbox.summary()["openai"]["statuses"]) == {"200"}
+
+
+@pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised", "shuffled"])
+def test_spoilt_vectors_once(make: Make, sandbox: Sandbox, spoil: str) -> None:
+    expected = truth(make)
+    embedding = make()
+    got(embedding, ["so that the length is known"])
+    sandbox.fault("openai", transform=spoil, times=1)
+    assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length"])
+def test_spoilt_vectors_always(make: Make, sandbox: Sandbox, spoil: str) -> None:
+    embedding = make()
+    got(embedding, ["so that the length is known"])
+    sandbox.fault("openai", transform=spoil)
+    _, outcomes = got(embedding)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert {failure.code for failure in failures} == {"invalid_vector"}
+    assert len(failures) + sum(are_vectors(outcomes)) == 10
+    assert len(failures) == 1 if spoil in {"nan", "zero", "too_few"} else 10
+    assert sandbox.summary()["openai"]["requests"] < 25
+
+
+FAULTS: list[dict[str, Any]] = [
+    {"transform": "truncated_json"},
+    {"transform": "html"},
+    {"transform": "error_in_200"},
+    {"transform": "string_error"},
+    {"cut": 2000},
+    {"cut": 2000, "reset": True},
+    {"cut": 0},
+    {"drop": "before"},
+    {"drop": "after", "reset": True},
+    {"framing": "chunked_close"},
+    {"status": 500},
+    {"status": 502, "body": "<html>Bad gateway</html>"},
+    {"status": 503},
+    {"status": 408},
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_what_passes_fails_no_task(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
+    expected = truth(make)
+    sandbox.fault("openai", **fault, times=2)
+    session, outcomes = got(make())
+    assert np.allclose(np.array(outcomes), expected, atol=1e-6)
+    assert session.requests == 3
+
+    sandbox.fault("openai", **fault)
+    session, outcomes = got(make())
+    assert all(isinstance(outcome, Deferral) and not outcome.unsent for outcome in outcomes)
+    assert session.requests == 3
+
+
+@pytest.mark.parametrize("fault", [{"delay": 2.0}, {"dribble": 20_000}], ids=str)
+def test_a_provider_slower_than_its_timeout(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
+    sandbox.fault("openai", **fault)
+    begun = time.monotonic()
+    _, outcomes = got(make(openai_timeout=0.3, max_retries=0))
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
+    assert time.monotonic() - begun < 1.5
+
+
+def test_nobody_listening_is_not_sent(make: Make, sandbox: Sandbox) -> None:
+    sandbox.down("openai")
+    embedding = make(circuit_breaker_threshold=2)
+    session, outcomes = got(embedding)
+    assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
+    assert session.sent is False
+    assert embedding.blockers()[0].startswith("openai: no connection")
+    assert list(embedding.paused(time.time())) == ["*"]
+    sandbox.up("openai")
+    deadline = time.monotonic() + 10
+    while embedding.paused(time.time()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert all(are_vectors(got(embedding)[1]))
+    assert embedding.blockers() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "30"}, 30),
+        ({"retry-after-ms": "30500"}, 30.5),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360),
+    ],
+)
+def test_too_many_requests_pause_everybody(
+    make: Make, sandbox: Sandbox, headers: dict[str, str], seconds: float
+) -> None:
+    sandbox.fault("openai", status=429, headers=headers)
+    embedding = make()
+    _, outcomes = got(embedding)
+    assert outcomes[0].until - time.time() == pytest.approx(seconds, abs=1)
+    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(seconds, abs=1)
+    session, outcomes = got(embedding, model=LARGE)
+    assert session.requests == 0
+    assert all(outcome.unsent for outcome in outcomes)
+
+
+def test_a_short_pause_is_waited_for(make: Make, sandbox: Sandbox) -> None:
+    sandbox.fault("openai", status=429, headers={"retry-after-ms": "300"}, times=1)
+    begun = time.monotonic()
+    assert all(are_vectors(got(make())[1]))
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_headers_of_a_success_slow_down(make: Make, sandbox: Sandbox) -> None:
+    headers = {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "5s",
+    }
+    sandbox.settings(openai={"headers": headers})
+    embedding = make()
+    assert all(are_vectors(got(embedding)[1]))
+    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "said"),
+    [
+        ({"status": 429}, '{"error":{"message":"You exceeded your quota","code":"insufficient_quota"}}', "quota"),
+        ({"status": 401}, '{"error":{"message":"Incorrect API key provided: sk-s***key."}}', "OPENAI_API_KEY"),
+        ({"status": 403}, '{"error":{"message":"Country not supported"}}', "Country not supported"),
+        ({"status": 404}, "404 page not found", "OPENAI_BASE_URL"),
+    ],
+)
+def test_what_a_person_must_mend_opens_the_breaker_at_once(
+    make: Make, sandbox: Sandbox, fields: dict[str, Any], body: str, said: str
+) -> None:
+    sandbox.fault("openai", **fields, body=body)
+    embedding = make()
+    session, outcomes = got(embedding)
+    assert session.requests == 1
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
+    blocker = embedding.blockers()[0]
+    assert said in blocker
+    assert "sk-" not in blocker
+    assert list(embedding.paused(time.time())) == ["*"]
+
+
+def test_a_model_that_does_not_exist_stops_only_its_own_tasks(make: Make, sandbox: Sandbox) -> None:
+    embedding = make()
+    _, outcomes = got(embedding, model="no-such-model")
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
+    assert "does not exist" in embedding.blockers()[0]
+    assert all(are_vectors(got(embedding)[1]))
+    assert embedding.blockers() == []
+    assert list(embedding.paused(time.time())) == ["no-such-model"]
+
+
+def test_long_texts_never_leave(make: Make, sandbox: Sandbox) -> None:
+    long = "word " * 9000
+    _, outcomes = got(make(), [long, "short"])
+    assert outcomes[0].code == "text_too_long"
+    assert isinstance(outcomes[1], np.ndarray)
+    assert set(sandbox.summary()["openai"]["statuses"]) == {"200"}
+
+
+def test_no_secret_is_shown(make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "the patient's diagnosis is confidential"
+    for status in (400, 401, 429, 500):
+        sandbox.clear_faults()
+        body = f'{{"error":{{"message":"key sk-sandbox-key, input {secret}"}}}}'
+        sandbox.fault("openai", status=status, body=body)
+        _, outcomes = got(make(max_retries=0), [secret, secret + "!"])
+        assert "diagnosis" not in str(outcomes)
+    shown = capsys.readouterr()
+    for leak in ("diagnosis", "sk-sandbox-key"):
+        assert leak not in shown.out + shown.err
