@@ -2,7 +2,7 @@
 
 A frame is two parts, the sender's instance name and the encoded message, so that an undecodable one can be traced.
 `IMMEDIATE` keeps messages out of pipes that lead nowhere: what cannot be sent now waits here, in order, or is dropped
-if its sender repeats it anyway (`wiring.REPEATED`).
+if its sender repeats it anyway (`wiring.is_repeated`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zmq
 
 from common import wiring
 from common.errors import Fatal
-from common.messages import Message, encode
+from common.messages import Message, Token, encode
 
 HIGH_WATER_MARK = 100_000
 """Messages; far above the window, so that no send ever waits for room (the design's rule 6)."""
@@ -95,6 +95,8 @@ class Sockets:
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._waiting: defaultdict[str, deque[bytes]] = defaultdict(deque)
         self._sender = where.instance.encode()
+        for stage in where.receivers():
+            self._connect(where.endpoint(stage))  # now, so that the first message finds its way open
 
     def lock_of(self, instance: str) -> Path:
         """The file that a running instance keeps locked."""
@@ -124,8 +126,10 @@ class Sockets:
         waiting = self._waiting.get(endpoint)
         payload = encode(message)
         if waiting or not self._push(endpoint, payload):
-            if isinstance(message, wiring.REPEATED):
+            if wiring.is_repeated(message):
                 return
+            if isinstance(message, Token):
+                self._waiting[endpoint].clear()  # the broker sends nothing else there, and only the newest is of use
             self._waiting[endpoint].append(payload)
 
     def flush(self) -> None:
@@ -143,15 +147,17 @@ class Sockets:
         os.close(self._lock)
 
     def _push(self, endpoint: str, payload: bytes) -> bool:
-        socket = self._peers.get(endpoint)
-        if socket is None:
-            socket = self._peers[endpoint] = self._context.socket(zmq.PUSH)
-            socket.set_hwm(HIGH_WATER_MARK)
-            socket.setsockopt(zmq.IMMEDIATE, 1)
-            socket.setsockopt(zmq.RECONNECT_IVL, 50)
-            socket.connect(endpoint)
+        socket = self._peers.get(endpoint) or self._connect(endpoint)
         try:
             socket.send_multipart((self._sender, payload), zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
+
+    def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._peers[endpoint] = self._context.socket(zmq.PUSH)
+        socket.set_hwm(HIGH_WATER_MARK)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.connect(endpoint)
+        return socket

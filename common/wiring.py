@@ -33,8 +33,13 @@ EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
     **{(stage, "monitor"): (m.Heartbeat,) for stage in STAGES},
 }
 
-REPEATED = (m.Ready, m.Holding, m.Heartbeat, m.Results, m.TokenRequest)
-"""Said again by its sender until it has had its effect: dropped, rather than queued, when nobody listens."""
+REPEATED = (m.Ready, m.Holding, m.Heartbeat, m.TokenRequest)
+"""Said again by their senders anyway: dropped, rather than queued, when nobody listens."""
+
+
+def is_repeated(message: m.Message) -> bool:
+    """Whether the sender says it again until it has had its effect: as `REPEATED`, and results until `Stored`."""
+    return isinstance(message, REPEATED) or (isinstance(message, m.Results) and bool(message.reply_to))
 
 
 def stage_of(instance: str) -> str:
@@ -62,6 +67,10 @@ class Wiring:
     def instance_at(self, to: str) -> str:
         """The instance behind what a `Send` names: an instance, or the endpoint from a message's `reply_to`."""
         return Path(to).stem if "://" in to else to
+
+    def receivers(self) -> list[str]:
+        """The stages that run once and that this one sends to."""
+        return [to for sender, to in EDGES if sender == self.stage and to != "embedder"]
 
     def check(self, to: str, message: m.Message) -> None:
         """Raise `AssertionError` for a message that no edge of the table carries: a bug, not an outage."""

@@ -125,7 +125,7 @@ class Api(Service[ApiSettings]):
         if task is None and _ID.fullmatch(raw_id) is None:
             return self._refused(request, _refusal(400, "Validation failed (ObjectId is expected)", "Bad Request"))
         try:
-            patch = self._read(request, body)
+            patch = self._read(request, body, task.task_type if task else "")
         except (msgspec.MsgspecError, BadBodyError) as error:
             return self._refused(request, _refusal(400, str(error), "Bad Request"))
         if task is None:
@@ -134,7 +134,7 @@ class Api(Service[ApiSettings]):
         short = f'{{"_id":"{task_id}","type":"{task.task_type}","state":"{patch.state}","__v":0}}'
         return Answer(200, short.encode())
 
-    def _read(self, request: Request, body: bytes) -> Patch:
+    def _read(self, request: Request, body: bytes, task_type: str) -> Patch:
         """The PATCH in the body, as accepted; raises when it is none."""
         status = 200 if request.answers_as is None else request.answers_as
         patch = Patch(time.time(), True, status, digest=zlib.crc32(body))
@@ -146,8 +146,9 @@ class Api(Service[ApiSettings]):
         result = bytes(decoded.result)
         patch.state = decoded.state
         if patch.state == "succeeded":
-            _require_numbers(result)
-            patch.length = _commas(result) + 1
+            if task_type == "text_embedding":
+                _require_numbers(result)
+                patch.length = _commas(result) + 1
         elif patch.state == "failed":
             patch.error_code = _decode_failed(result).error.code
         elif patch.state != "in_progress":
