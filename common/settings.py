@@ -221,15 +221,15 @@ class Settings(BaseSettings):
             return Mode.MOCK
         return self.processing_mode
 
-    def limits_tokens(self, model: str) -> bool:
-        """Whether a token quota is in force for the model."""
+    def counts_tokens(self, model: str) -> bool:
+        """Whether a token quota is in force for the model, so that it pays to count its texts' tokens exactly."""
         every, models = self._token_limited
         return every or model in models
 
     @cached_property
     def _token_limited(self) -> tuple[bool, frozenset[str]]:
         """Whether there is a limit for all models, and the models that have one of their own."""
-        if not self.rate_limit_enabled:
+        if not self.rate_limit_enabled or self.mode is Mode.MOCK:  # mock tokens are bytes / 4, not cl100k's
             return False, frozenset()
         models = {name for name, own in self.rate_limit_models.items() if _limits_tokens(own)}
         return _limits_tokens(self), frozenset(models)

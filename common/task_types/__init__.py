@@ -6,7 +6,7 @@ Another Python package adds one with an entry point in the group `ai_task_proces
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -66,10 +66,13 @@ class TaskType(Generic[C]):
 ENTRY_POINTS = "ai_task_processor.task_types"
 
 
-def registered() -> Mapping[str, TaskType[Any]]:
-    """All task types by name: the built-in ones, and those of other installed packages."""
+def registered(counts_tokens: Callable[[str], bool] = lambda _: False) -> Mapping[str, TaskType[Any]]:
+    """All task types by name: the built-in ones, and those of other installed packages.
+
+    `counts_tokens` tells for which models a token quota is in force (`Settings.counts_tokens`).
+    """
     from common.task_types.text_embedding import TextEmbedding  # noqa: PLC0415  it needs the classes above
 
-    built_in: tuple[TaskType[Any], ...] = (TextEmbedding(),)
+    built_in: tuple[TaskType[Any], ...] = (TextEmbedding(counts_tokens),)
     others = (point.load()() for point in entry_points(group=ENTRY_POINTS))
     return {task_type.name: task_type for task_type in (*built_in, *others)}

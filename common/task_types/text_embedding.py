@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from common import tokens
 from common.task_types import Deferral, Embedder, Outcome, TaskType
 
 DEFAULT_MODEL = "text-embedding-3-small"
@@ -20,10 +21,13 @@ class TextEmbeddingContent(msgspec.Struct):
 
 
 class TextEmbedding(TaskType[TextEmbeddingContent]):
-    """Batches by model; a token is at least one byte, so the UTF-8 length is never too low an estimate."""
+    """Batches by model; `counts_tokens` tells for which models the tokens are worth being counted."""
 
     name = "text_embedding"
     content = TextEmbeddingContent
+
+    def __init__(self, counts_tokens: Callable[[str], bool] = lambda _: False) -> None:
+        self._counts_tokens = counts_tokens
 
     def invalid(self, content: TextEmbeddingContent) -> str | None:
         """Refuse what no provider embeds, before anything is paid."""
@@ -38,8 +42,9 @@ class TextEmbedding(TaskType[TextEmbeddingContent]):
         return content.model
 
     def tokens(self, content: TextEmbeddingContent) -> int:
-        """UTF-8 bytes bound tokens from above."""
-        return len(content.text.encode())
+        """The bound that costs nothing; under a token quota, which it would waste, an exact count if there is one."""
+        exact = self._counts_tokens(content.model)
+        return tokens.most_of(content.model, content.text) if exact else tokens.bound(content.text)
 
     def process(
         self, key: str, contents: Sequence[TextEmbeddingContent], embedder: Embedder

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from common import metrics
+from common import metrics, tokens
 from common.instant import Instant
-from stages.embedder import tokens
 from stages.embedder.providers import Caps
 
 FORGOTTEN_AFTER = 3600.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from common import tokens
 from common.messages import Failure
-from stages.embedder import tokens
 
 
 class Sorted(NamedTuple):

@@ -30,7 +30,7 @@ def start() -> None:
     state = Fetcher(limits, loop.wiring.inbox, leases.leases(), leases.dead(), clock.now())
     for record in leases.settled():
         state.settled.add(record)
-    upstream = Upstream(config, Reader(task_types.registered()), loop.background)
+    upstream = Upstream(config, Reader(task_types.registered(config.counts_tokens)), loop.background)
 
     def report(now: Instant) -> Report:
         metrics.TASKS_IN_FLIGHT.set(len(state.leases))

@@ -15,7 +15,8 @@ SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
 
 def settings(**fields: Any) -> Settings:
     required = {"api_base_url": "http://a", "oauth2_client_id": "c", "oauth2_client_secret": "s"}
-    return read(**{**required, "oauth2_token_url": "http://o", "processing_mode": "mock", **fields})
+    found: Settings = read(**{**required, "oauth2_token_url": "http://o", "processing_mode": "mock", **fields})
+    return found
 
 
 def test_each_model_has_its_own_limits_and_what_is_left_out_is_off() -> None:
@@ -70,9 +71,11 @@ def test_an_unknown_timezone_or_strategy_is_named(variable: str, value: str) -> 
 
 
 def test_where_tokens_are_limited_they_are_counted() -> None:
-    own = f'{{"{LARGE}": {{"tokens_per_day": 1}}, "{SMALL}": {{"per_day": 1}}}}'
-    assert not settings().limits_tokens(LARGE)
-    assert settings(rate_limit_tokens_per_week=1).limits_tokens(SMALL)
-    assert settings(rate_limit_models=own).limits_tokens(LARGE)
-    assert not settings(rate_limit_models=own).limits_tokens(SMALL)
-    assert not settings(rate_limit_models=own, rate_limit_enabled=False).limits_tokens(LARGE)
+    openai = {"processing_mode": "openai", "openai_api_key": "sk-x"}
+    own = {"rate_limit_models": f'{{"{LARGE}": {{"tokens_per_day": 1}}, "{SMALL}": {{"per_day": 1}}}}'}
+    assert not settings(**openai).counts_tokens(LARGE)
+    assert settings(**openai, rate_limit_tokens_per_week=1).counts_tokens(SMALL)
+    assert settings(**openai, **own).counts_tokens(LARGE)
+    assert not settings(**openai, **own).counts_tokens(SMALL)
+    assert not settings(**openai, **own, rate_limit_enabled=False).counts_tokens(LARGE)
+    assert not settings(**own).counts_tokens(LARGE), "the tokens of mock vectors are no model's"

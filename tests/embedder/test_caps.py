@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import metrics
-from stages.embedder import tokens
+from common import tokens
 from stages.embedder.caps import FORGOTTEN_AFTER, LearnedCaps
 from stages.embedder.providers import Caps
 from tests.embedder.fakes import Clock

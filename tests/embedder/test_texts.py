@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.messages import Failure
-from stages.embedder import tokens
+from common import tokens
 from stages.embedder.texts import sort_out
 
 SMALL = "text-embedding-3-small"
