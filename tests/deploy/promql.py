@@ -8,7 +8,7 @@ _STRING = re.compile(r'"[^"]*"')
 _SELECTOR = re.compile(r"\{[^}]*\}")
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
 _DURATION = re.compile(r"\[[^]]*\]")
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?!\w)(?!\s*\()")  # what a parenthesis follows is a function
+_NAME = re.compile(r"(?<!\w)[a-zA-Z_:][a-zA-Z0-9_:]*(?!\w)(?!\s*\()")  # what a parenthesis follows is a function
 _OPERATORS = frozenset({"and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring"})
 
 
