@@ -265,4 +265,13 @@ AnyMessage: TypeAlias = (
 )
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(AnyMessage).decode
+_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+
+
+def decode(frame: bytes) -> AnyMessage:
+    """Decode a frame; raises `msgspec.MsgspecError` and nothing else, whatever is wrong with it."""
+    try:
+        message: AnyMessage = _decode(frame)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec passes these on as they are
+        raise msgspec.DecodeError(f"not a message: {error}") from error
+    return message

@@ -1,0 +1,100 @@
+"""The wire: what was said is heard, old bytes still decode, and garbage is refused in one way only."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from common import messages as m
+from tests import samples
+
+MESSAGES: list[m.Message] = [
+    samples.tasks("a", "b"),
+    m.Ready("embedder_00", "boot", "ipc:///inbox", 2, [m.Held("b1", "model", ["a", "b"])], {"model": 5.0}),
+    m.Batch("b1", "boot", "text_embedding", "model", [samples.task("a")]),
+    m.Finished("embedder_00", "boot", "b1", 10, 1, ["b"], 5.0, True, 1),
+    m.Results("b1", "ipc:///inbox", [samples.result("a"), samples.result("b", failure=m.Failure("x", "y"))], "boot"),
+    m.Stored("b1"),
+    m.Published(["a"], ["b"], ["c"]),
+    m.Holding("publisher", ["a"], ["b"]),
+    m.Deferred(["a"], 5.0, "quota", "*"),
+    m.TokenRequest("ipc:///inbox", "fingerprint"),
+    m.Token("secret", 5.0, "fingerprint"),
+    m.DeadLetters(["a"], ["b"]),
+    m.Heartbeat(
+        "fetcher", "fetcher", "boot", 7, 5.0, ["no token"], {"leased": 1},
+        [m.Family("x", "counter", "help", [m.Sample("x_total", {"a": "b"}, 1.0)])],
+        [m.Window("", "tasks", "minute", 1, 2, 1, 5.0)],
+    ),
+]  # fmt: skip
+
+
+def sure(kind: type[m.Message]) -> int:
+    """How many fields a message of this kind has had from the beginning: those without a default."""
+    return sum(field.required for field in msgspec.structs.fields(kind))
+
+
+def test_there_is_a_sample_of_every_message() -> None:
+    assert {type(message) for message in MESSAGES} == set(get_args(m.AnyMessage))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_what_was_said_is_heard(message: m.Message) -> None:
+    assert m.decode(m.encode(message)) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_bytes_from_before_a_field_was_added_decode_with_its_default(message: m.Message) -> None:
+    fields: list[Any] = msgspec.msgpack.decode(m.encode(message))
+    for length in range(1 + sure(type(message)), len(fields)):
+        old = m.decode(msgspec.msgpack.encode(fields[:length]))
+        assert type(old) is type(message)
+        for field in msgspec.structs.fields(type(message))[length - 1 :]:
+            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+            assert getattr(old, field.name) == default
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_bytes_with_a_field_that_is_yet_to_come_decode_without_it(message: m.Message) -> None:
+    fields = msgspec.msgpack.decode(m.encode(message))
+    assert m.decode(msgspec.msgpack.encode([*fields, "from the future"])) == message
+
+
+def test_a_task_from_before_attempts_were_counted_is_in_its_first() -> None:
+    old = msgspec.msgpack.encode(["Tasks", [["a", "text_embedding", "model", b"{}", 3, 5.0]]])
+    assert m.decode(old) == m.Tasks([m.Task("a", "text_embedding", "model", b"{}", 3, 5.0, 1, "")])
+
+
+def test_a_token_shows_no_secret() -> None:
+    assert "secret" not in repr(samples.token())
+    assert "one" in repr(samples.token())
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\xc1")
+@example(msgspec.msgpack.encode(["Nonsense", 1]))
+@example(msgspec.msgpack.encode({"message": "Stored"}))
+@example(msgspec.msgpack.encode(["Stored", b"\xff\xfe"]))
+def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
+    hears_or_refuses(garbage)
+
+
+@given(st.sampled_from(MESSAGES), st.integers(0, 10_000), st.binary(min_size=1, max_size=4), st.integers(0, 3))
+def test_so_is_a_message_that_was_damaged_on_its_way(message: m.Message, where: int, damage: bytes, cut: int) -> None:
+    frame = m.encode(message)
+    where %= len(frame)
+    hears_or_refuses(frame[:where] + damage + frame[where + cut :])
+    hears_or_refuses(frame[:where])
+
+
+def hears_or_refuses(frame: bytes) -> None:
+    try:
+        heard = m.decode(frame)
+    except msgspec.MsgspecError:
+        return
+    assert isinstance(heard, m.Message)

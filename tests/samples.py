@@ -1,0 +1,37 @@
+"""Messages as tests need them: everything has a believable default, so that a test names only what it is about."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from common import messages as m
+from common.task_types.text_embedding import DEFAULT_MODEL, TextEmbeddingContent
+
+TYPE = "text_embedding"
+LEASED_AT = 1_750_000_000.0
+
+
+def task(task_id: str, *, key: str = DEFAULT_MODEL, tokens: int = 5, attempt: int = 1) -> m.Task:
+    content = msgspec.json.encode(TextEmbeddingContent(f"text of {task_id}", key))
+    return m.Task(task_id, TYPE, key, content, tokens, LEASED_AT, attempt)
+
+
+def tasks(*ids: str, key: str = DEFAULT_MODEL, tokens: int = 5, attempt: int = 1) -> m.Tasks:
+    return m.Tasks([task(task_id, key=key, tokens=tokens, attempt=attempt) for task_id in ids])
+
+
+def names(count: int, prefix: str = "t") -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def vector(*values: float) -> bytes:
+    return np.array(values, "<f4").tobytes()
+
+
+def result(task_id: str, *, leased_at: float = LEASED_AT, failure: m.Failure | None = None) -> m.Result:
+    return m.Result(task_id, TYPE, leased_at, b"" if failure else vector(0.6, 0.8), failure=failure)
+
+
+def token(name: str = "one", expires_at: float = 1e12) -> m.Token:
+    return m.Token(f"secret {name}", expires_at, name)
