@@ -43,11 +43,7 @@ def test_no_other_may() -> None:
 
 def test_an_inbox_of_nobody_we_know_gets_nothing() -> None:
     with pytest.raises(AssertionError):
-        Wiring(RUNTIME, "fetcher").check("ipc:///tmp/elsewhere.sock", samples_tasks())
-
-
-def samples_tasks() -> m.Message:
-    return ONE_OF_EACH[m.Tasks]
+        Wiring(RUNTIME, "fetcher").check("ipc:///tmp/elsewhere.sock", ONE_OF_EACH[m.Tasks])
 
 
 def test_every_message_travels_somewhere() -> None:
