@@ -1,25 +1,21 @@
-"""Reading a page of pending tasks: a JSON array of any size, element by element, in bounded memory.
+"""Reading a page of pending tasks, element by element: which of them are tasks for us, and what is wrong with some.
 
 One malformed element never hides the rest: the array is cut into its elements first, and each is decoded alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Container, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from common.errors import Transient
 from common.messages import Failure, Task
 from common.task_types import TaskType
-
-SLICE = 4 * 2**20
-"""Bytes decoded at a time; a single element may be longer, up to `LARGEST_ELEMENT`."""
-LARGEST_ELEMENT = 64 * 2**20
-"""Bytes; an element that has not ended by then is no task."""
+from stages.fetcher.elements import UNDECODABLE, elements
 
 
 class Envelope(msgspec.Struct):
@@ -57,71 +53,27 @@ class Page(msgspec.Struct):
     unknown_types: list[str]
 
 
-def elements(chunks: Iterable[bytes]) -> Iterator[memoryview]:
-    """Cut a JSON array into its elements; raise `Transient` if it is none (HTML from a proxy, an error object)."""
-    rest = bytearray()
-    opened = False
-    for chunk in chunks:
-        rest += chunk
-        if not opened:
-            if not rest.lstrip():
-                continue
-            opened = _open(rest)
-        if len(rest) < SLICE:
-            continue
-        yield from _complete(rest)
-        if len(rest) > LARGEST_ELEMENT:
-            raise Transient("GET pending answered an element of more than 64 MB")
-    if not opened:
-        raise Transient("GET pending answered an empty body")
-    yield from _decode(rest)
-
-
-def _open(rest: bytearray) -> bool:
-    if rest.lstrip()[:1] != b"[":
-        start = bytes(rest.lstrip()[:1]).decode("ascii", "replace")
-        raise Transient(f"GET pending answered no JSON array (it begins with {start!r}, {len(rest)} bytes so far)")
-    return True
-
-
-def _complete(rest: bytearray) -> Iterator[memoryview]:
-    """Yield the elements that have ended, and leave the array of the others in `rest`.
-
-    A `}` before a comma may also end something inside an element, or stand in a text: the decoder tells.
-    """
-    end = len(rest)
-    while True:
-        end = rest.rfind(b"}", 0, end)
-        if end < 0:
-            return
-        after = bytes(rest[end + 1 : end + 64]).lstrip()
-        if after[:1] != b",":
-            continue
-        try:
-            found = msgspec.json.decode(rest[: end + 1] + b"]", type=list[msgspec.Raw])
-        except msgspec.DecodeError:
-            continue
-        comma = rest.index(b",", end)
-        rest[: comma + 1] = b"["
-        yield from (memoryview(raw) for raw in found)
-        return
-
-
-def _decode(array: bytearray) -> Iterator[memoryview]:
-    try:
-        found = msgspec.json.decode(bytes(array), type=list[msgspec.Raw])
-    except msgspec.DecodeError as error:
-        raise Transient(f"GET pending answered broken JSON ({len(array)} bytes at its end)") from error
-    return (memoryview(raw) for raw in found)
-
-
 def _seconds(created_at: str | float | None) -> float:
     if isinstance(created_at, str):
         try:
-            return datetime.fromisoformat(created_at).timestamp()
-        except ValueError:
+            at = datetime.fromisoformat(created_at)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             return float("inf")
     return float("inf") if created_at is None else created_at / 1000
+
+
+def _mended(raw: bytes) -> bytes:
+    """Put U+FFFD in place of half surrogate pairs and of bytes that are no UTF-8, as JavaScript's TextEncoder does.
+
+    A text that was cut in the middle of an emoji has such a half, and `JSON.stringify` sends it.
+    """
+    try:
+        parsed = json.loads(raw.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return b""
+    text = json.dumps(parsed, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 class Reader:
@@ -147,9 +99,8 @@ class Reader:
         count, whole = 0, True
         for raw in elements(chunks):
             count += 1
-            try:
-                envelope = self._envelope(raw)
-            except msgspec.MsgspecError:
+            envelope = self._opened(raw)
+            if envelope is None:
                 skipped["malformed"] += 1
                 continue
             task_id = envelope.mongo_id or envelope.plain_id
@@ -174,6 +125,18 @@ class Reader:
         candidates = sorted(found.values(), key=lambda candidate: candidate.created)
         return Page(requested_at, candidates, count, whole, dict(skipped), sorted(unknown))
 
+    def _opened(self, raw: bytes) -> Envelope | None:
+        try:
+            return self._envelope(raw)
+        except msgspec.ValidationError:
+            return None
+        except UNDECODABLE:
+            mended = _mended(raw)
+        try:
+            return self._envelope(mended)
+        except UNDECODABLE:
+            return None
+
     def _candidate(self, task_id: str, envelope: Envelope) -> Candidate:
         kind = self._types[envelope.type]
         created = _seconds(envelope.created_at)
@@ -181,13 +144,12 @@ class Reader:
         try:
             content = self._contents[envelope.type](envelope.content)
             reason = kind.invalid(content)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             reason = f"content does not fit {envelope.type}: {error}"
         if reason is not None:
             nothing = Task(task_id, envelope.type, "", b"", 0, 0.0, created_at=created_at)
             return Candidate(nothing, created, Failure("invalid_content", reason))
         raw = bytes(envelope.content)
-        task = Task(
-            task_id, envelope.type, kind.key(content), raw, kind.tokens(content), 0.0, created_at=created_at
-        )  # fmt: skip
+        tokens = kind.tokens(content)
+        task = Task(task_id, envelope.type, kind.key(content), raw, tokens, 0.0, created_at=created_at)
         return Candidate(task, created)
