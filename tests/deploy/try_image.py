@@ -2,11 +2,12 @@
 
 Needs root, and the image in buildah's store (`deploy/build-without-docker.sh`). What an engine does, this does by hand:
 the image's command becomes PID 1 of its own PID namespace, as the image's user, with the image's environment and
-nothing else, and with pipes that belong to that user. The network is the host's, so that the sandbox is on loopback.
+nothing else, with pipes that belong to that user, a volume, and all else read-only but /tmp, as docker-compose.yml has
+it. The network is the host's, so that the sandbox is on loopback.
 
-It shows that tasks get done, that the health check passes (and fails once the service is gone), that supervisord
-makes `EMBEDDER_PROCESSES`, that a start after SIGKILL finds its state and finishes the tasks, and that SIGTERM drains
-and ends with status 0.
+It shows that tasks get done, that the health check passes and fails when it should, that supervisord makes
+`EMBEDDER_PROCESSES`, that a start after SIGKILL finds its state and finishes the tasks, and that SIGTERM drains and
+ends with status 0.
 """
 
 from __future__ import annotations
@@ -50,27 +51,44 @@ class Image:
         return ["chroot", f"--userspec={self.config['User']}", str(self.root), "env", "-i", chdir, *environment,
                 *arguments]  # fmt: skip
 
-    def healthy(self, **settings: str) -> bool:
-        """Whether the image's own health check passes."""
-        check = self.config["Healthcheck"]["Test"][1:]  # after the word CMD
-        return subprocess.run(self.command(*check, **settings), stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+MOUNTS = """
+    mount --bind "$0" "$0" && cd "$0" && mount --bind "$1" app/data && mount -t tmpfs tmpfs tmp &&
+    mount -t proc proc proc && mount --rbind /dev dev && mount -o remount,bind,ro "$0" && shift && exec "$@"
+"""
+"""For `sh -c`, with the image's root, the volume and the command."""
 
 
 class Container:
-    """The image's command as PID 1."""
+    """The image's command as PID 1, with `volume` for its state."""
 
-    def __init__(self, image: Image, log: Path, **settings: str) -> None:
-        mounts = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec "$@"'
-        unshare = ["unshare", "--fork", "--pid", "--mount", "--kill-child", "sh", "-c", mounts, str(image.root)]
+    def __init__(self, image: Image, volume: Path, log: Path, settings: dict[str, str]) -> None:
+        self._image, self._settings = image, settings
+        unshare = ["unshare", "--fork", "--pid", "--mount", "--kill-child", "sh", "-c", MOUNTS]
         read, write = os.pipe()
         os.fchown(write, image.owner, -1)  # as engines do: supervisord opens /dev/stdout anew
-        self._process = subprocess.Popen(
-            [*unshare, *image.command(*image.config["Cmd"], **settings)], stdout=write, stderr=write
-        )
+        command = [*unshare, str(image.root), str(volume), *image.command(*image.config["Cmd"], **settings)]
+        self._process = subprocess.Popen(command, stdout=write, stderr=write)
         os.close(write)
         with log.open("ab") as out:
             self._tee = subprocess.Popen(["cat"], stdin=read, stdout=out)
         os.close(read)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, as `docker exec` does."""
+        pid = str(psutil.Process(self._process.pid).children()[0].pid)
+        enter = ["nsenter", "--target", pid, "--mount", "--pid"]
+        command = self._image.command(*arguments, **self._settings)
+        return subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
+
+    def supervisorctl(self, *arguments: str) -> str:
+        """Tell supervisord something; its answer."""
+        return self.run("supervisorctl", "-c", "supervisord.conf", *arguments).stdout
+
+    def healthy(self) -> bool:
+        """Whether the image's own health check passes."""
+        check = self._image.config["Healthcheck"]["Test"][1:]  # after the word CMD
+        return self.run(*check).returncode == 0
 
     def stop(self, number: int) -> int:
         """Send a signal to PID 1; the status with which it ended."""
@@ -84,35 +102,43 @@ class Container:
 def main(name: str) -> None:
     """Try the image; any failure is an exception."""
     with tempfile.TemporaryDirectory() as folder, _mounted(name) as root, Sandbox.start() as sandbox:
-        log = Path(folder) / "log"
+        image, volume, log = Image(name, root), Path(folder) / "volume", Path(folder) / "log"
+        volume.mkdir(0o700)
+        os.chown(volume, image.owner, image.owner)
         try:
-            _try(Image(name, root), sandbox, log)
+            _try(image, sandbox, volume, log)
         except BaseException:
             sys.stderr.write("".join(log.read_text().splitlines(keepends=True)[-30:]))
             raise
 
 
-def _try(image: Image, sandbox: Sandbox, log: Path) -> None:
+def _try(image: Image, sandbox: Sandbox, volume: Path, log: Path) -> None:
     settings = {**sandbox.environment(), "METRICS_PORT": str(free_port()), "PROCESSING_MODE": "mock",
                 "EMBEDDER_PROCESSES": "3", "POLLING_INTERVAL_SECONDS": "1"}  # fmt: skip
     _say(f"{_megabytes(image)} MB on disk, user {image.config['User']}, command {' '.join(image.config['Cmd'])}")
-    container = Container(image, log, **settings)
-    _until("health check passes", lambda: image.healthy(**settings))
+    container = Container(image, volume, log, settings)
+    _until("the health check passes", container.healthy)
+    if "Read-only" not in container.run("touch", "/var/tmp/any").stderr:
+        raise RuntimeError("the image can be written to, so that this proves too little")
     sandbox.queue(TASKS)
     sandbox.wait_until(lambda summary: _done(summary) == TASKS, 60)
     _say(f"{TASKS} tasks done")
-    told = _output(*image.command("supervisorctl", "-c", "supervisord.conf", "status", **settings))
-    _say("supervisorctl: " + ", ".join(line.split()[0] + " " + line.split()[1] for line in told.splitlines()))
+    programs = container.supervisorctl("status").splitlines()
+    _say("supervisorctl: " + ", ".join(" ".join(line.split()[:2]) for line in programs))
+    container.supervisorctl("stop", "publisher")
+    _until("without a publisher, the health check fails", lambda: not container.healthy())
+    container.supervisorctl("start", "publisher")
+    _until("with it, the health check passes", container.healthy)
 
     sandbox.queue(TASKS)
     sandbox.wait_until(lambda summary: _done(summary) > TASKS, 60)
-    _say(f"killed with tasks under way: status {container.stop(signal.SIGKILL)}")
-    _say(f"health check now: {'passes' if image.healthy(**settings) else 'fails, as it must'}")
-    container = Container(image, log, **settings)
-    summary = sandbox.wait_until(lambda summary: _done(summary) == 2 * TASKS, 90)
-    _say(f"started again on the same volume: {_done(summary)} tasks done")
+    container.stop(signal.SIGKILL)
+    _say(f"killed when {_done(sandbox.summary())} tasks of {2 * TASKS} were done")
+    container = Container(image, volume, log, settings)
+    sandbox.wait_until(lambda summary: _done(summary) == 2 * TASKS, 90)
+    _say(f"started again on the same volume: {2 * TASKS} tasks done")
 
-    _until("health check passes", lambda: image.healthy(**settings))
+    _until("the health check passes", container.healthy)
     began = time.monotonic()
     status = container.stop(signal.SIGTERM)
     _say(f"SIGTERM: status {status} after {time.monotonic() - began:.1f} s")
