@@ -62,7 +62,7 @@ def excess(text: str, limit: int) -> int:
     if size <= limit:
         return 0
     if size > limit * LONGEST_TOKEN:
-        return size // LONGEST_TOKEN
+        return -(-size // LONGEST_TOKEN)
     tokens = count(text)
     return tokens if tokens > limit else 0
 

@@ -3,6 +3,7 @@
     request refused for its input     halve it, until the bad texts are alone          BadInput
     vectors that the guard objects to ask once more, for those texts only, then fail    guard.py
     outage, timeout, "too many"       back off and retry, MAX_RETRIES times, then stop   Transient
+    "I failed", twice                 halve it: a text that it fails on goes back alone  Crashed
     nothing that waiting would mend   stop at once; the gate says why                    Unusable
 
 What was embedded before it stops is kept: it is paid for.
@@ -11,6 +12,7 @@ What was embedded before it stops is kept: it is paid for.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,10 +26,12 @@ from common.retry import Backoff
 from stages.embedder.caps import LearnedCaps
 from stages.embedder.gate import Gate
 from stages.embedder.guard import COUNT, LENGTH, Guard, Vector
-from stages.embedder.providers import BadInput, Embeddings, NoModelYet, NotSent, Provider, Unusable
+from stages.embedder.providers import BadInput, Crashed, Embeddings, NoModelYet, NotSent, Provider, Unusable
 
 PATIENCE = 10.0
 """Seconds that a batch waits in all for its provider before it goes back: a slot is for working."""
+SET_ASIDE = 60.0
+"""Seconds that a text goes back for which the provider failed on while it served others."""
 
 log = structlog.get_logger()
 
@@ -78,6 +82,8 @@ class Piece(NamedTuple):
     again: bool = False
     """Whether the guard has objected to these before."""
     lesson: Lesson | None = None
+    suspect: bool = False
+    """Whether the provider failed on a request with these in it, perhaps because of one of them."""
 
 
 class NotNow(Exception):
@@ -109,15 +115,17 @@ class Sending:
     def run(self, task_model: str) -> None:
         """Fill `outcomes`. `task_model` is what the tasks call the model; another name here means a fallback."""
         self._fallback_of = task_model if task_model != self._model else None
-        pieces = [Piece(range(len(self._texts)))]
+        pieces = deque([Piece(range(len(self._texts)))])
         try:
             while pieces:
                 piece = pieces.pop()
                 cut = self._caps.split(piece.positions, self._texts)
                 if len(cut) > 1:
-                    pieces.extend(Piece(part, piece.again) for part in reversed(cut))
-                else:
-                    pieces.extend(reversed(self._send(piece, task_model)))
+                    pieces.extend(Piece(part, piece.again, suspect=piece.suspect) for part in reversed(cut))
+                    continue
+                for rest in reversed(self._send(piece, task_model)):
+                    # suspects come last: each success in between shows the breaker that it is no outage
+                    (pieces.appendleft if rest.suspect else pieces.append)(rest)
         except NotNow as not_now:
             self.until = not_now.until
 
@@ -125,7 +133,9 @@ class Sending:
         """Make the request for a piece; return what is still to be done about it."""
         texts = [self._texts[position] for position in piece.positions]
         try:
-            answer = self._answer(texts)
+            answer = self._answer(texts, suspect=piece.suspect)
+        except Crashed as error:
+            return self._suspected(piece, error)
         except BadInput as error:
             return self._refused(piece, texts, error)
         except Unusable as error:
@@ -136,8 +146,8 @@ class Sending:
         self._learn(piece, texts)
         return self._checked(piece, answer, task_model)
 
-    def _answer(self, texts: list[str]) -> Embeddings:
-        """Make one request, and retry it through what passes."""
+    def _answer(self, texts: list[str], *, suspect: bool) -> Embeddings:
+        """Make one request, and retry it through what passes; raise `Crashed` if it should be halved instead."""
         failures = 0
         while True:
             self._pass_gate()
@@ -152,6 +162,8 @@ class Sending:
             except Transient as error:
                 self._tally.reached.update(texts)
                 failures = self._again(failures, error)
+                if isinstance(error, Crashed) and (suspect or (failures == 2 and len(texts) > 1)):
+                    raise
             except Permanent:
                 self._tally.reached.update(texts)
                 raise
@@ -200,6 +212,17 @@ class Sending:
         halves = (piece.positions[:middle], piece.positions[middle:])
         log.info("batch_halved", provider=self._provider.name, model=self._model, inputs=len(texts))
         return [Piece(half, piece.again, lesson) for half in halves]
+
+    def _suspected(self, piece: Piece, error: Crashed) -> list[Piece]:
+        """Halve what the provider failed on twice; a text alone goes back for a while, and holds up no others."""
+        positions, provider = piece.positions, self._provider.name
+        if len(positions) == 1:
+            log.warning("text_set_aside", provider=provider, model=self._model, seconds=SET_ASIDE, reason=str(error))
+            self.until = max(self.until, self._tools.clock().mono + SET_ASIDE)
+            return []
+        log.info("batch_halved", provider=provider, model=self._model, inputs=len(positions))
+        middle = (len(positions) + 1) // 2
+        return [Piece(half, piece.again, suspect=True) for half in (positions[:middle], positions[middle:])]
 
     def _learn(self, piece: Piece, texts: list[str]) -> None:
         self._caps.passed(len(texts))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import Error, Throttled, Transient
-from stages.embedder.providers import BadInput, Unusable, answers, mock
+from stages.embedder.providers import BadInput, Crashed, Unusable, answers, mock
 from stages.embedder.providers.openai_refusals import refusal
 
 ROWS = mock.vectors("m", ["a", "b", "c"], 12)
@@ -149,7 +149,7 @@ def judged(status: int, content: Any = None, headers: dict[str, str] | None = No
         (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, Unusable),
         (429, {"error": {"message": "quota", "type": "insufficient_quota"}}, Unusable),
         (429, {"error": {"message": "Request too large for m: Limit 100, Requested 300"}}, BadInput),
-        (500, {"detail": "Internal error"}, Transient),
+        (500, {"detail": "Internal error"}, Crashed),
         (502, None, Transient),
         (503, None, Transient),
     ],

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import metrics
-from common import tokens
+from common import metrics, tokens
 from stages.embedder.caps import FORGOTTEN_AFTER, LearnedCaps
 from stages.embedder.providers import Caps
 from tests.embedder.fakes import Clock

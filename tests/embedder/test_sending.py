@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from common.errors import Permanent, Throttled, Transient
 from common.messages import Failure
 from common.task_types import Deferral
-from stages.embedder.providers import BadInput, Embeddings, NoModelYet, NotSent, Unusable
-from stages.embedder.sending import PATIENCE
+from stages.embedder.providers import BadInput, Crashed, Embeddings, NoModelYet, NotSent, Unusable
+from stages.embedder.sending import PATIENCE, SET_ASIDE
 from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
@@ -107,6 +107,30 @@ def test_what_waiting_does_not_mend_is_not_retried(error: Exception) -> None:
     again = shared.session()
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in again.embed(MODEL, TEXTS))
     assert again.requests == 0
+
+
+def test_a_text_that_the_provider_fails_on_goes_back_alone() -> None:
+    provider, clock = Scripted(), Clock()
+    provider.always = lambda texts: Crashed("500: EOF") if "text 77" in texts else None
+    shared = embedding(provider, clock=clock)
+    texts = [f"text {number}" for number in range(256)]
+    outcomes = shared.session().embed(MODEL, texts)
+    assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
+    alone = outcomes[77]
+    assert isinstance(alone, Deferral)
+    assert alone.until - clock().wall == pytest.approx(SET_ASIDE)
+    assert shared.blockers() == []
+    assert len(provider.paid) == len(set(provider.paid)) == 255
+
+
+def test_a_provider_that_fails_on_everything_is_down() -> None:
+    provider = Scripted()
+    provider.always = Crashed("500")
+    shared = embedding(provider)
+    outcomes = shared.session().embed(MODEL, TEXTS)
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
+    assert len(provider.requests) == 5, "the breaker's threshold"
+    assert "500" in shared.blockers()[0]
 
 
 def test_a_long_wait_is_not_spent_in_the_slot() -> None:

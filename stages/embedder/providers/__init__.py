@@ -8,6 +8,7 @@ says by raising one of these, and the rest of this package knows what to do abou
 
     Transient          an outage, a timeout, half an answer: retry with back-off
     NotSent            the same, but the request certainly never left: its charge can be refunded
+    Crashed            the same, but perhaps one of the texts is to blame: halving finds out
     Throttled(delay)   leave this provider alone for so many seconds
     NoModelYet(delay)  leave this model alone for so many seconds: it is being fetched, or could not be
     BadInput           the whole request is refused for something in it: halving finds the guilty text
@@ -32,6 +33,10 @@ Matrix = NDArray[np.float32]
 
 class NotSent(Transient):
     """No connection: the texts certainly never reached the provider."""
+
+
+class Crashed(Transient):
+    """The service answered that it failed (500): it may be an outage, or a text that it cannot stomach."""
 
 
 class NoModelYet(Throttled):
@@ -142,8 +147,7 @@ def registered() -> Mapping[str, Factory]:
 
 
 def of_settings(settings: Settings) -> list[Provider]:
-    """Make the providers of the mode in force. In the mode `hybrid`, those of other packages take part too."""
-    if settings.mode is Mode.HYBRID:
-        extra = [name for name in registered() if name not in BUILT_IN]
-        return [registered()[name](settings) for name in (*extra, *OF_MODE[Mode.HYBRID])]
-    return [BUILT_IN[name](settings) for name in OF_MODE[settings.mode]]
+    """Make the providers of the mode in force; those of other packages are asked first, except in the mode `mock`."""
+    factories = registered()
+    others = [name for name in factories if name not in BUILT_IN and settings.mode is not Mode.MOCK]
+    return [factories[name](settings) for name in (*others, *OF_MODE[settings.mode])]

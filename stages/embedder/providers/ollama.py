@@ -19,7 +19,17 @@ import urllib3
 from common import metrics
 from common.errors import Error, Throttled, Transient
 from common.settings import Settings
-from stages.embedder.providers import BadInput, Caps, Embeddings, NoModelYet, NotSent, Unusable, answers, pulling
+from stages.embedder.providers import (
+    BadInput,
+    Caps,
+    Crashed,
+    Embeddings,
+    NoModelYet,
+    NotSent,
+    Unusable,
+    answers,
+    pulling,
+)
 from stages.embedder.providers.ratelimits import delay
 from stages.embedder.providers.words import fit
 
@@ -122,7 +132,7 @@ class Ollama:
         if status in {400, 413} or _OF_A_TEXT.search(said):
             return BadInput(words)
         if status >= 500 or status == 408:
-            return Transient(f"{status}: {words}")
+            return (Crashed if status == 500 else Transient)(f"{status}: {words}")
         return Unusable(f"the request is refused ({status}), check OLLAMA_BASE_URL: {words}")
 
     def _missing(self, model: str, words: str) -> Error:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import Error, Throttled, Transient
-from stages.embedder.providers import BadInput, Unusable, ratelimits
+from stages.embedder.providers import BadInput, Crashed, Unusable, ratelimits
 from stages.embedder.providers.answers import Complaint, complaint
 from stages.embedder.providers.words import fit
 
@@ -63,7 +63,9 @@ def refusal(
 def _by_status(status: int, said: Complaint, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
     if status in {429, 503, 529}:
         return _throttled(status, f"{said.code} {words.lower()}", words, headers, lone=lone)
-    if status in {408, 409, 425} or status >= 500:
+    if status == 500:
+        return Crashed(f"{status}: {words}")
+    if status in {408, 409, 425} or status > 500:
         return Transient(f"{status}: {words}")
     if status in {400, 413, 422}:
         return _refused(said, words)

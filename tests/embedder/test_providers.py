@@ -1,0 +1,57 @@
+"""Which providers there are in which mode, and those of other packages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.settings import PLACEHOLDER_API_KEY
+from stages.embedder import providers
+from stages.embedder.embedding import Embedding
+from tests.embedder.fakes import Scripted, settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ["openai"]),
+        ({"processing_mode": "ollama"}, ["ollama"]),
+        ({"processing_mode": "hybrid"}, ["ollama", "openai"]),
+        ({"processing_mode": "mock"}, ["mock"]),
+        ({"openai_api_key": PLACEHOLDER_API_KEY}, ["mock"]),
+    ],
+)
+def test_modes(fields: dict[str, Any], names: list[str]) -> None:
+    embedding = Embedding(settings(**fields))
+    assert embedding.facts["providers"] == names
+    assert embedding.facts["mock"] is (names == ["mock"])
+    embedding.close()
+
+
+class Point:
+    """An entry point of another package."""
+
+    name = "ours"
+
+    def load(self) -> Any:
+        def make(_: Any) -> Scripted:
+            made = Scripted(name="ours")
+            made.having = frozenset({"our-model"})
+            return made
+
+        return make
+
+
+def test_a_provider_of_another_package_serves_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {providers.ENTRY_POINTS: [Point()]}
+    monkeypatch.setattr(providers, "entry_points", lambda group: groups[group])
+    embedding = Embedding(settings(openai_base_url="http://127.0.0.1:1"))
+    assert embedding.facts["providers"] == ["ours", "openai"]
+    assert isinstance(embedding.session().embed("our-model", ["a"])[0], np.ndarray)
+    small = embedding.routes.candidates("text-embedding-3-small")
+    assert [backend.provider.name for backend, _ in small] == ["openai"]
+    embedding.close()
+    mock = Embedding(settings(processing_mode="mock"))
+    assert mock.facts["providers"] == ["mock"]
