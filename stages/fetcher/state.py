@@ -145,7 +145,8 @@ class Fetcher:
         self.lost: dict[str, tuple[Lease, float]] = {}
         self.settled = SettledLately(REQUEUED_AFTER + SLOWEST_PAGE)
         self.dead = set(dead)
-        self.breaker = Breaker("api", limits.breaker_threshold, Backoff(1.0, limits.backoff_factor, 60.0))
+        self._backoff = Backoff(1.0, limits.backoff_factor, 60.0)
+        self.breaker = Breaker("api", limits.breaker_threshold, self._backoff)
         self.deferred: dict[str, float] = {}
         """Task id → not before (wall seconds)."""
         self.deferred_keys: dict[str, float] = {}
@@ -157,6 +158,8 @@ class Fetcher:
         self._polling = False
         self._polled_at = float("-inf")
         self._next_poll = 0.0
+        self._not_before = 0.0
+        """Monotonic seconds; no reason to poll is good enough before it."""
         self._largest_page = 0
         self._pages_full = False
         self._ticked = now.mono
@@ -200,12 +203,10 @@ class Fetcher:
         error = event.error
         yield Say("poll_failed", {"reason": str(error)}, "warning")
         self.breaker.failed(now.mono, str(error), error=error)
-        wait = Backoff(1.0, self.limits.backoff_factor, 60.0).delay(self.breaker.failures, error)
-        self._next_poll = now.mono + wait
-        self._next_poll = max(self._next_poll, self.breaker.retry_at)
+        self._next_poll = now.mono
+        if not event.rejected or self.breaker.failures > 1:  # a refused token is replaced at once, the first time
+            self._not_before = now.mono + self._backoff.delay(self.breaker.failures, error)
         if event.rejected:
-            if self.breaker.failures == 1:
-                self._next_poll = now.mono  # once, as soon as there is a new token
             yield from self._bearer.refused(event.rejected, now)
 
     def published(self, message: m.Published, now: Instant) -> Actions:
@@ -390,7 +391,7 @@ class Fetcher:
         return until if until > now.wall else None
 
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:
-        if self._polling or self._draining or not self.room or now.mono < self._next_poll:
+        if self._polling or self._draining or not self.room or now.mono < max(self._next_poll, self._not_before):
             return
         if self._asleep_until(now) or not self.breaker.allows(now.mono):
             return
