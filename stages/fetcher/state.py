@@ -267,7 +267,7 @@ class Fetcher:
         self._ticked = now.mono
         if gap > self.limits.lease_seconds / 3:
             for held in self.leases.values():  # this process was stopped: that says nothing about the holders
-                held.heard += gap
+                held.heard = min(held.heard + gap, now.mono)
         if now.mono >= self._next_expiry:
             self._next_expiry = now.mono + min(EXPIRE_EVERY, self.limits.lease_seconds / 3)
             yield from self._expire(now)

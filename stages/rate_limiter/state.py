@@ -183,7 +183,7 @@ class RateLimiter:
         gap, self._ticked = now.mono - self._ticked, now.mono
         if gap > SILENT / 2:
             for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
-                worker.heard += gap
+                worker.heard = min(worker.heard + gap, now.mono)
         for worker in [w for w in self.workers.values() if now.mono - w.heard > SILENT]:
             yield from self._bury(worker, now)
         if now.mono >= self._next_holding:
