@@ -186,7 +186,7 @@ class Fetcher:
         yield from self._say_skipped(page)
         self._largest_page = max(self._largest_page, page.elements)
         self._pages_full = page.elements >= min(self.limits.window, self._largest_page) > 0
-        if page.whole and not self._pages_full:
+        if page.whole and not self._pages_full and "deferred" not in page.skipped:
             yield from self._forget_gone({candidate.task.id for candidate in page.candidates})
         before = len(self.leases)
         self._buffer, self._buffered_at = deque(page.candidates), Instant(now.mono, page.requested_at)
@@ -249,10 +249,11 @@ class Fetcher:
             self.deferred_keys[message.key] = message.until
         for task_id in message.ids:
             held = self.leases.pop(task_id, None)
-            if held is None:
+            lease = held.lease if held else self.lost.pop(task_id, (None, 0.0))[0]
+            if lease is None:
                 continue
             if message.reason == "poison":
-                yield from self._fail_poison(task_id, held.lease, now)
+                yield from self._fail_poison(task_id, lease, now)
                 continue
             if message.key is None:
                 self.deferred[task_id] = message.until
@@ -343,6 +344,8 @@ class Fetcher:
         return msgspec.structs.replace(task, leased_at=lease.leased_at, attempt=lease.attempt), lease
 
     def _fail_poison(self, task_id: str, lease: Lease, now: Instant) -> Iterator[Any]:
+        # stored beyond the last attempt, so that the verdict stands even if this result is lost on its way
+        lease = msgspec.structs.replace(lease, attempt=max(lease.attempt, self.limits.max_dispatches + 1))
         self.leases[task_id] = Held(lease, now.mono)
         yield PutLease(task_id, lease)
         failure = m.Failure(
