@@ -333,7 +333,8 @@ class Fetcher:
     def _is_new(self, task: m.Task, now: Instant) -> bool:
         if task.id in self.leases or task.id in self.dead:
             return False
-        if self.deferred.get(task.id, 0.0) > now.wall or self.deferred_keys.get(task.key, 0.0) > now.wall:
+        by_key = max(self.deferred_keys.get(task.key, 0.0), self.deferred_keys.get("*", 0.0))
+        if max(self.deferred.get(task.id, 0.0), by_key) > now.wall:
             return False
         settled_at = self.settled.at(task.id)
         return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER
