@@ -43,6 +43,8 @@ SETTLED_POLL = 0.1
 """Seconds: at most this often is a settled task a reason to poll an API that caps its pages."""
 MOST_UNKNOWN_TYPES = 1000
 """Logged once each; more are only counted."""
+IN_THE_WAY = ("unknown_type", "deferred", "not_pending", "malformed", "no_id")
+"""Reasons for which elements are skipped in every page: an API that obeys `limit` is asked for so many more."""
 FORGET_LOST = 600.0
 """Seconds: after that a lost task that no page shows is given up; if it is pending after all, it is simply new."""
 
@@ -162,6 +164,10 @@ class Fetcher:
         """Monotonic seconds; no reason to poll is good enough before it."""
         self._largest_page = 0
         self._pages_full = False
+        self._asked = 0
+        """Elements that the last poll asked for."""
+        self._in_the_way = 0
+        """Elements of the last page that stay pending, and are not for now or not for us."""
         self._ticked = now.mono
         self._next_expiry = now.mono
         self._draining = False
@@ -188,11 +194,13 @@ class Fetcher:
         self._pages_full = page.elements >= min(self.limits.window, self._largest_page) > 0
         if page.whole and not self._pages_full and "deferred" not in page.skipped:
             yield from self._forget_gone({candidate.task.id for candidate in page.candidates})
+        in_the_way, self._in_the_way = self._in_the_way, sum(page.skipped.get(reason, 0) for reason in IN_THE_WAY)
+        hidden = page.elements >= self._asked > 0 and self._in_the_way > in_the_way
         before = len(self.leases)
         self._buffer, self._buffered_at = deque(page.candidates), Instant(now.mono, page.requested_at)
         yield from self._take(now)
-        if len(self.leases) > before and self.room:
-            self._next_poll = now.mono  # where these came from may be more
+        if self.room and (len(self.leases) > before or hidden):
+            self._next_poll = now.mono  # where these came from, or behind those in the way, may be more
         else:
             self._next_poll = self._polled_at + self.limits.polling_interval
         yield from self._poll_if_due(now)
@@ -407,4 +415,5 @@ class Fetcher:
         self.breaker.began()
         window = self.limits.window
         known = frozenset(self.leases).union(self.dead, self.deferred)
-        yield Poll(window, self.room + window, known, frozenset(self.deferred_keys), token)
+        self._asked = window + len(self.dead) + len(self.deferred) + self._in_the_way
+        yield Poll(self._asked, self.room + window, known, frozenset(self.deferred_keys), token)
