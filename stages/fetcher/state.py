@@ -170,6 +170,7 @@ class Fetcher:
         """Elements of the last page that stay pending, and are not for now or not for us."""
         self._ticked = now.mono
         self._next_expiry = now.mono
+        self._limiter_heard = now.mono
         self._draining = False
 
     @property
@@ -240,6 +241,8 @@ class Fetcher:
 
     def holding(self, message: m.Holding, now: Instant) -> Actions:
         """Renew the leases of what the sender is answerable for."""
+        if message.stage == "rate_limiter":
+            self._limiter_heard = now.mono
         for ids, working in ((message.ids, False), (message.working, True)):
             for task_id in ids:
                 held = self.leases.get(task_id)
@@ -277,6 +280,7 @@ class Fetcher:
         if gap > self.limits.lease_seconds / 3:
             for held in self.leases.values():  # this process was stopped: that says nothing about the holders
                 held.heard = min(held.heard + gap, now.mono)
+            self._limiter_heard = min(self._limiter_heard + gap, now.mono)
         if now.mono >= self._next_expiry:
             self._next_expiry = now.mono + min(EXPIRE_EVERY, self.limits.lease_seconds / 3)
             yield from self._expire(now)
@@ -301,6 +305,8 @@ class Fetcher:
             blockers.append(problem)
         if self.breaker.reason:
             blockers.append(f"the API does not answer polls: {self.breaker.reason}")
+        if self._limiter_silent(now):
+            blockers.append("the rate limiter does not say what it holds")
         facts: dict[str, Any] = {"leased": len(self.leases), "lost": len(self.lost), "dead_letters": len(self.dead)}
         if until := self._asleep_until(now):
             facts["deferred_until"] = until
@@ -314,7 +320,7 @@ class Fetcher:
             self._buffer.clear()
         taken: list[m.Task] = []
         failed: list[Candidate] = []
-        while self.room and self._buffer and not self._draining:
+        while self.room and self._buffer and not self._draining and not self._limiter_silent(now):
             candidate = self._buffer.popleft()
             if not self._is_new(candidate.task, now):
                 continue
@@ -398,6 +404,10 @@ class Fetcher:
                 self._unknown_types.add(unknown)
                 yield Say("unknown_task_type", {"type": unknown, "reason": "left alone: another worker's"}, "warning")
 
+    def _limiter_silent(self, now: Instant) -> bool:
+        """Whether the rate limiter is gone for so long that what is sent to it would only pile up."""
+        return now.mono - self._limiter_heard > self.limits.lease_seconds
+
     def _asleep_until(self, now: Instant) -> float | None:
         until = self.deferred_keys.get("*", 0.0)
         return until if until > now.wall else None
@@ -405,7 +415,7 @@ class Fetcher:
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:
         if self._polling or self._draining or not self.room or now.mono < max(self._next_poll, self._not_before):
             return
-        if self._asleep_until(now) or not self.breaker.allows(now.mono):
+        if self._limiter_silent(now) or self._asleep_until(now) or not self.breaker.allows(now.mono):
             return
         token = self._bearer.usable(now)
         if token is None:

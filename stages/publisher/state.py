@@ -23,6 +23,7 @@ import msgspec
 
 from common import messages as m
 from common.actions import Actions, Count, Observe, Report, Say, Send, of_tasks
+from common.answers import Answer, Answers, in_words
 from common.bearer import Bearer
 from common.breaker import Breaker
 from common.errors import Throttled, Transient
@@ -146,24 +147,6 @@ class Patch(NamedTuple):
 
     task_id: str
     token: m.Token
-
-
-class Answer(NamedTuple):
-    """How one PATCH ended."""
-
-    task_id: str
-    status: int
-    """0 when there was no answer."""
-    error: str
-    retry_after: float
-    """Seconds; 0 if the answer asks for nothing."""
-    fingerprint: str
-
-
-class Answers(NamedTuple):
-    """Event: PATCHes that ended."""
-
-    answers: list[Answer]
 
 
 class Limits(NamedTuple):
@@ -306,10 +289,11 @@ class Publisher:
 
     def _not_accepted(self, answer: Answer, judged: Verdict, now: Instant) -> Iterator[Any]:
         task_id, entry = answer.task_id, self.entries[answer.task_id]
-        reason = answer.error or f"PATCH answered {answer.status}"
+        reason = in_words(answer)
         if answer.status in {401, 403}:
             yield from self._bearer.refused(answer.fingerprint, now)
         if judged is Verdict.TOKEN:
+            self.breaker.succeeded()  # it answers; without that, a probe would have no outcome
             self._due.appendleft(task_id)
             return
         entry.tries += 1

@@ -179,7 +179,7 @@ class RateLimiter:
     # ---- what time brings ----
 
     def tick(self, now: Instant) -> Actions:
-        """Bury silent embedders, say what is held, and try again what waited for a quota."""
+        """Bury silent embedders, say what is held (if only nothing), and try again what waited for a quota."""
         gap, self._ticked = now.mono - self._ticked, now.mono
         if gap > SILENT / 2:
             for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
@@ -239,8 +239,7 @@ class RateLimiter:
     def _hold(self) -> Iterator[Any]:
         waiting = [task.id for queue in self.waiting.values() for task in queue]
         working = [i for worker in self.workers.values() for sent in worker.batches.values() for i in sent.ids]
-        if waiting or working:
-            yield Send("fetcher", m.Holding("rate_limiter", waiting, working))
+        yield Send("fetcher", m.Holding("rate_limiter", waiting, working))
 
     # ---- embedders ----
 
