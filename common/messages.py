@@ -156,6 +156,8 @@ class Holding(Message):
     ids: list[str]
     working: list[str] = []
     """More ids, which a worker has right now: if these get lost, the worker may have died of them."""
+    dead: list[str] | None = None
+    """Of the publisher: all its dead letters. None: it says nothing about them."""
 
 
 class Deferred(Message):

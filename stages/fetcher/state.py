@@ -252,7 +252,8 @@ class Fetcher:
                 if held is not None:
                     held.heard = now.mono
                     held.working = working
-        return ()
+        if message.dead is not None:
+            yield from self._agree_on_dead(set(message.dead) | self.dead.intersection(message.ids))
 
     def given_back(self, message: m.Deferred, now: Instant) -> Actions:
         """End the leases of deferred tasks; they stay pending, and are not taken again before their time."""
@@ -313,6 +314,17 @@ class Fetcher:
         return Report(blockers, facts)
 
     # ---- leases ----
+
+    def _agree_on_dead(self, dead: set[str]) -> Iterator[Any]:
+        """Take over the publisher's list: a `Published` that came while this process died is never said again."""
+        for task_id in dead - self.dead:
+            self.lost.pop(task_id, None)
+            self.leases.pop(task_id, None)
+            yield DeleteLease(task_id)
+            yield PutDead(task_id)
+        for task_id in self.dead - dead:
+            yield DeleteDead(task_id)
+        self.dead = dead
 
     def _take(self, now: Instant) -> Iterator[Any]:
         """Lease from the buffer, oldest first, as far as there is room; a stale buffer is thrown away."""

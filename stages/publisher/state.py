@@ -210,6 +210,7 @@ class Publisher:
         if message.reply_to:
             yield Send(message.reply_to, m.Stored(message.batch_id))
         if new:
+            yield Send("fetcher", m.Holding("publisher", new))
             yield Say("stored", of_tasks(new))
         if settled or dead:
             yield Send("fetcher", m.Published(settled, dead))
@@ -265,8 +266,7 @@ class Publisher:
             yield DeleteSettled(record)
         if now.mono >= self._next_holding:
             self._next_holding = now.mono + self.limits.lease_seconds / 3
-            if self.entries:
-                yield Send("fetcher", m.Holding("publisher", list(self.entries)))
+            yield Send("fetcher", m.Holding("publisher", list(self.entries), [], list(self.dead)))
         yield from self._bearer.ask(now)
         yield from self._send(now)
 
