@@ -28,7 +28,7 @@ from common.bearer import Bearer
 from common.breaker import Breaker
 from common.errors import Throttled, Transient
 from common.instant import Instant
-from common.retry import Backoff
+from common.retry import LONGEST_PATIENCE, Backoff
 from common.settled import Record, SettledLately
 
 CONNECTIONS = 16
@@ -302,12 +302,13 @@ class Publisher:
             self.breaker.succeeded()  # it answers
             yield from self._bury(task_id, answer, reason, now)
             return
-        error = Throttled(reason, answer.retry_after) if answer.retry_after else Transient(reason)
+        patience = min(answer.retry_after, LONGEST_PATIENCE)
+        error = Throttled(reason, patience) if patience else Transient(reason)
         if judged is Verdict.DOUBTFUL:
             self.breaker.succeeded()
         else:
             self.breaker.failed(now.mono, reason, error=error)
-            self._not_before = max(self._not_before, now.mono + answer.retry_after)
+            self._not_before = max(self._not_before, now.mono + patience)
         heapq.heappush(self._later, (now.mono + self._backoff.delay(entry.tries, error), task_id))
         yield Say("patch_failed", {"task_id": task_id, "status": answer.status, "reason": reason}, "warning")
 
