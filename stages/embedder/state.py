@@ -87,6 +87,7 @@ class Embedder:
             )
             return
         self.slots[message.batch_id] = Slot(message, ids)
+        yield self._ready(now)  # before it begins: if it dies of this batch, the rate limiter must know that it had it
         yield Process(message)
         yield Say("embedding", {"batch_id": message.batch_id, "key": message.key, **of_tasks(ids)})
 
