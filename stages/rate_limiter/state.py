@@ -276,6 +276,7 @@ class RateLimiter:
         reserved = self._reserved()
         for group in list(self.waiting):
             queue = self.waiting[group]
+            served = False
             while queue:
                 worker = self._worker_for(group, reserved, now)
                 if worker is None:
@@ -284,12 +285,13 @@ class RateLimiter:
                 if not batch:
                     break
                 yield self._hand_out(group, batch, worker, now)
-                charged = True
+                charged = served = True
             if queue:
                 yield from self._give_back(group, queue, now)
-                self.waiting[group] = self.waiting.pop(group)  # the next turn begins with another group
             if not queue:
-                self.waiting.pop(group, None)
+                del self.waiting[group]
+            elif served:
+                self.waiting[group] = self.waiting.pop(group)  # the next turn begins with a group that got nothing
         if charged:
             yield PutQuota()
 
