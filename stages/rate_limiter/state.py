@@ -32,6 +32,8 @@ SILENT = 3.0
 """Seconds without `Ready` after which an embedder counts as dead, and without confirmation a batch as lost."""
 LEARNING = 1.0
 """Seconds after the start in which nothing is handed out: by then each living embedder has said what it holds."""
+NEVER_FITS = 3600.0
+"""Seconds until a task is tried again that is larger than a token quota."""
 ALONE = 3
 """From this attempt on a task is processed alone."""
 
@@ -282,6 +284,9 @@ class RateLimiter:
                 if worker is None:
                     break
                 batch = self._admitted(group, queue, now)
+                if not batch and self.quotas.never_fits(group.key, queue[0].tokens):
+                    yield from self._refuse(queue.popleft(), now)
+                    continue
                 if not batch:
                     break
                 yield self._hand_out(group, batch, worker, now)
@@ -348,15 +353,15 @@ class RateLimiter:
         elif message.requests > 1:
             self.quotas.charge(receipt.model, 0, 0, message.requests - 1, now.wall)
 
+    def _refuse(self, task: m.Task, now: Instant) -> Iterator[Any]:
+        """A task that no window could ever hold is looked at again only now and then: the limits may be raised."""
+        self.owned.discard(task.id)
+        yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
+        yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
+
     def _give_back(self, group: Group, queue: deque[m.Task], now: Instant) -> Iterator[Any]:
         """What would wait longer than `hold_seconds` goes back to the API, where a person can still change it."""
         first = queue[0].tokens
-        if self.quotas.never_fits(group.key, first):
-            task = queue.popleft()
-            self.owned.discard(task.id)
-            yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": first}, "error")
-            yield Send("fetcher", m.Deferred([task.id], now.wall + 3600.0, "quota"))
-            return
         blocked = self.quotas.blocked_by(group.key, first, now.wall)
         yield from self._count_blocking({(scope, window) for scope in blocked for window in blocked[scope]})
         until, key, reason = now.wall, group.key, "quota"
