@@ -275,6 +275,7 @@ class RateLimiter:
             return
         self._next_try = now.mono + 1.0
         charged = False
+        blocking: set[tuple[str, Window]] = set()
         reserved = self._reserved()
         for group in list(self.waiting):
             queue = self.waiting[group]
@@ -292,11 +293,14 @@ class RateLimiter:
                 yield self._hand_out(group, batch, worker, now)
                 charged = served = True
             if queue:
-                yield from self._give_back(group, queue, now)
+                yield from self._give_back(group, queue, blocking, now)
             if not queue:
                 del self.waiting[group]
             elif served:
                 self.waiting[group] = self.waiting.pop(group)  # the next turn begins with a group that got nothing
+        for _, window in blocking - self._blocking:  # the moment when it begins to hold work back, not each look
+            yield Count("rate_limit_exceeded_total", (window.period,))
+        self._blocking = blocking
         if charged:
             yield PutQuota()
 
@@ -359,11 +363,13 @@ class RateLimiter:
         yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
         yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
 
-    def _give_back(self, group: Group, queue: deque[m.Task], now: Instant) -> Iterator[Any]:
+    def _give_back(
+        self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, Window]], now: Instant
+    ) -> Iterator[Any]:
         """What would wait longer than `hold_seconds` goes back to the API, where a person can still change it."""
         first = queue[0].tokens
         blocked = self.quotas.blocked_by(group.key, first, now.wall)
-        yield from self._count_blocking({(scope, window) for scope in blocked for window in blocked[scope]})
+        blocking |= {(scope, window) for scope in blocked for window in blocked[scope]}
         until, key, reason = now.wall, group.key, "quota"
         if blocked:
             until = self.quotas.opens_at(group.key, first, now.wall)
@@ -381,12 +387,6 @@ class RateLimiter:
     @staticmethod
     def _paused_until(worker: Worker, key: str) -> float:
         return max(worker.paused.get(key, 0.0), worker.paused.get("*", 0.0))
-
-    def _count_blocking(self, blocking: set[tuple[str, Window]]) -> Iterator[Count]:
-        """Count the moments at which a window begins to hold work back, not each look at it."""
-        for _, window in blocking - self._blocking:
-            yield Count("rate_limit_exceeded_total", (window.period,))
-        self._blocking = blocking
 
     def _blocked_words(self, now: Instant) -> str:
         full = [u for u in self.quotas.usage(now.wall) if u.remaining == 0]
