@@ -29,9 +29,13 @@ from stages.rate_limiter.quota import Receipt, Usage
 from stages.rate_limiter.ring import Unit, Window
 
 SILENT = 3.0
-"""Seconds without `Ready` after which an embedder counts as dead, and without confirmation a batch as lost."""
-LEARNING = 1.0
-"""Seconds after the start in which nothing is handed out: by then each living embedder has said what it holds."""
+"""Seconds without `Ready` after which an embedder counts as dead."""
+MISSED = 2.0
+"""Seconds for which one `Ready` after another must not name a batch that counts as lost on its way. Its age would not
+do: when this process was stopped, what it reads first was said before the batch was sent."""
+LEARNING = 1.25
+"""Seconds after the start in which nothing is handed out: each living embedder says what it holds every second, not
+counting its tick and the time to connect again."""
 NEVER_FITS = 3600.0
 """Seconds until a task is tried again that is larger than a token quota."""
 ALONE = 3
@@ -85,6 +89,8 @@ class Sent(msgspec.Struct):
     """Empty for a batch that was learnt from `Ready` after a restart: its contents are not known here."""
     receipt: Receipt | None = None
     confirmed: bool = False
+    missed_at: float | None = None
+    """Monotonic seconds of the first `Ready` that did not name it; none has named it yet."""
 
 
 class Worker(msgspec.Struct):
@@ -148,7 +154,9 @@ class RateLimiter:
             sent = worker.batches[batch_id]
             if sent.confirmed:
                 self._gone(worker, batch_id)  # its `Finished` was lost; the publisher has the results
-            elif now.mono - sent.sent_at > SILENT:
+            elif sent.missed_at is None:
+                sent.missed_at = now.mono  # perhaps said before it came, and only read now
+            elif now.mono - sent.missed_at >= MISSED:
                 yield Say("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
                 self._gone(worker, batch_id)
                 self._requeue(list(sent.tasks.values()))
