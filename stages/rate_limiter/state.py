@@ -107,7 +107,11 @@ class Worker(msgspec.Struct):
 
     def takes(self, key: str, wall: float) -> bool:
         """Whether it has a slot for this batch key now."""
-        return self.free > 0 and max(self.paused.get(key, 0.0), self.paused.get("*", 0.0)) <= wall
+        return self.free > 0 and self.paused_until(key) <= wall
+
+    def paused_until(self, key: str) -> float:
+        """When its provider can serve this batch key; in the past if it can."""
+        return max(self.paused.get(key, 0.0), self.paused.get("*", 0.0))
 
 
 class RateLimiter:
@@ -284,7 +288,7 @@ class RateLimiter:
         self._next_try = now.mono + 1.0
         charged = False
         blocking: set[tuple[str, Window]] = set()
-        reserved = self._reserved()
+        reserved = self._reserved(now)
         for group in list(self.waiting):
             queue = self.waiting[group]
             served = False
@@ -312,11 +316,17 @@ class RateLimiter:
         if charged:
             yield PutQuota()
 
-    def _reserved(self) -> str | None:
-        """While suspects wait that must be alone, one embedder takes nothing else, so that it becomes free for them."""
-        if not any(group.attempt == ALONE for group in self.waiting):
-            return None
-        return min(self.workers.values(), key=lambda worker: len(worker.batches)).name if self.workers else None
+    def _reserved(self, now: Instant) -> str | None:
+        """While suspects wait that must be alone, one embedder takes nothing else, so that it becomes free for them.
+
+        Not while they wait for a quota or a provider: nothing else shall wait with them.
+        """
+        for group, queue in self.waiting.items():
+            if group.attempt == ALONE and queue and not self.quotas.blocked_by(group.key, queue[0].tokens, now.wall):
+                able = [w for w in self.workers.values() if w.paused_until(group.key) <= now.wall]
+                if able:
+                    return min(able, key=lambda worker: len(worker.batches)).name
+        return None
 
     def _worker_for(self, group: Group, reserved: str | None, now: Instant) -> Worker | None:
         if group.attempt == ALONE:
@@ -383,7 +393,7 @@ class RateLimiter:
             until = self.quotas.opens_at(group.key, first, now.wall)
             key = "*" if "" in blocked else group.key
         elif self.workers:
-            until, reason = min(self._paused_until(worker, group.key) for worker in self.workers.values()), "provider"
+            until, reason = min(worker.paused_until(group.key) for worker in self.workers.values()), "provider"
         if until - now.wall <= self.limits.hold_seconds:
             return
         ids = [task.id for task in queue]
@@ -391,10 +401,6 @@ class RateLimiter:
         self.owned.difference_update(ids)
         yield Say("deferred", {"reason": reason, "until": until, "key": key, **of_tasks(ids)})
         yield Send("fetcher", m.Deferred(ids, until, reason, key))
-
-    @staticmethod
-    def _paused_until(worker: Worker, key: str) -> float:
-        return max(worker.paused.get(key, 0.0), worker.paused.get("*", 0.0))
 
     def _blocked_words(self, now: Instant) -> str:
         full = [u for u in self.quotas.usage(now.wall) if u.remaining == 0]
