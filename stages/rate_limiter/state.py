@@ -336,19 +336,19 @@ class RateLimiter:
         return max(able, key=lambda worker: worker.free, default=None)
 
     def _admitted(self, group: Group, queue: deque[m.Task], now: Instant) -> list[m.Task]:
-        size = self._size(group, len(queue))
+        size = self._size(group, len(queue), now)
         estimates = [queue[i].tokens for i in range(min(size, len(queue)))]
         admitted = self.quotas.admits(group.key, estimates, now.wall)
         return [queue.popleft() for _ in range(admitted)]
 
-    def _size(self, group: Group, waiting: int) -> int:
+    def _size(self, group: Group, waiting: int, now: Instant) -> int:
         if group.attempt == ALONE:
             return 1
         if group.attempt > 1:
             return math.isqrt(self.limits.batch_size)
         if self.limits.few_requests:
             return self.limits.batch_size
-        free = sum(worker.free for worker in self.workers.values())
+        free = sum(worker.free for worker in self.workers.values() if worker.takes(group.key, now.wall))
         return min(self.limits.batch_size, math.ceil(waiting / max(1, free)))
 
     def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
