@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -291,19 +291,8 @@ class RateLimiter:
         reserved = self._reserved(now)
         for group in list(self.waiting):
             queue = self.waiting[group]
-            served = False
-            while queue:
-                worker = self._worker_for(group, reserved, now)
-                if worker is None:
-                    break
-                batch = self._admitted(group, queue, now)
-                if not batch and self.quotas.never_fits(group.key, queue[0].tokens):
-                    yield from self._refuse(queue.popleft(), now)
-                    continue
-                if not batch:
-                    break
-                yield self._hand_out(group, batch, worker, now)
-                charged = served = True
+            served = yield from self._serve(group, queue, reserved, now)
+            charged = charged or served
             if queue:
                 yield from self._give_back(group, queue, blocking, now)
             if not queue:
@@ -315,6 +304,24 @@ class RateLimiter:
         self._blocking = blocking
         if charged:
             yield PutQuota()
+
+    def _serve(
+        self, group: Group, queue: deque[m.Task], reserved: str | None, now: Instant
+    ) -> Generator[Any, None, bool]:
+        """Hand out what a group may have now; returns whether it was anything."""
+        served = False
+        while queue:
+            worker = self._worker_for(group, reserved, now)
+            if worker is None:
+                break
+            if batch := self._admitted(group, queue, now):
+                yield self._hand_out(group, batch, worker, now)
+                served = True
+            elif self.quotas.never_fits(group.key, queue[0].tokens):
+                yield from self._refuse(queue.popleft(), now)
+            else:
+                break
+        return served
 
     def _reserved(self, now: Instant) -> str | None:
         """While suspects wait that must be alone, one embedder takes nothing else, so that it becomes free for them.
