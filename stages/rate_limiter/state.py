@@ -138,10 +138,14 @@ class RateLimiter:
     def tasks(self, message: m.Tasks, now: Instant) -> Actions:
         """Queue new tasks; one that is already here, or with an embedder, was only sent twice."""
         for task in message.tasks:
-            if task.id not in self.owned:
+            if task.id in self.owned:
+                continue
+            if self.quotas.never_fits(task.key, task.tokens):
+                yield from self._refuse(task, now)
+            else:
                 self.owned.add(task.id)
                 self._queue(task)
-        return self._dispatch(now)
+        yield from self._dispatch(now)
 
     def ready(self, message: m.Ready, now: Instant) -> Actions:
         """Learn what an embedder has and could take; what it should have and has not is queued again."""
@@ -227,6 +231,11 @@ class RateLimiter:
         return Report(blockers, {"waiting": waiting, "working": working}, windows)
 
     # ---- waiting tasks ----
+
+    def _refuse(self, task: m.Task, now: Instant) -> Iterator[Any]:
+        """A task that no window could ever hold is looked at again only now and then: the limits may be raised."""
+        yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
+        yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
 
     def _queue(self, task: m.Task, *, first: bool = False) -> None:
         group = Group(task.type, task.key, min(task.attempt, ALONE))
@@ -314,13 +323,11 @@ class RateLimiter:
             worker = self._worker_for(group, reserved, now)
             if worker is None:
                 break
-            if batch := self._admitted(group, queue, now):
-                yield self._hand_out(group, batch, worker, now)
-                served = True
-            elif self.quotas.never_fits(group.key, queue[0].tokens):
-                yield from self._refuse(queue.popleft(), now)
-            else:
+            batch = self._admitted(group, queue, now)
+            if not batch:
                 break
+            yield self._hand_out(group, batch, worker, now)
+            served = True
         return served
 
     def _reserved(self, now: Instant) -> str | None:
@@ -381,12 +388,6 @@ class RateLimiter:
             self.quotas.refund(receipt, 0, 0, 1, now.wall)
         elif message.requests > 1:
             self.quotas.charge(receipt.model, 0, 0, message.requests - 1, now.wall)
-
-    def _refuse(self, task: m.Task, now: Instant) -> Iterator[Any]:
-        """A task that no window could ever hold is looked at again only now and then: the limits may be raised."""
-        self.owned.discard(task.id)
-        yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
-        yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
 
     def _give_back(
         self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, Window]], now: Instant
