@@ -1,21 +1,31 @@
-"""GET /api/ai-tasks/pending, on a thread of its own: the poll is rare, so `requests` is good enough."""
+"""GET /api/ai-tasks/pending with libcurl, on a thread of its own: reading a page takes time.
+
+The page is pulled: libcurl is let read only while somebody wants more of the body, so a page of any size takes bounded
+memory, and one of which enough has been read is cut short.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from urllib.parse import urlencode
 
-import requests
+import pycurl
 
-from common import metrics
+from common import curl, metrics
+from common.answers import hint
 from common.errors import Error, Throttled, Transient
-from common.retry import retry_after
 from common.settings import Settings
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.state import Poll, PollFailed
 
 ENDPOINT = "/api/ai-tasks/pending"
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses whose `Retry-After` means this endpoint, rather than this request."""
+LOOK_EVERY = 0.25
+"""Seconds between looks whether the process is stopping."""
 
 
 class Upstream:
@@ -26,8 +36,12 @@ class Upstream:
         self._timeout = settings.request_timeout
         self._reader = reader
         self._background = background
-        self._session = requests.Session()
+        self._multi = pycurl.CurlMulti()
+        self._handle = curl.new_handle(settings)
+        self._handle.setopt(pycurl.ACCEPT_ENCODING, "gzip")
+        self._handle.setopt(pycurl.BUFFERSIZE, 256 * 1024)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upstream")
+        self._closing = False
 
     def poll(self, action: Poll) -> None:
         """Begin the request."""
@@ -36,55 +50,104 @@ class Upstream:
     def fetch(self, action: Poll) -> Page | PollFailed:
         """GET one page, waiting for it."""
         began, requested_at = time.monotonic(), time.time()
-        status = "error"
+        status = 0
         event: Page | PollFailed
         try:
-            with self._get(action) as response:
-                status = str(response.status_code)
-                _raise_for(response)
+            with self._get(action) as answer:
+                status = answer.status()
+                _raise_for(status, answer.lines)
                 event = self._reader.read(
-                    self._chunks(response, began), requested_at, action.wanted, action.known, action.deferred_keys
+                    answer.body(), requested_at, action.wanted, action.known, action.deferred_keys
                 )
-        except requests.RequestException as error:
-            event = PollFailed(Transient(f"GET {ENDPOINT}: {type(error).__name__}"))
         except Error as error:
-            event = PollFailed(error, action.token.fingerprint if status in {"401", "403"} else "")
-        metrics.API_REQUESTS.labels(ENDPOINT, "GET", status).inc()
+            event = PollFailed(error, action.token.fingerprint if status in {401, 403} else "")
+        metrics.API_REQUESTS.labels(ENDPOINT, "GET", str(status) if status else "error").inc()
         metrics.API_DURATION.labels(ENDPOINT, "GET").observe(time.monotonic() - began)
         return event
 
     def close(self) -> None:
         """Let a poll that is under way go; what it brings is not wanted any more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        self._closing = True
+        self._thread.shutdown(cancel_futures=True)
+        self._multi.close()
 
-    def _get(self, action: Poll) -> requests.Response:
-        return self._session.get(
-            self._url,
-            params={"limit": action.limit},
-            headers={"Authorization": f"Bearer {action.token.access_token}", "Accept": "application/json"},
-            timeout=self._timeout,
-            stream=True,
-            allow_redirects=False,
-        )
+    @contextmanager
+    def _get(self, action: Poll) -> Iterator[_Download]:
+        handle = self._handle
+        handle.setopt(pycurl.FRESH_CONNECT, 0)
+        handle.setopt(pycurl.URL, f"{self._url}?{urlencode({'limit': action.limit})}")
+        handle.setopt(pycurl.HTTPHEADER, curl.bearer(action.token.access_token))
+        self._multi.add_handle(handle)
+        try:
+            yield _Download(self._multi, handle, self._why, lambda: self._closing)
+        finally:
+            self._multi.remove_handle(handle)  # closes the connection, if there is more to come on it
 
-    def _chunks(self, response: requests.Response, began: float) -> Iterator[bytes]:
-        """The body; the whole of it must come within the timeout, however steadily it drips."""
-        for chunk in response.iter_content(256 * 1024):
-            yield chunk
-            if time.monotonic() - began > self._timeout:
-                raise Transient(f"GET {ENDPOINT} did not end within REQUEST_TIMEOUT ({self._timeout:g} s)")
+    def _why(self, code: int) -> str:
+        return f"GET {ENDPOINT}: {curl.in_words(code, self._timeout)}"
 
 
-def _raise_for(response: requests.Response) -> None:
+class _Download:
+    """One answer on its way."""
+
+    def __init__(
+        self, multi: pycurl.CurlMulti, handle: pycurl.Curl, why: Callable[[int], str], stopping: Callable[[], bool]
+    ) -> None:
+        self._multi = multi
+        self._handle = handle
+        self._why = why
+        self._stopping = stopping
+        self._pieces: list[bytes] = []
+        self._ended = False
+        self.lines: list[bytes] = []
+        """Header lines, as they came."""
+        handle.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
+        handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+
+    def status(self) -> int:
+        """Wait for the head of the answer, and return its status; raise `Transient` if none comes."""
+        while not self._pieces and not self._ended:
+            self._advance()
+        if not curl.has_whole_head(self.lines):
+            raise Transient(self._why(pycurl.E_PARTIAL_FILE))
+        return int(self._handle.getinfo(pycurl.RESPONSE_CODE))
+
+    def body(self) -> Iterator[bytes]:
+        """Yield the body piece by piece; raise `Transient` if it breaks off or takes too long."""
+        while self._pieces or not self._ended:
+            if self._pieces:
+                pieces = b"".join(self._pieces)
+                self._pieces.clear()
+                yield pieces
+            else:
+                self._advance()
+
+    def _advance(self) -> None:
+        """Let libcurl read what has come; wait for more if that is nothing."""
+        self._multi.perform()
+        _, succeeded, failed = self._multi.info_read()
+        self._ended = bool(succeeded)
+        if failed:
+            self._again_if_stale(failed[0][1])
+        if self._stopping():
+            raise Transient("the poll is cut, as the fetcher is stopping")
+        if not self._pieces and not self._ended:
+            self._multi.select(LOOK_EVERY)
+
+    def _again_if_stale(self, code: int) -> None:
+        if not curl.was_stale(self._handle, code, self.lines):
+            raise Transient(self._why(code))
+        self._multi.remove_handle(self._handle)
+        self._handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._multi.add_handle(self._handle)
+
+
+def _raise_for(status: int, lines: list[bytes]) -> None:
     """Turn an answer that is no page into an error of ours."""
-    status = response.status_code
     if status == 200:
         return
-    sentence = f"GET {ENDPOINT} answered {status}"
-    if 300 <= status < 400:
-        sentence += " (a redirect, which is not followed: set API_BASE_URL to where the API really is)"
-    delay = retry_after(response.headers, time.time())
-    if delay is not None and status in {408, 425, 429, 500, 502, 503, 504}:
+    sentence = f"GET {ENDPOINT} answered {status}{hint(status)}"
+    delay = curl.patience(lines)
+    if delay is not None and status in PASSING:
         raise Throttled(sentence, delay)
     raise Transient(sentence)

@@ -7,12 +7,13 @@ from typing import Any
 
 from common import clock, logs, messages, metrics, settings
 from common.actions import Report
+from common.answers import Answers
 from common.instant import Instant
 from common.loop import Loop, Plan, main
 from common.wiring import Wiring
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox
-from stages.publisher.state import Answers, Limits, Patch, Publisher
+from stages.publisher.state import Limits, Patch, Publisher
 
 
 def start() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import ipaddress
 import logging
-import os
 import socket
 import threading
 import time
@@ -22,7 +21,7 @@ import urllib3.exceptions
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session
 
-from common import metrics
+from common import metrics, trust
 from common.errors import Permanent, SettingsError, Transient
 from common.settings import AuthMethod, Settings, read
 from stages.token_broker import answer
@@ -50,7 +49,7 @@ class _Session(OAuth2Session):
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]  # noqa: ARG002
         deadline = time.monotonic() + self._timeout
         kwargs |= {"timeout": self._timeout, "allow_redirects": False, "stream": True}
-        kwargs["verify"] = os.environ.get("SSL_CERT_FILE")  # requests itself knows only REQUESTS_CA_BUNDLE
+        kwargs["verify"] = trust.ca_file()
         with requests.Session.request(self, method, self._url, **kwargs) as response:
             body = _bounded(response, deadline)
         try:

@@ -1,0 +1,49 @@
+"""One sandbox for the tests of the edges; each finds it as at its start."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from common.messages import Token
+from sandbox.client import Sandbox
+from tests.edges.api import Api, api, new_token
+
+
+@pytest.fixture(scope="package")
+def running() -> Iterator[Sandbox]:
+    with Sandbox.start() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def outside(running: Sandbox) -> Sandbox:
+    running.reset()
+    return running
+
+
+@pytest.fixture
+def token(outside: Sandbox) -> Token:
+    return new_token(outside)
+
+
+@pytest.fixture
+def edges(outside: Sandbox, token: Token) -> Iterator[Api]:
+    with api(outside.api, token) as made:
+        yield made
+
+
+@pytest.fixture
+def full_backlog() -> Iterator[str]:
+    """The address of a listener that completes no handshake any more."""
+    with socket.socket() as listener, contextlib.ExitStack() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            connection = waiting.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,0 +1,109 @@
+"""What the API answers, and what the two edges make of it."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from common.errors import Throttled, Transient
+from common.retry import LONGEST_PATIENCE
+from sandbox.client import Sandbox
+from stages.publisher.state import Verdict, verdict
+from tests.edges.api import Api, api, failure, page
+
+LATER = Verdict.LATER
+MEANINGS = {
+    400: Verdict.DOUBTFUL,
+    401: Verdict.TOKEN,
+    403: LATER,
+    404: Verdict.GONE,
+    405: Verdict.REFUSED,
+    408: LATER,
+    409: Verdict.REFUSED,
+    413: Verdict.REFUSED,
+    422: Verdict.REFUSED,
+    425: LATER,
+    429: LATER,
+    301: LATER,
+    302: LATER,
+    307: LATER,
+    500: LATER,
+    502: LATER,
+    503: LATER,
+    504: LATER,
+    507: LATER,
+    520: LATER,
+}
+
+
+@pytest.mark.parametrize(("status", "meaning"), MEANINGS.items())
+def test_every_status_means_the_same_for_every_kind_of_body(
+    outside: Sandbox, edges: Api, status: int, meaning: Verdict
+) -> None:
+    (task_id,) = outside.queue(1)
+    for body in ("", '{"statusCode": 1, "message": "no"}', "<html>a proxy's page</html>", "x" * 200_000):
+        outside.fault("api", status=status, body=body, times=2)
+        answer = edges.patch_one(task_id)
+        assert (answer.status, verdict(answer.status)) == (status, meaning)
+        failed = failure(edges.get())
+        assert isinstance(failed.error, Transient)
+        assert str(status) in str(failed.error)
+        assert failed.rejected == ("fingerprint" if status in {401, 403} else "")
+    assert edges.patch_one(task_id).status == 200
+    assert [candidate.task.id for candidate in page(edges.get()).candidates] == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("headers", "low", "high"),
+    [
+        ({"Retry-After": "7"}, 7, 7),
+        ({"Retry-After": formatdate(time.time() + 90, usegmt=True)}, 1, 90),
+        ({"Retry-After": formatdate(time.time() - 90, usegmt=True)}, 0, 0),
+        ({"Retry-After": "99999999"}, LONGEST_PATIENCE, LONGEST_PATIENCE),
+        ({"Retry-After": "soon"}, 0, 0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "11"}, 11, 11),
+        ({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "11"}, 0, 0),
+        ({}, 0, 0),
+    ],
+)
+def test_both_edges_read_how_long_to_wait(
+    outside: Sandbox, edges: Api, status: int, headers: dict[str, str], low: float, high: float
+) -> None:
+    (task_id,) = outside.queue(1)
+    outside.fault("api", status=status, headers=headers)
+    assert low <= edges.patch_one(task_id).retry_after <= high
+    error = failure(edges.get()).error
+    assert low <= (error.delay if isinstance(error, Throttled) else 0.0) <= high
+
+
+def test_a_redirect_is_not_followed_and_says_what_to_set(outside: Sandbox, edges: Api) -> None:
+    (task_id,) = outside.queue(1)
+    before = outside.summary()["api"]["requests"]
+    outside.fault("api", status=302, headers={"Location": f"{outside.api}/api/ai-tasks/pending"}, times=2)
+    assert edges.patch_one(task_id).status == 302
+    assert "set API_BASE_URL" in str(failure(edges.get()).error)
+    assert outside.summary()["api"]["requests"] == before + 2
+
+
+def test_a_body_over_the_limit_is_413_even_where_the_token_is_wrong(outside: Sandbox, token: Any) -> None:
+    (task_id,) = outside.queue(1)
+    with api(outside.api, token, dimensions=20_000) as edges:
+        assert edges.patch_one(task_id).status == 413
+        outside.revoke()
+        assert edges.patch_one(task_id).status == 413
+
+
+def test_the_largest_models_result_is_under_the_default_limit(outside: Sandbox, token: Any) -> None:
+    (task_id,) = outside.queue(1)
+    with api(outside.api, token, dimensions=3072) as edges:
+        assert edges.patch_one(task_id).status == 200
+
+
+@pytest.mark.parametrize("odd", ["a/../b", "a?b=c", "a#b", "a b", "ä", "%41", "a\r\nX: y", "." * 300])
+def test_an_odd_id_stays_one_part_of_the_path(outside: Sandbox, edges: Api, odd: str) -> None:
+    assert edges.patch_one(odd).status == 400  # no ObjectId, and no other route
+    assert outside.summary()["api"]["patches"] == 1

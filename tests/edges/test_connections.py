@@ -1,0 +1,112 @@
+"""Connections that break, stall, drip or were closed meanwhile: what both edges make of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from common.errors import Transient
+from common.messages import Token
+from sandbox.client import Sandbox
+from sandbox.pipeline import free_port
+from tests.edges.api import Api, api, failure, page
+
+BROKEN: list[dict[str, Any]] = [
+    {"drop": "before"},
+    {"drop": "before", "reset": True},
+    {"drop": "after"},
+    {"drop": "after", "reset": True},
+    {"cut": 5},
+    {"cut": 60},
+    {"cut": 60, "reset": True},
+    {"framing": "chunked_close"},
+]
+SLOW: list[dict[str, Any]] = [{"delay": 3}, {"dribble": 20}]
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=str)
+def test_a_broken_answer_is_no_answer_and_the_next_one_counts(
+    outside: Sandbox, edges: Api, fault: dict[str, Any]
+) -> None:
+    ids = outside.queue(3)
+    number = outside.fault("api", **fault)
+    answer = edges.patch_one(ids[0])
+    assert answer.status == 0
+    assert answer.error == "PATCH /api/ai-tasks/:id: the connection broke before the answer was whole"
+    assert "the connection broke" in str(failure(edges.get()).error)
+    outside.clear_faults(number)
+    assert [answer.status for answer in edges.patch(ids)] == [200] * 3
+    page(edges.get())
+
+
+def test_an_answer_that_ends_with_the_connection_is_whole(outside: Sandbox, edges: Api) -> None:
+    (task_id,) = outside.queue(1)
+    outside.fault("api", framing="until_close")
+    assert len(page(edges.get()).candidates) == 1
+    assert edges.patch_one(task_id).status == 200
+
+
+@pytest.mark.parametrize("fault", SLOW, ids=str)
+def test_request_timeout_is_for_the_whole_answer(outside: Sandbox, token: Token, fault: dict[str, Any]) -> None:
+    (task_id, *_) = outside.queue(20)
+    outside.fault("api", **fault)
+    with api(outside.api, token, request_timeout=0.5) as edges:
+        began = time.monotonic()
+        assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
+        half = time.monotonic()
+        assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
+        assert 0.4 < half - began < 1.5
+        assert 0.4 < time.monotonic() - half < 1.5
+
+
+def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) -> None:
+    with api(full_backlog, token, request_timeout=0.4) as edges:
+        began = time.monotonic()
+        assert "REQUEST_TIMEOUT" in edges.patch_one("a").error
+        assert "REQUEST_TIMEOUT" in str(failure(edges.get()).error)
+        assert time.monotonic() - began < 2
+
+
+def test_nobody_there(token: Token) -> None:
+    with api(f"http://127.0.0.1:{free_port()}", token) as edges:
+        assert "it cannot be connected to" in edges.patch_one("a").error
+        assert isinstance(failure(edges.get()).error, Transient)
+    with api("http://no-such-host.invalid", token) as edges:
+        assert "cannot be resolved" in edges.patch_one("a").error
+        assert "cannot be resolved" in str(failure(edges.get()).error)
+
+
+def test_connections_that_the_server_closes_cost_no_request(outside: Sandbox, edges: Api) -> None:
+    """Idle for as long as the server allows: each request meets a connection that is closed in the same moment."""
+    outside.settings(api={"keep_alive_seconds": 0.03})
+    ids = outside.queue(16)
+    statuses: list[int] = []
+    for number in range(40):
+        statuses += [answer.status for answer in edges.patch(ids)]
+        page(edges.get(1))
+        wake_at = time.perf_counter() + 0.0285 + number % 8 * 0.0005
+        while time.perf_counter() < wake_at:
+            pass  # to the tenth of a millisecond, which no sleep keeps
+    assert statuses == [200] * len(statuses)
+    assert outside.summary()["api"]["connections_opened"] > 100
+
+
+def test_connections_are_kept_and_used_again(outside: Sandbox, edges: Api) -> None:
+    ids = outside.queue(10)
+    for _ in range(20):
+        edges.patch(ids)
+        page(edges.get(1))
+    assert outside.summary()["api"]["connections_opened"] <= 11
+
+
+def test_a_server_that_comes_back_is_found_again(outside: Sandbox, edges: Api) -> None:
+    ids = outside.queue(16)
+    for _ in range(3):
+        assert [answer.status for answer in edges.patch(ids)] == [200] * 16
+        outside.down("api")
+        assert {answer.status for answer in edges.patch(ids)} == {0}
+        failure(edges.get())
+        outside.up("api")
+        page(edges.get())
