@@ -8,11 +8,21 @@ from typing import Any
 
 import orjson
 import structlog
-from structlog.typing import EventDict
+from structlog.typing import EventDict, Processor
 
 
 def _serialize(event: dict[str, Any], **_: object) -> bytes:
     return orjson.dumps(event, default=str)
+
+
+def _of(instance: str) -> Processor:
+    """Say the stage in every line; a processor, because threads do not inherit what is bound by `contextvars`."""
+
+    def add_stage(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("stage", instance)
+        return event
+
+    return add_stage
 
 
 def _in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -25,7 +35,7 @@ def set_up(instance: str, level: str) -> None:
     """Log as this instance from now on; libraries that use `logging` come out as the same lines from WARNING up."""
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _of(instance),
             structlog.processors.TimeStamper(fmt="iso", key="time"),
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
@@ -36,7 +46,6 @@ def set_up(instance: str, level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(stage=instance)
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
 
 
