@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any
 
-from common import clock, logs, messages, metrics, settings, task_types
+from common import logs, messages, metrics, settings, task_types
+from common.actions import Actions
 from common.instant import Instant
 from common.loop import Loop, Plan, main
 from common.wiring import Wiring
@@ -27,17 +26,21 @@ def start() -> None:
     metrics.MOCK_MODE.set(config.mode is settings.Mode.MOCK)
     workshop = Workshop(config.concurrency_limit, task_types.registered(), embedding, loop.background)
 
-    def tick(now: Instant) -> Iterable[Any]:
-        state.paused = embedding.paused(clock.now().wall)
+    def tick(now: Instant) -> Actions:
+        state.paused = embedding.paused(now.wall)
         state.blockers = embedding.blockers()
         return state.tick(now)
+
+    def drain(now: Instant) -> Actions:
+        embedding.stop()
+        return state.drain(now)
 
     loop.run(
         Plan(
             handlers={messages.Batch: state.batch, messages.Stored: state.stored, Processed: state.processed},
             effects={Process: workshop.process},
             tick=tick,
-            drain=state.drain,
+            drain=drain,
             drained=state.drained,
             report=state.report,
         )

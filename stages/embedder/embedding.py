@@ -73,7 +73,8 @@ class Embedding:
         ]
         self.routes = Routes(settings, self._backends)
         self.flights = Flights()
-        self.tools = Tools(Guard(), backoff, settings.max_retries, clock, wait or self._stopping.wait)
+        stopping = self._stopping
+        self.tools = Tools(Guard(), backoff, settings.max_retries, clock, wait or stopping.wait, stopping.is_set)
         self.dimensions = settings.embedding_dimensions
         paid = any(not provider.free for provider in found)
         folder = settings.state_dir / "cache" / instance
@@ -123,7 +124,7 @@ class Embedding:
         return paused
 
     def stop(self) -> None:
-        """Wait for nothing any more: what backs off goes back at once. Running requests finish."""
+        """Begin no request and wait for nothing any more: all but what running requests bring goes back at once."""
         self._stopping.set()
 
     def close(self) -> None:

@@ -53,6 +53,8 @@ class Tools(NamedTuple):
     clock: Callable[[], Instant]
     wait: Callable[[float], bool]
     """Wait so many seconds; returns True, and at once, when the embedder is told to stop."""
+    stopping: Callable[[], bool]
+    """Whether it is told to stop: what is under way ends, and no further request is begun."""
 
 
 class Tally:
@@ -176,6 +178,8 @@ class Sending:
 
     def _pass_gate(self) -> None:
         """Wait while the provider asks for patience; where more is wrong, others may be tried meanwhile."""
+        if self._tools.stopping():
+            raise NotNow(self._tools.clock().mono)
         while until := self._gate.enter(self._model):
             if self._gate.broken(self._model):
                 raise NotNow(until)

@@ -13,8 +13,10 @@ import pytest
 from common.errors import Transient
 from common.messages import Failure
 from common.task_types import Deferral
+from stages.embedder.embedding import Embedding
 from stages.embedder.providers import Unusable, mock
 from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, settings, true_answer
+from tests.waiting import wait_until
 
 SMALL = "text-embedding-3-small"
 
@@ -250,3 +252,39 @@ def test_stopping_ends_the_wait() -> None:
     outcome = shared.session().embed(MODEL, ["a"])[0]
     assert isinstance(outcome, Deferral)
     assert len(provider.requests) == 1
+
+
+def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
+    began, go = threading.Event(), threading.Event()
+    provider = Scripted(inputs=2)
+
+    def slow(texts: object) -> None:
+        began.set()
+        assert go.wait(10)
+
+    provider.always = slow
+    shared = embedding(provider)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
+        assert began.wait(10)
+        shared.stop()
+        go.set()
+        first, second, third = running.result()
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray), "what was under way is kept"
+    assert isinstance(third, Deferral)
+    assert third.unsent
+    assert provider.requests == [["a", "b"]]
+
+
+def test_a_stop_interrupts_a_back_off() -> None:
+    provider = Scripted()
+    provider.always = Transient("down")
+    shared = Embedding(settings(retry_backoff_factor=10, max_retries=5), made=[provider])
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shared.session().embed, MODEL, ["a"])
+        wait_until(lambda: len(provider.requests) == 2)
+        shared.stop()
+        (outcome,) = running.result(timeout=1)
+    assert isinstance(outcome, Deferral)
+    shared.close()
