@@ -68,10 +68,12 @@ def bearer(access_token: str, *more: str) -> list[str]:
     return [f"Authorization: Bearer {access_token}", "Accept: application/json", "User-Agent: ai-task-processor", *more]
 
 
-def in_words(code: int, timeout: float) -> str:
+def in_words(handle: pycurl.Curl, code: int, timeout: float) -> str:
     """Why there is no whole answer: without addresses, times or anything else that differs from try to try."""
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return f"no whole answer within REQUEST_TIMEOUT ({timeout:g} s)"
+    if handle.getinfo(pycurl.HTTP_CONNECTCODE) >= 300:
+        code = E_PROXY
     return _WORDS.get(code, f"the request failed (libcurl's error {code})")
 
 

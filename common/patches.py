@@ -121,7 +121,7 @@ class Patches:
                 if curl.was_stale(handle, code, self._lines[handle]):
                     self._again(handle)
                 else:
-                    answers.append(self._end(handle, 0, curl.in_words(code, self._timeout)))
+                    answers.append(self._end(handle, 0, curl.in_words(handle, code, self._timeout)))
             if not left:
                 break
         if answers:

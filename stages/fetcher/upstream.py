@@ -84,7 +84,7 @@ class Upstream:
             self._multi.remove_handle(handle)  # closes the connection, if there is more to come on it
 
     def _why(self, code: int) -> str:
-        return f"GET {ENDPOINT}: {curl.in_words(code, self._timeout)}"
+        return f"GET {ENDPOINT}: {curl.in_words(self._handle, code, self._timeout)}"
 
 
 class _Download:
