@@ -16,7 +16,7 @@ from typing import Any
 import requests
 import urllib3
 
-from common import metrics
+from common import metrics, trust
 from common.errors import Error, Throttled, Transient
 from common.settings import Settings
 from stages.embedder.providers import (
@@ -106,6 +106,7 @@ class Ollama:
         """Make the request, bounded as a whole: the timeout of `requests` is for each read, a trickle never ends."""
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
+            self._local.session.verify = trust.ca_file()
         deadline = time.monotonic() + self._timeout
         url = f"{self._url}/api/embed"
         with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as answer:

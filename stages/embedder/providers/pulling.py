@@ -20,6 +20,7 @@ import msgspec
 import requests
 import structlog
 
+from common import trust
 from common.errors import Transient
 from common.retry import Backoff
 from stages.embedder.providers import NoModelYet
@@ -130,7 +131,8 @@ class Puller:
 
     def _pull(self, model: str, deadline: float) -> None:
         body = {"model": model, "stream": True}
-        with requests.post(f"{self._url}/api/pull", json=body, stream=True, timeout=self._timeout) as answer:
+        url, trusted = f"{self._url}/api/pull", trust.ca_file()
+        with requests.post(url, json=body, stream=True, timeout=self._timeout, verify=trusted) as answer:
             if answer.status_code != 200:
                 raise Transient(f"{answer.status_code}: {answer.text[:300]}")
             logged = time.monotonic()
@@ -156,7 +158,7 @@ class Puller:
 
 def models(url: str) -> frozenset[str]:
     """Ask the server which models it has, by tagged name; raise `requests.RequestException` or `Transient`."""
-    answer = requests.get(f"{url}/api/tags", timeout=5)
+    answer = requests.get(f"{url}/api/tags", timeout=5, verify=trust.ca_file())
     answer.raise_for_status()
     try:
         listed = msgspec.json.decode(answer.content, type=_Tags).models
