@@ -1,0 +1,102 @@
+"""A rate limiter with real quotas, embedders that answer by hand, and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from common import messages as m
+from common.actions import Send
+from stages.rate_limiter.periods import Period, Strategy
+from stages.rate_limiter.quota import Limits as QuotaLimits
+from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.state import LEARNING, Limits, RateLimiter
+from tests import decisions, samples
+from tests.decisions import START, after
+
+PER_MINUTE = Window(Unit.TASKS, Period.MINUTE)
+PER_HOUR = Window(Unit.TASKS, Period.HOUR)
+TOKENS_PER_MINUTE = Window(Unit.TOKENS, Period.MINUTE)
+REQUESTS_PER_MINUTE = Window(Unit.REQUESTS, Period.MINUTE)
+
+
+class Limiter:
+    """What it is told, it has done when the call returns; `batches` are those handed out by the last call."""
+
+    def __init__(
+        self,
+        quota: QuotaLimits | None = None,
+        *,
+        models: dict[str, QuotaLimits] | None = None,
+        learnt: bool = True,
+        **limits: Any,
+    ) -> None:
+        self.quotas = Quotas(quota or {}, models or {}, Strategy.ROLLING)
+        self.state = RateLimiter(Limits(**limits), self.quotas, "limiterboot", START)
+        self.now = START
+        self.batches: list[m.Batch] = []
+        self.inboxes: list[str] = []
+        if learnt:
+            self.after(LEARNING)
+
+    def after(self, seconds: float) -> Limiter:
+        self.now = after(seconds, self.now)
+        return self
+
+    def did(self, actions: Iterable[Any]) -> list[Any]:
+        done = list(actions)
+        self.batches = decisions.of(m.Batch, done)
+        self.inboxes = [a.to for a in done if isinstance(a, Send) and isinstance(a.message, m.Batch)]
+        return done
+
+    def tasks(self, *ids: str, **fields: Any) -> list[Any]:
+        return self.did(self.state.tasks(samples.tasks(*ids, **fields), self.now))
+
+    def ready(
+        self,
+        free: int = 1,
+        *held: m.Batch | m.Held,
+        embedder: str = "embedder_00",
+        boot: str = "boot",
+        paused: dict[str, float] | None = None,
+    ) -> list[Any]:
+        named = [h if isinstance(h, m.Held) else m.Held(h.batch_id, h.key, ids_of(h)) for h in held]
+        ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, named, paused or {})
+        return self.did(self.state.ready(ready, self.now))
+
+    def finished(self, batch: m.Batch, embedder: str = "embedder_00", boot: str = "boot", **fields: Any) -> list[Any]:
+        told = {"tokens": sum(task.tokens for task in batch.tasks), "requests": 1, **fields}
+        return self.did(self.state.finished(m.Finished(embedder, boot, batch.batch_id, **told), self.now))
+
+    def tick(self) -> list[Any]:
+        return self.did(self.state.tick(self.now))
+
+    def live(self, seconds: float, step: float = 1.0) -> list[Any]:
+        """Tick for so long; all that was done, and its batches."""
+        done: list[Any] = []
+        for _ in range(int(seconds / step)):
+            self.after(step)
+            done += self.state.tick(self.now)
+        return self.did(done)
+
+    @property
+    def batch(self) -> m.Batch:
+        (batch,) = self.batches
+        return batch
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch.tasks) for batch in self.batches]
+
+    @property
+    def waiting(self) -> list[str]:
+        return [task.id for queue in self.state.waiting.values() for task in queue]
+
+    def used(self, window: Window = PER_MINUTE) -> int:
+        (usage,) = [u for u in self.quotas.usage(self.now.wall) if Window(u.unit, u.period) == window and not u.scope]
+        return usage.current
+
+
+def ids_of(batch: m.Batch) -> list[str]:
+    return [task.id for task in batch.tasks]

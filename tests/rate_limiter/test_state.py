@@ -1,0 +1,257 @@
+"""What the rate limiter hands out: which tasks, in which batches, to which embedder."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import messages as m
+from stages.rate_limiter.state import LEARNING, PutQuota
+from tests.decisions import kinds, of, sent_to
+from tests.rate_limiter.limiter import PER_MINUTE, REQUESTS_PER_MINUTE, Limiter, ids_of
+from tests.samples import names
+
+
+def test_a_task_goes_to_the_embedder_that_has_a_free_slot() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a", key="model")
+    batch = limiter.batch
+    assert limiter.inboxes == ["ipc://embedder_00"]
+    assert (batch.boot_id, batch.type, batch.key, ids_of(batch)) == ("boot", "text_embedding", "model", ["a"])
+
+
+def test_it_waits_while_there_is_no_embedder_and_goes_when_one_comes() -> None:
+    limiter = Limiter()
+    limiter.tasks("a")
+    assert limiter.batches == []
+    limiter.ready(1)
+    assert ids_of(limiter.batch) == ["a"]
+
+
+def test_it_waits_while_no_slot_is_free_and_goes_when_a_batch_is_finished() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    first = limiter.batch
+    limiter.tasks("b")
+    assert limiter.batches == []
+    limiter.finished(first)
+    assert ids_of(limiter.batch) == ["b"]
+
+
+def test_the_charge_is_in_the_same_turn_as_the_batch() -> None:
+    limiter = Limiter({PER_MINUTE: 10})
+    limiter.ready(1)
+    assert kinds(limiter.tasks("a", "b")) == ["Batch", "PutQuota"]
+    assert limiter.used() == 2
+
+
+def test_without_a_batch_there_is_nothing_to_store() -> None:
+    limiter = Limiter()
+    limiter.ready(0)
+    assert of(PutQuota, limiter.tasks("a")) == []
+
+
+def test_batches_have_names_of_their_own_in_every_life() -> None:
+    limiter = Limiter(batch_size=1)
+    limiter.ready(3)
+    limiter.tasks("a", "b", "c")
+    assert len({batch.batch_id for batch in limiter.batches}) == 3
+    assert all(batch.batch_id.startswith("limiterb") for batch in limiter.batches)
+
+
+def test_what_waits_is_divided_by_the_free_slots() -> None:
+    limiter = Limiter()
+    limiter.ready(4)
+    limiter.tasks(*names(10))
+    assert limiter.sizes == [3, 3, 2, 2]
+
+
+def test_but_no_batch_is_larger_than_the_settings_allow() -> None:
+    limiter = Limiter(batch_size=4)
+    limiter.ready(2)
+    limiter.tasks(*names(20))
+    assert limiter.sizes == [4, 4]
+    assert limiter.waiting == names(20)[8:]
+
+
+def test_slots_that_cannot_take_the_key_do_not_count() -> None:
+    limiter = Limiter()
+    limiter.ready(3, embedder="embedder_01", paused={"model": limiter.now.wall + 30})
+    limiter.ready(1)
+    limiter.tasks(*names(8), key="model")
+    assert limiter.sizes == [8]
+
+
+def test_the_embedder_with_most_room_comes_first() -> None:
+    limiter = Limiter(batch_size=1)
+    limiter.ready(1)
+    limiter.ready(3, embedder="embedder_01")
+    limiter.tasks(*names(4))
+    assert limiter.inboxes.count("ipc://embedder_01") == 3
+    assert limiter.inboxes[0] == "ipc://embedder_01"
+
+
+def test_only_tasks_of_one_type_and_key_share_a_batch() -> None:
+    limiter = Limiter()
+    limiter.tasks("a", "b", key="small")
+    limiter.tasks("c", key="large")
+    limiter.ready(3)
+    assert [(batch.key, ids_of(batch)) for batch in limiter.batches] == [
+        ("small", ["a"]), ("small", ["b"]), ("large", ["c"]),
+    ]  # fmt: skip
+
+
+def test_groups_take_turns_when_slots_come_free_one_at_a_time() -> None:
+    limiter = Limiter(batch_size=1)
+    for key in ("a", "b", "c"):
+        limiter.tasks(*names(5, key), key=key)
+    limiter.ready(1)
+    order = []
+    for _ in range(9):
+        order.append(limiter.batch.key)
+        limiter.finished(limiter.batch)
+    assert order == list("abc") * 3
+
+
+def test_a_task_that_is_already_here_was_only_sent_twice() -> None:
+    limiter = Limiter()
+    limiter.tasks("a", "a")
+    limiter.tasks("a", "b")
+    assert limiter.waiting == ["a", "b"]
+    limiter.ready(1)
+    limiter.tasks("a")
+    assert limiter.batches == []
+
+
+def test_a_task_that_was_finished_may_come_again() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    limiter.finished(limiter.batch)
+    limiter.tasks("a")
+    assert ids_of(limiter.batch) == ["a"]
+
+
+def test_nothing_is_handed_out_before_every_embedder_has_said_what_it_holds() -> None:
+    limiter = Limiter(learnt=False)
+    limiter.tasks("a", "b")
+    limiter.ready(5)
+    assert limiter.batches == []
+    limiter.after(LEARNING - 0.1).ready(4, m.Held("old-1", "model", ["b"]), embedder="embedder_01")
+    assert limiter.batches == []
+    limiter.after(0.1).tick()
+    assert [ids_of(batch) for batch in limiter.batches] == [["a"]]
+
+
+def test_learning_takes_longer_than_the_second_between_two_readies() -> None:
+    assert LEARNING > 1.0 + 0.1 + 0.05  # READY_EVERY, a tick, and RECONNECT_IVL
+
+
+def test_a_paused_key_waits_and_others_go() -> None:
+    limiter = Limiter()
+    limiter.ready(2, paused={"down": limiter.now.wall + 30})
+    limiter.tasks("a", key="down")
+    limiter.tasks("b", key="up")
+    assert [batch.key for batch in limiter.batches] == ["up"]
+    assert limiter.waiting == ["a"]
+
+
+@pytest.mark.parametrize("paused", ["down", "*"])
+def test_it_goes_when_the_pause_is_over(paused: str) -> None:
+    limiter = Limiter()
+    limiter.ready(2, paused={paused: limiter.now.wall + 1.5})
+    limiter.tasks("a", key="down")
+    limiter.live(1)
+    assert limiter.batches == []
+    limiter.live(1)
+    assert limiter.batch.key == "down"
+
+
+def test_a_star_pauses_every_key() -> None:
+    limiter = Limiter()
+    limiter.ready(2, paused={"*": limiter.now.wall + 30})
+    limiter.tasks("a", key="any")
+    assert limiter.batches == []
+
+
+def test_a_paused_key_goes_to_an_embedder_that_is_not_paused() -> None:
+    limiter = Limiter()
+    limiter.ready(5, paused={"model": limiter.now.wall + 30})
+    limiter.ready(1, embedder="embedder_01")
+    limiter.tasks("a", key="model")
+    assert limiter.inboxes == ["ipc://embedder_01"]
+
+
+def test_what_is_on_its_way_takes_a_slot_that_the_embedder_does_not_know_of_yet() -> None:
+    limiter = Limiter(batch_size=1)
+    limiter.ready(2)
+    limiter.tasks("a", "b", "c")
+    assert len(limiter.batches) == 2
+    limiter.ready(2)  # said before the batches came
+    assert limiter.batches == []
+
+
+def test_what_it_holds_takes_no_slot_twice() -> None:
+    limiter = Limiter(batch_size=1)
+    limiter.ready(3)
+    limiter.tasks("a")
+    first = limiter.batch
+    limiter.ready(2, first)
+    limiter.tasks("b", "c", "d")
+    assert len(limiter.batches) == 2
+
+
+def test_a_finished_batch_frees_its_slot_at_once() -> None:
+    limiter = Limiter(batch_size=1)
+    limiter.ready(1)
+    limiter.tasks(*names(3))
+    done = []
+    for _ in range(3):
+        done.append(limiter.batch)
+        limiter.finished(limiter.batch)
+    assert [ids_of(batch) for batch in done] == [["t0"], ["t1"], ["t2"]]
+
+
+def test_every_third_of_a_lease_it_says_what_it_is_answerable_for() -> None:
+    limiter = Limiter(lease_seconds=3.0, batch_size=1)
+    limiter.ready(1)
+    limiter.tasks("a", "b")
+    batch = limiter.batch
+    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", ["b"], ["a"])]
+    assert of(m.Holding, limiter.after(0.9).tick()) == []
+    limiter.ready(0, batch, m.Held("other", "", ["c"]))
+    assert of(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a", "c"])]
+
+
+def test_it_says_so_even_if_it_is_nothing_so_that_it_is_known_to_live() -> None:
+    assert sent_to("fetcher", Limiter().tick()) == [m.Holding("rate_limiter", [], [])]
+
+
+def test_draining_hands_out_nothing_more() -> None:
+    limiter = Limiter()
+    limiter.tasks("a")
+    assert list(limiter.state.drain(limiter.now)) == []
+    limiter.ready(1)
+    assert limiter.batches == []
+
+
+def test_the_report_says_what_waits_what_works_and_why_nothing_passes() -> None:
+    limiter = Limiter({PER_MINUTE: 1}, models={"small": {PER_MINUTE: 2}}, hold_seconds=100)
+    assert limiter.state.report(limiter.now).blockers == ["no embedder has reported ready"]
+    limiter.ready(1)
+    limiter.tasks("a", "b", "c", key="small")
+    report = limiter.state.report(limiter.now)
+    assert report.facts == {"waiting": 2, "working": 1}
+    assert report.blockers == ["waiting for a quota: 1 tasks a minute"]
+    assert [(w.scope, w.unit, w.period, w.current, w.limit, w.remaining) for w in report.windows] == [
+        ("", "tasks", "minute", 1, 1, 0),
+        ("small", "tasks", "minute", 1, 2, 1),
+    ]
+
+
+def test_a_used_up_count_of_requests_is_no_reason_to_name() -> None:
+    limiter = Limiter({REQUESTS_PER_MINUTE: 1})
+    limiter.ready(1)
+    limiter.tasks("a")
+    assert limiter.state.report(limiter.now).blockers == []

@@ -1,0 +1,315 @@
+"""What the rate limiter does when batches get lost, embedders die, or it dies itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common import messages as m
+from stages.rate_limiter.state import MISSED, SILENT
+from tests.decisions import events, of, said, sent_to
+from tests.rate_limiter.limiter import PER_MINUTE, Limiter, ids_of
+from tests.samples import names
+
+
+def with_a_batch(*ids: str, **limits: Any) -> tuple[Limiter, m.Batch]:
+    """An embedder has these tasks, and the rate limiter knows that it has."""
+    limiter = Limiter(**limits)
+    limiter.tick()
+    limiter.ready(1)
+    limiter.tasks(*ids)
+    batch = limiter.batch
+    limiter.ready(0, batch)
+    return limiter, batch
+
+
+# ---- an embedder dies ----
+
+
+def test_a_silent_embedder_is_dead_after_three_seconds_and_its_tasks_wait_again() -> None:
+    limiter, _ = with_a_batch("a", "b")
+    assert "embedder_lost" not in events(limiter.live(3.0, 0.5))
+    done = limiter.live(0.5, 0.5)
+    assert said("embedder_lost", done) == {"level": "warning", "embedder": "embedder_00", "task_ids": ["a", "b"]}
+    assert limiter.waiting == ["a", "b"]
+    assert limiter.state.report(limiter.now).blockers == ["no embedder has reported ready"]
+
+
+def test_another_boot_of_it_tells_at_once_that_the_earlier_one_died() -> None:
+    limiter, _ = with_a_batch("a")
+    limiter.ready(1, boot="another")
+    assert ids_of(limiter.batch) == ["a"]
+    assert limiter.batch.boot_id == "another"
+
+
+def test_a_task_whose_embedder_died_with_it_is_suspect() -> None:
+    limiter, batch = with_a_batch("a")
+    assert batch.tasks[0].attempt == 1
+    limiter.ready(1, boot="another")
+    assert limiter.batch.tasks[0].attempt == 2
+
+
+def test_one_that_never_reached_it_is_not() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    limiter.ready(1, boot="another")
+    assert limiter.batch.tasks[0].attempt == 1
+
+
+def test_suspects_travel_in_small_batches_and_then_alone() -> None:
+    limiter, _ = with_a_batch(*names(100), batch_size=100)
+    limiter.ready(20, boot="second")
+    assert limiter.sizes == [10] * 10
+    worst, *others = limiter.batches
+    limiter.ready(10, *limiter.batches, boot="second")
+    for batch in others:
+        limiter.finished(batch, boot="second")
+    limiter.ready(5, boot="third")
+    assert limiter.sizes == [1]
+    assert limiter.batch.tasks[0].attempt == 3
+    assert set(limiter.waiting) | set(ids_of(limiter.batch)) == set(ids_of(worst))
+
+
+def test_suspects_travel_with_suspects_only() -> None:
+    limiter, _ = with_a_batch("suspect", batch_size=100)
+    limiter.tasks(*names(3, "innocent"))
+    limiter.ready(20, boot="second")
+    assert limiter.sizes == [1, 1, 1, 1]
+    assert [batch.tasks[0].attempt for batch in limiter.batches if "suspect" in ids_of(batch)] == [2]
+
+
+def alone(limiter: Limiter, *ids: str) -> None:
+    """Let these wait in their third attempt."""
+    limiter.tasks(*ids, attempt=3)
+
+
+def test_one_that_must_be_alone_waits_for_an_embedder_that_has_nothing_else() -> None:
+    limiter, batch = with_a_batch("a")
+    limiter.ready(4, batch)
+    alone(limiter, "s1", "s2")
+    assert limiter.batches == []
+    limiter.finished(batch)
+    assert ids_of(limiter.batch) == ["s1"]
+
+
+def test_one_after_the_other() -> None:
+    limiter = Limiter()
+    limiter.ready(5)
+    alone(limiter, "s1", "s2")
+    assert ids_of(limiter.batch) == ["s1"]
+    limiter.finished(limiter.batch)
+    assert ids_of(limiter.batch) == ["s2"]
+
+
+def test_meanwhile_that_embedder_takes_nothing_else_so_that_it_gets_free() -> None:
+    limiter, batch = with_a_batch("a")
+    limiter.ready(4, batch)
+    alone(limiter, "s")
+    limiter.tasks("b")
+    assert limiter.batches == []
+    limiter.finished(batch)
+    assert ids_of(limiter.batch) == ["s"]
+    limiter.finished(limiter.batch)
+    assert ids_of(limiter.batch) == ["b"]
+
+
+def test_but_others_do() -> None:
+    limiter = Limiter()
+    limiter.ready(3, m.Held("x-1", "", ["x"]), m.Held("x-2", "", ["y"]))
+    limiter.ready(3, m.Held("x-3", "", ["z"]), embedder="embedder_01")
+    alone(limiter, "s")
+    limiter.tasks("b")
+    assert limiter.inboxes == ["ipc://embedder_00"]
+    limiter.finished(m.Batch("x-3", "boot", "", "", []), embedder="embedder_01")
+    assert limiter.inboxes == ["ipc://embedder_01"]
+    assert ids_of(limiter.batch) == ["s"]
+
+
+def test_no_embedder_is_reserved_for_a_suspect_whose_provider_is_paused() -> None:
+    limiter = Limiter()
+    limiter.ready(2, paused={"down": limiter.now.wall + 30})
+    limiter.tasks("s", key="down", attempt=3)
+    limiter.tasks("a", key="up")
+    assert ids_of(limiter.batch) == ["a"]
+
+
+def test_nor_for_one_that_waits_for_a_quota() -> None:
+    limiter = Limiter(models={"spent": {PER_MINUTE: 1}}, hold_seconds=100)
+    limiter.ready(2)
+    limiter.tasks("last", key="spent")
+    limiter.finished(limiter.batch)
+    limiter.tasks("s", key="spent", attempt=3)
+    limiter.tasks("a", key="other")
+    assert ids_of(limiter.batch) == ["a"]
+
+
+def test_a_task_that_outlived_too_many_embedders_is_given_up_and_its_neighbours_are_not() -> None:
+    limiter = Limiter(max_dispatches=5)
+    limiter.ready(1)
+    limiter.tasks("poison", attempt=5)
+    limiter.ready(0, limiter.batch)
+    limiter.tasks("innocent")
+    done = limiter.ready(1, boot="another")
+    assert sent_to("fetcher", done) == [m.Deferred(["poison"], limiter.now.wall, "poison")]
+    assert ids_of(limiter.batch) == ["innocent"]
+    limiter.tasks("poison")  # the fetcher decides whether it ever comes again
+    assert limiter.waiting == ["poison"]
+
+
+def test_the_one_that_kills_is_found_and_nobody_else_is_failed() -> None:
+    limiter = Limiter(batch_size=64)
+    limiter.tasks(*names(64))
+    limiter.ready(5, boot="0")
+    done: set[str] = set()
+    given_up: list[str] = []
+    deaths = 0
+    for _ in range(200):
+        handed = limiter.batches
+        if not handed:
+            break
+        limiter.ready(5, *handed, boot=str(deaths))
+        if any("t13" in ids_of(batch) for batch in handed):
+            deaths += 1
+            given_up += [i for told in of(m.Deferred, limiter.ready(5, boot=str(deaths))) for i in told.ids]
+        else:
+            following: list[m.Batch] = []
+            for batch in handed:
+                done |= set(ids_of(batch))
+                limiter.finished(batch, boot=str(deaths))
+                following += limiter.batches
+            limiter.batches = following
+    assert given_up == ["t13"]
+    assert deaths == 5
+    assert done == set(names(64)) - {"t13"}
+
+
+def test_what_a_dead_embedder_held_before_this_process_started_returns_by_its_lease() -> None:
+    limiter = Limiter()
+    limiter.ready(0, m.Held("old-1", "model", ["a"]))
+    limiter.ready(1, boot="another")
+    assert limiter.batches == []
+    limiter.tasks("a")
+    assert ids_of(limiter.batch) == ["a"]
+
+
+def test_messages_from_an_earlier_boot_change_nothing() -> None:
+    limiter, batch = with_a_batch("a")
+    limiter.ready(0, boot="another")
+    assert limiter.waiting == ["a"]
+    assert limiter.finished(batch) == []
+    assert limiter.waiting == ["a"]
+
+
+def test_nor_do_those_of_an_embedder_or_a_batch_that_nobody_knows() -> None:
+    limiter, batch = with_a_batch("a")
+    assert limiter.finished(batch, embedder="embedder_09") == []
+    assert limiter.finished(m.Batch("unknown", "boot", "", "", [])) == []
+
+
+def test_an_embedder_that_was_only_silent_keeps_what_it_holds() -> None:
+    limiter, batch = with_a_batch("a")
+    limiter.live(SILENT + 1, 0.5)
+    assert limiter.waiting == ["a"]
+    limiter.ready(1, batch)
+    assert limiter.waiting == []
+    assert limiter.batches == []
+    limiter.finished(batch)
+    limiter.tasks("b")
+    assert ids_of(limiter.batch) == ["b"]
+
+
+def test_a_stop_of_this_process_says_nothing_about_the_embedders() -> None:
+    limiter, _ = with_a_batch("a")
+    limiter.tick()
+    assert "embedder_lost" not in events(limiter.after(60).tick())
+    assert "embedder_lost" not in events(limiter.live(SILENT, 0.5))
+    assert "embedder_lost" in events(limiter.live(0.5, 0.5))
+
+
+def test_nor_does_it_make_them_immortal() -> None:
+    limiter, batch = with_a_batch("a")
+    limiter.tick()
+    limiter.after(3600).ready(0, batch)  # read before the first tick after the stop
+    limiter.tick()
+    assert "embedder_lost" in events(limiter.live(SILENT + 1, 0.5))
+
+
+# ---- a batch is lost on its way ----
+
+
+def test_a_batch_that_its_embedder_goes_on_not_naming_is_lost_and_waits_again() -> None:
+    limiter = Limiter()
+    limiter.ready(2)
+    limiter.tasks("a", "b")
+    lost = limiter.batches
+    limiter.ready(0)
+    limiter.after(MISSED - 0.1).ready(0)
+    assert limiter.waiting == []
+    done = limiter.after(0.1).ready(0)
+    assert events(done) == ["batch_lost", "batch_lost"]
+    assert sorted(limiter.waiting) == ["a", "b"]
+    limiter.ready(1)
+    assert limiter.batch.tasks[0].attempt == 1
+    assert limiter.batch.batch_id not in {batch.batch_id for batch in lost}
+
+
+def test_lost_tasks_wait_in_front_in_their_order() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a", "b", "c")
+    limiter.tasks("d")
+    limiter.ready(0)
+    limiter.after(MISSED).ready(0)
+    assert limiter.waiting == ["a", "b", "c", "d"]
+
+
+def test_all_that_was_said_before_a_stop_of_this_process_proves_no_loss() -> None:
+    """What it reads first afterwards was said before the batch had arrived."""
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    batch = limiter.batch
+    limiter.after(30)
+    for _ in range(3):
+        assert limiter.ready(1) == []
+    limiter.ready(0, batch)
+    limiter.after(MISSED).ready(0, batch)
+    assert limiter.waiting == []
+    assert limiter.batches == []
+
+
+def test_a_batch_that_was_named_and_is_no_more_is_done() -> None:
+    """Its `Finished` was lost, so the publisher has its results."""
+    limiter, _ = with_a_batch("a")
+    assert "batch_lost" not in events(limiter.ready(1))
+    assert limiter.waiting == []
+    limiter.tasks("a")
+    assert ids_of(limiter.batch) == ["a"]
+
+
+# ---- the rate limiter itself dies ----
+
+
+def test_a_restarted_one_relearns_what_embedders_hold_and_hands_out_nothing_twice() -> None:
+    limiter = Limiter(learnt=False)
+    limiter.tasks("a", "b", "c")
+    limiter.ready(1, m.Held("old-1", "model", ["a"]), m.Held("old-2", "model", ["c"]))
+    limiter.tasks("a")
+    limiter.live(2)
+    assert ids_of(limiter.batch) == ["b"]
+
+
+def test_it_says_that_it_holds_what_it_has_relearnt() -> None:
+    limiter = Limiter(learnt=False)
+    limiter.ready(1, m.Held("old-1", "model", ["a"]))
+    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", [], ["a"])]
+
+
+def test_what_it_has_relearnt_ends_as_any_other_batch() -> None:
+    limiter = Limiter()
+    old = m.Held("old-1", "model", ["a", "b"])
+    limiter.ready(0, old)
+    done = limiter.finished(m.Batch("old-1", "boot", "", "model", []), deferred=["b"], until=limiter.now.wall + 9)
+    assert sent_to("fetcher", done) == [m.Deferred(["b"], limiter.now.wall + 9, "provider")]
+    limiter.tasks("a")
+    assert ids_of(limiter.batch) == ["a"]

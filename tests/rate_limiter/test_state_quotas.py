@@ -1,0 +1,207 @@
+"""What the rate limiter does with the quotas: it holds back, gives back, charges and refunds."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import messages as m
+from stages.rate_limiter.state import NEVER_FITS, PutQuota
+from tests import samples
+from tests.decisions import counted, events, of, said, sent_to
+from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, TOKENS_PER_MINUTE, Limiter, ids_of
+from tests.samples import names
+
+
+def test_what_is_left_is_admitted_and_the_rest_waits_its_turn() -> None:
+    limiter = Limiter({PER_MINUTE: 10}, hold_seconds=100)
+    limiter.ready(1)
+    limiter.tasks(*names(20))
+    assert limiter.sizes == [10]
+    limiter.finished(limiter.batch)
+    assert limiter.batches == []
+    assert limiter.waiting == names(20)[10:]
+
+
+def test_it_goes_as_soon_as_the_quota_allows_with_nothing_else_happening() -> None:
+    limiter = Limiter({PER_MINUTE: 2}, hold_seconds=100)
+    limiter.ready(5)
+    limiter.tasks(*names(4))
+    assert [ids_of(batch) for batch in limiter.batches] == [["t0"], ["t1"]]
+    handed = limiter.batches
+    for _ in range(62):
+        limiter.after(1.0).ready(3, *handed)
+        if limiter.batches:
+            break
+        limiter.tick()
+    assert [ids_of(batch) for batch in limiter.batches] == [["t2"], ["t3"]]
+
+
+def test_a_quota_that_waits_long_gives_the_tasks_back_to_the_api() -> None:
+    limiter = Limiter({PER_HOUR: 1}, hold_seconds=60)
+    limiter.ready(2)
+    done = limiter.tasks("a", "b", "c")
+    assert ids_of(limiter.batch) == ["a"]
+    (deferred,) = sent_to("fetcher", done)
+    assert (deferred.ids, deferred.reason, deferred.key) == (["b", "c"], "quota", "*")
+    assert 3600 <= deferred.until - limiter.now.wall <= 3660
+    assert said("deferred", done)["task_ids"] == ["b", "c"]
+    assert limiter.waiting == []
+
+
+def test_what_was_given_back_may_come_again() -> None:
+    limiter = Limiter({PER_HOUR: 1})
+    limiter.ready(2)
+    limiter.tasks("a", "b")
+    assert [told.ids for told in of(m.Deferred, limiter.tasks("b"))] == [["b"]]
+
+
+def test_the_quota_of_a_model_defers_that_model_only() -> None:
+    limiter = Limiter({PER_HOUR: 10}, models={"small": {PER_HOUR: 1}})
+    limiter.ready(5)
+    done = limiter.tasks("a", "b", key="small")
+    assert [(told.ids, told.key) for told in of(m.Deferred, done)] == [(["b"], "small")]
+    limiter.tasks("c", key="large")
+    assert ids_of(limiter.batch) == ["c"]
+
+
+def test_a_model_that_waits_for_its_own_quota_takes_nothing_from_the_others() -> None:
+    limiter = Limiter({PER_MINUTE: 10}, models={"small": {PER_MINUTE: 1}}, hold_seconds=100)
+    limiter.ready(5)
+    limiter.tasks("a", "b", key="small")
+    limiter.tasks("c", key="large")
+    assert ids_of(limiter.batch) == ["c"]
+    assert limiter.waiting == ["b"]
+
+
+def test_a_provider_that_is_paused_for_long_gives_the_tasks_back() -> None:
+    limiter = Limiter(hold_seconds=60)
+    until = limiter.now.wall + 61
+    limiter.ready(2, paused={"down": until})
+    limiter.ready(2, paused={"*": until + 5}, embedder="embedder_01")
+    done = limiter.tasks("a", "b", key="down")
+    assert sent_to("fetcher", done) == [m.Deferred(["a", "b"], until, "provider", "down")]
+    assert limiter.waiting == []
+
+
+@pytest.mark.parametrize("pause", [60, 0])
+def test_one_that_is_paused_for_a_moment_does_not(pause: float) -> None:
+    limiter = Limiter(hold_seconds=60)
+    limiter.ready(0, paused={"down": limiter.now.wall + pause})
+    assert of(m.Deferred, limiter.tasks("a", key="down")) == []
+    assert limiter.waiting == ["a"]
+
+
+def test_nor_does_one_that_only_some_embedders_cannot_reach() -> None:
+    limiter = Limiter()
+    limiter.ready(1, paused={"down": limiter.now.wall + 999})
+    limiter.ready(0, embedder="embedder_01")
+    assert of(m.Deferred, limiter.tasks("a", key="down")) == []
+
+
+def test_without_any_embedder_tasks_wait() -> None:
+    limiter = Limiter()
+    assert of(m.Deferred, limiter.tasks("a")) == []
+    assert limiter.waiting == ["a"]
+
+
+def test_tasks_that_no_window_could_ever_hold_are_in_nobody_s_way() -> None:
+    limiter = Limiter({TOKENS_PER_MINUTE: 100})
+    limiter.ready(1)
+    done = limiter.state.tasks(
+        m.Tasks([limited for name in "abc" for limited in (task(f"huge {name}", 101), task(name, 10))]), limiter.now
+    )
+    done = limiter.did(done)
+    assert ids_of(limiter.batch) == ["a", "b", "c"]
+    until = limiter.now.wall + NEVER_FITS
+    assert sent_to("fetcher", done) == [m.Deferred([f"huge {name}"], until, "quota") for name in "abc"]
+    assert events(done) == ["exceeds_token_quota"] * 3
+    assert limiter.waiting == []
+
+
+def task(task_id: str, tokens: int) -> m.Task:
+    return samples.task(task_id, tokens=tokens)
+
+
+def test_a_window_that_begins_to_hold_work_back_is_counted_once() -> None:
+    limiter = Limiter({PER_MINUTE: 1}, hold_seconds=100)
+    limiter.ready(5)
+    limiter.tasks("spent")
+    done = limiter.tasks("a", key="small")
+    done += limiter.tasks("b", key="large")
+    done += limiter.live(20)
+    assert counted("rate_limit_exceeded_total", done) == [(("minute",), 1)]
+
+
+def test_and_again_when_it_did_not_hold_back_meanwhile() -> None:
+    limiter = Limiter({PER_MINUTE: 1}, hold_seconds=100)
+    limiter.ready(5)
+    done = limiter.tasks("spent") + limiter.tasks("a")
+    for _ in range(70):
+        done += limiter.after(1).ready(5) + limiter.tick()
+    done += limiter.tasks("b")
+    assert counted("rate_limit_exceeded_total", done) == [(("minute",), 1)] * 2
+
+
+# ---- what a batch cost in the end ----
+
+
+def charged(*ids: str, tokens: int = 5) -> tuple[Limiter, m.Batch]:
+    limiter = Limiter({PER_MINUTE: 100, TOKENS_PER_MINUTE: 1000})
+    limiter.ready(1)
+    limiter.tasks(*ids, tokens=tokens)
+    assert (limiter.used(), limiter.used(TOKENS_PER_MINUTE)) == (len(ids), tokens * len(ids))
+    return limiter, limiter.batch
+
+
+def test_reserved_tokens_are_settled_to_what_the_provider_reports() -> None:
+    limiter, batch = charged("a", "b")
+    assert of(PutQuota, limiter.finished(batch, tokens=4)) == [PutQuota()]
+    assert (limiter.used(), limiter.used(TOKENS_PER_MINUTE)) == (2, 4)
+
+
+def test_what_certainly_was_not_sent_is_refunded() -> None:
+    limiter, batch = charged("a", "b", "c")
+    limiter.finished(batch, tokens=5, deferred=["b", "c"], until=0.0, unsent=True)
+    assert (limiter.used(), limiter.used(TOKENS_PER_MINUTE)) == (1, 5)
+
+
+def test_what_may_have_been_sent_stays_charged() -> None:
+    limiter, batch = charged("a", "b", "c")
+    limiter.finished(batch, tokens=5, deferred=["b", "c"], until=0.0)
+    assert limiter.used() == 3
+
+
+def test_what_the_cache_knew_cost_nothing() -> None:
+    limiter, batch = charged("a", "b", "c")
+    limiter.finished(batch, tokens=5, cached=2)
+    assert (limiter.used(), limiter.used(TOKENS_PER_MINUTE)) == (1, 5)
+
+
+def test_a_batch_of_which_nothing_was_sent_costs_nothing() -> None:
+    limiter, batch = charged("a", "b")
+    limiter.finished(batch, tokens=0, requests=0, deferred=["a", "b"], until=0.0, unsent=True)
+    assert (limiter.used(), limiter.used(TOKENS_PER_MINUTE)) == (0, 0)
+
+
+def test_a_batch_is_settled_once() -> None:
+    limiter, batch = charged("a", "b")
+    limiter.finished(batch, tokens=4)
+    assert limiter.finished(batch, tokens=4) == []
+    assert limiter.used(TOKENS_PER_MINUTE) == 4
+
+
+def test_a_batch_that_died_with_its_embedder_stays_charged() -> None:
+    limiter, batch = charged("a", "b")
+    limiter.ready(0, batch)
+    limiter.ready(0, boot="another")
+    assert limiter.used() == 2
+
+
+def test_deferred_tasks_go_back_with_their_time_and_may_come_again() -> None:
+    limiter, batch = charged("a", "b")
+    until = limiter.now.wall + 7
+    done = limiter.finished(batch, deferred=["b"], until=until)
+    assert sent_to("fetcher", done) == [m.Deferred(["b"], until, "provider")]
+    assert said("deferred", done) == {"level": "info", "reason": "provider", "until": until, "task_id": "b"}
+    limiter.tasks("b")
+    assert ids_of(limiter.batch) == ["b"]
