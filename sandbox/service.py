@@ -1,6 +1,7 @@
 """What every stand-in has, and the road from a request to its answer."""
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Any, ClassVar, Generic
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Generic
 from sandbox.connection import Connection, Traffic
 from sandbox.effects import play
 from sandbox.faults import Fault, choose
-from sandbox.http import Answer, Request
+from sandbox.http import Answer, Request, json_answer
 from sandbox.settings import SettingsT
 
 Reply = Answer | Awaitable[Answer]
@@ -54,7 +55,11 @@ class Service(ABC, Generic[SettingsT]):
             extra, fault = choose(self.faults, request)
             delay += extra
         if fault is None and not delay:
-            reply = self.handle(request)
+            try:
+                reply = self.handle(request)
+            except Exception as error:  # noqa: BLE001  whatever it is, its caller gets an answer, and we a traceback
+                self._broke(connection, request, error)
+                return
             if isinstance(reply, Answer) and reply.stream is None:
                 connection.send(request, reply)
                 return
@@ -63,7 +68,20 @@ class Service(ABC, Generic[SettingsT]):
             exchange = play(self, connection, request, fault=fault, delay=delay)
         task = asyncio.get_running_loop().create_task(exchange)
         self._exchanges.add(task)
-        task.add_done_callback(self._exchanges.discard)
+        task.add_done_callback(lambda task: self._over(connection, request, task))
+
+    def _over(self, connection: Connection, request: Request, task: asyncio.Task[None]) -> None:
+        self._exchanges.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._broke(connection, request, error)
+
+    @staticmethod
+    def _broke(connection: Connection, request: Request, error: BaseException) -> None:
+        """A bug in a stand-in is an answer of 500: a caller that waits for ever would look like the service's bug."""
+        logging.getLogger(__name__).error("a stand-in failed", exc_info=error)
+        connection.send(request, json_answer(500, {"error": f"a bug in the sandbox: {type(error).__name__}"}))
+        connection.close()
 
     def change(self, settings: SettingsT) -> None:
         """Put new settings in force, for open connections too."""

@@ -34,7 +34,7 @@ def _too_many(vectors: Matrix) -> Matrix:
 
 
 def _wrong_length(vectors: Matrix) -> Matrix:
-    return vectors[:, : vectors.shape[1] // 2]
+    return vectors[:, : vectors.shape[1] // 2].copy()  # orjson writes contiguous rows only
 
 
 def _not_normalised(vectors: Matrix) -> Matrix:

@@ -159,7 +159,7 @@ def test_a_text_that_the_model_makes_nan_of(ollama: Callable[..., Embedding], sa
     assert are_vectors(outcomes) == [number != 3 for number in range(10)]
 
 
-@pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "not_normalised"])
+@pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised"])
 def test_spoilt_vectors_once(ollama: Callable[..., Embedding], sandbox: Sandbox, spoil: str) -> None:
     expected = np.array(got(ollama())[1])
     embedding = ollama()
