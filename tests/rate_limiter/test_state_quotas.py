@@ -135,9 +135,11 @@ def test_a_window_that_begins_to_hold_work_back_is_counted_once() -> None:
 def test_and_again_when_it_did_not_hold_back_meanwhile() -> None:
     limiter = Limiter({PER_MINUTE: 1}, hold_seconds=100)
     limiter.ready(5)
-    done = limiter.tasks("spent") + limiter.tasks("a")
+    done = limiter.tasks("spent") + limiter.finished(limiter.batch) + limiter.tasks("a")
     for _ in range(70):
-        done += limiter.after(1).ready(5) + limiter.tick()
+        done += limiter.after(1).ready(5)
+        for batch in limiter.batches:
+            done += limiter.finished(batch)
     done += limiter.tasks("b")
     assert counted("rate_limit_exceeded_total", done) == [(("minute",), 1)] * 2
 
