@@ -5,6 +5,7 @@ A row for each fault is written to `bench/results/faults.json`; `python -m tests
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -90,7 +91,7 @@ class Ledger:
 
     def _longest_pause(self, times: list[float]) -> float:
         after = sorted([self.began, *(at for at in times if at >= self.began)])
-        return round(max((b - a for a, b in zip(after, after[1:], strict=False)), default=0.0), 2)
+        return round(max((b - a for a, b in itertools.pairwise(after)), default=0.0), 2)
 
 
 def note(cost: Cost) -> None:

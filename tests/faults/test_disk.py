@@ -1,0 +1,39 @@
+"""LMDB's writes fail: the stage says so in a sentence and stops, and nothing that was committed is lost."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from sandbox.pipeline import Pipeline
+from tests.faults.ledger import SETTLE_BATCH, Ledger
+from tests.needs import require
+
+TASKS = 2000
+FULL = "inject=pwrite64,pwritev:error=ENOSPC"
+BROKEN = "inject=fdatasync:error=EIO"
+WORDS = {FULL: "No space left on device", BROKEN: "Input/output error"}
+
+
+@pytest.mark.parametrize("fault", WORDS, ids=["full", "broken"])
+@pytest.mark.parametrize("program", ["fetcher", "rate_limiter", "publisher"])
+def test_a_stage_that_cannot_write_stops_and_loses_nothing(
+    program: str, fault: str, pipeline: Pipeline, ledger: Ledger
+) -> None:
+    strace = require("strace")
+    pipeline.sandbox.queue(TASKS)
+    ledger.wait_accepted(TASKS // 5)
+    said = len(pipeline.events("fatal"))
+    pid = int(pipeline.programs()[program]["pid"])
+    ledger.struck()
+    tracer = subprocess.Popen([strace, "-f", "-qq", "-o", "/dev/null", "-e", fault, "-p", str(pid)])
+    tracer.wait(30)  # it ends with the process, which supervisord then starts anew, untraced
+    ledger.wait_done()
+    (fatal,) = pipeline.events("fatal")[said:]
+    assert fatal["stage"] == program
+    assert "STATE_DIR" in fatal["reason"]
+    assert WORDS[fault] in fatal["reason"]
+    cost = ledger.cost(f"{WORDS[fault].lower()} under {program}")
+    assert (cost.lost, cost.failed, cost.paid_twice, cost.bytes_differ) == (0, 0, 0, 0)
+    assert cost.accepted_twice <= (SETTLE_BATCH if program == "publisher" else 0)

@@ -1,0 +1,39 @@
+"""What is outside goes down for longer than a lease: no task is failed for it, and none is sent or paid twice."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sandbox.pipeline import Pipeline
+from tests.faults.conftest import IN_SLOTS, SHORT_LEASE
+from tests.faults.ledger import Ledger
+
+TASKS = 3000
+CONNECTIONS = 16
+MAY_COST = {  # service: accepted twice, paid twice; what was under way when it broke has no known outcome
+    "api": (CONNECTIONS, 0),
+    "oauth2": (0, 0),
+    "openai": (0, 2 * IN_SLOTS),
+}
+
+
+@pytest.mark.parametrize("service", MAY_COST)
+def test_an_outage_for_longer_than_a_lease(service: str, short_lease: Pipeline) -> None:
+    pipeline, sandbox = short_lease, short_lease.sandbox
+    ledger = Ledger(sandbox, pipeline)
+    sandbox.queue(TASKS)
+    ledger.wait_accepted(TASKS // 5)
+    sandbox.down(service)
+    sandbox.revoke()  # else nobody would miss the token endpoint
+    ledger.struck()
+    down = time.monotonic()
+    pipeline.wait_until(lambda: time.monotonic() > down + 1.3 * SHORT_LEASE, "a lease to end")
+    sandbox.up(service)
+    ledger.wait_done()
+    cost = ledger.cost(f"{service} down for longer than a lease")
+    accepted_twice, paid_twice = MAY_COST[service]
+    assert (cost.tasks, cost.lost, cost.failed, cost.bytes_differ) == (TASKS, 0, 0, 0)
+    assert cost.accepted_twice <= accepted_twice
+    assert cost.paid_twice <= paid_twice

@@ -1,0 +1,32 @@
+"""SIGSTOP for longer than a lease, then SIGCONT: the process comes back with a view of the world that is old."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from sandbox.pipeline import Pipeline
+from tests.faults.conftest import IN_SLOTS, SHORT_LEASE
+from tests.faults.ledger import Ledger
+
+TASKS = 3000
+MAY_BE_PAID_TWICE = {"fetcher": 0, "rate_limiter": 0, "embedder_00": IN_SLOTS, "publisher": 0}
+
+
+@pytest.mark.parametrize("program", MAY_BE_PAID_TWICE)
+def test_a_process_stopped_for_longer_than_a_lease(program: str, short_lease: Pipeline) -> None:
+    pipeline = short_lease
+    ledger = Ledger(pipeline.sandbox, pipeline)
+    pipeline.sandbox.queue(TASKS)
+    ledger.wait_accepted(TASKS // 5)
+    pipeline.kill(program, signal.SIGSTOP)
+    ledger.struck()
+    stopped = time.monotonic()
+    pipeline.wait_until(lambda: time.monotonic() > stopped + 1.3 * SHORT_LEASE, "a lease to end")
+    pipeline.kill(program, signal.SIGCONT)
+    ledger.wait_done()
+    cost = ledger.cost(f"stop {program} for longer than a lease")
+    assert (cost.tasks, cost.lost, cost.failed, cost.accepted_twice, cost.bytes_differ) == (TASKS, 0, 0, 0, 0)
+    assert cost.paid_twice <= MAY_BE_PAID_TWICE[program]

@@ -1,0 +1,54 @@
+"""SIGKILL in the two moments where one side has done its part and the other has not written it down yet."""
+
+from __future__ import annotations
+
+import signal
+
+from sandbox.pipeline import Pipeline
+from tests.faults.conftest import IN_SLOTS
+from tests.faults.ledger import Ledger
+
+TASKS = 1000
+CONNECTIONS = 16
+
+
+def test_publisher_killed_between_an_accepted_patch_and_its_commit(pipeline: Pipeline, ledger: Ledger) -> None:
+    sandbox = pipeline.sandbox
+    sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted, and no answer
+    sandbox.queue(TASKS)
+    sandbox.wait_until(lambda told: told["api"]["held"] == CONNECTIONS)
+    pipeline.kill("publisher")
+    ledger.struck()
+    ledger.wait_done()
+    cost = ledger.cost("kill publisher between accepted PATCHes and their commit")
+    assert (cost.lost, cost.failed, cost.paid_twice) == (0, 0, 0)
+    assert cost.accepted_twice >= CONNECTIONS
+    assert cost.bytes_differ == 0
+
+
+def test_embedder_killed_before_it_reads_an_answer_that_is_paid_for(pipeline: Pipeline, ledger: Ledger) -> None:
+    sandbox = pipeline.sandbox
+    sandbox.fault("openai", times=8, hold=True)
+    sandbox.queue(TASKS)
+    sandbox.wait_until(lambda told: told["openai"]["held"] == 8)
+    pipeline.kill("embedder_00")
+    ledger.struck()
+    sandbox.release("openai")
+    ledger.wait_done()
+    cost = ledger.cost("kill embedder between the provider's charge and its answer")
+    assert (cost.lost, cost.failed, cost.accepted_twice) == (0, 0, 0)
+    assert 0 < cost.paid_twice <= IN_SLOTS
+
+
+def test_embedder_killed_between_the_answer_and_stored(pipeline: Pipeline, ledger: Ledger) -> None:
+    sandbox = pipeline.sandbox
+    pipeline.kill("publisher", signal.SIGSTOP)  # nobody says `Stored`
+    sandbox.queue(TASKS)
+    pipeline.wait_until(lambda: ledger.paid() >= 2 * IN_SLOTS, "both embedders to have every slot full of results")
+    pipeline.kill("embedder_00")
+    ledger.struck()
+    pipeline.kill("publisher", signal.SIGCONT)
+    ledger.wait_done()
+    cost = ledger.cost("kill embedder between the answer and Stored")
+    assert (cost.lost, cost.failed, cost.accepted_twice, cost.bytes_differ) == (0, 0, 0, 0)
+    assert cost.paid_twice <= IN_SLOTS
