@@ -67,12 +67,22 @@ class Tasks(Message):
     tasks: list[Task]
 
 
+class Charge(Part):
+    """What a batch was charged with; it travels along, so that a rate limiter that restarted can settle it."""
+
+    at: float
+    """When; finds the buckets that were charged."""
+    tokens: int
+    requests: int
+
+
 class Held(Part):
     """A batch that an embedder has, finished or not."""
 
     batch_id: str
     key: str
     ids: list[str]
+    charge: Charge | None = None
 
 
 class Ready(Message):
@@ -100,6 +110,9 @@ class Batch(Message):
     type: str
     key: str
     tasks: list[Task]
+    charge: Charge | None = None
+    limited: bool = False
+    """A quota is in force: no more requests than were charged, and no text again that may have been paid for."""
 
 
 class Finished(Message):
@@ -109,7 +122,7 @@ class Finished(Message):
     boot_id: str
     batch_id: str
     tokens: int = 0
-    """What the provider reported as used for what it embedded; settles the reservation."""
+    """What the provider reported as used, and for requests of unknown outcome the estimate; settles the reservation."""
     requests: int = 0
     """Provider requests that were made for it."""
     deferred: list[str] = []
@@ -119,7 +132,9 @@ class Finished(Message):
     unsent: bool = False
     """The deferred certainly never reached the provider: their charge is refunded."""
     cached: int = 0
-    """Tasks that cost nothing, because their vectors were known: their charge is refunded."""
+    """Tasks that cost nothing: their vectors were known, or they were not sent; their charge is refunded."""
+    again: dict[int, list[str]] = {}
+    """Ids for which the batch's requests did not suffice, by the size of the largest batch they should be in next."""
 
 
 class Results(Message):

@@ -82,6 +82,33 @@ RATE_LIMIT_CHECK = Histogram(
     buckets=(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.01),
     registry=REGISTRY,
 )
+_WINDOW = ["scope", "unit", "period"]
+WINDOW_USAGE = Gauge(
+    "rate_limit_window_current",
+    "What a quota's window holds: tasks, tokens or requests; the scope is a model with limits of its own, or empty",
+    _WINDOW,
+    registry=REGISTRY,
+)
+WINDOW_LIMIT = Gauge("rate_limit_window_limit", "What a quota's window may hold", _WINDOW, registry=REGISTRY)
+WINDOW_RESET = Gauge(
+    "rate_limit_window_reset_timestamp_seconds",
+    "When a quota's window next loses something; fixed: when it ends",
+    _WINDOW,
+    registry=REGISTRY,
+)
+WINDOW_EXHAUSTED = Gauge(
+    "rate_limit_exhausted_timestamp_seconds",
+    "When a quota will be used up at the present rate; absent where it will not be",
+    _WINDOW,
+    registry=REGISTRY,
+)
+TOKEN_RATIO = Gauge(
+    "rate_limit_token_ratio",
+    "Tokens that providers report, per token estimated",
+    ["model"],
+    registry=REGISTRY,
+)
+CLOCK_LEAPS = Counter("clock_leaps_total", "Leaps of the wall clock: ahead or back", ["direction"], registry=REGISTRY)
 BATCH_SIZE = Histogram(
     "embedder_batch_size", "Tasks in a batch", buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048), registry=REGISTRY
 )

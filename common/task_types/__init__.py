@@ -27,7 +27,9 @@ class Deferral(msgspec.Struct):
 
     until: float
     unsent: bool
-    """Whether it certainly never reached the provider, so that its charge can be refunded."""
+    """Whether it certainly was not paid for, so that its charge can be refunded."""
+    at_most: int = 0
+    """If set, it was only its batch's requests that were used up: it may come again at once, with at most so many."""
 
 
 class Embedder(Protocol):

@@ -32,7 +32,8 @@ from stages.embedder.gate import PROBE_PATIENCE, Gate
 from stages.embedder.guard import Guard, Vector
 from stages.embedder.providers import Provider
 from stages.embedder.routes import Routes
-from stages.embedder.sending import Backend, Sending, Tally, Tools
+from stages.embedder.sending import Backend, Sending, Tools
+from stages.embedder.tally import Tally
 from stages.embedder.texts import sort_out
 
 SHORT = 5.0
@@ -87,9 +88,9 @@ class Embedding:
             "providers": [provider.name for provider in found],
         }
 
-    def session(self) -> Session:
-        """Begin a batch."""
-        return Session(self)
+    def session(self, most_requests: int | None = None) -> Session:
+        """Begin a batch; with a bound to its requests, where a quota is in force (tally.py)."""
+        return Session(self, most_requests)
 
     def blockers(self) -> list[str]:
         """Say why no text could be embedded now, in words for `/ready`; empty when one could."""
@@ -154,15 +155,17 @@ class Embedding:
 class Session:
     """One batch; `embed` may be called more than once, and the figures add up."""
 
-    def __init__(self, embedding: Embedding) -> None:
+    def __init__(self, embedding: Embedding, most_requests: int | None = None) -> None:
         self._embedding = embedding
-        self._tally = Tally()
+        self._tally = Tally(most_requests)
+        self.refused = 0
+        """Texts that were not worth sending."""
         self.cached = 0
         """Texts that got their vector without being sent: known, or the same as another in this batch or another."""
 
     @property
     def tokens(self) -> int:
-        """What the providers reported as used."""
+        """What the providers reported as used, and the most that requests of unknown outcome may have used."""
         return self._tally.tokens
 
     @property
@@ -179,19 +182,24 @@ class Session:
         """Embed the texts, in their order: for each a unit vector (d,) float32, a final failure, or "not now"."""
         refusal = self._embedding.routes.refusal(model)
         if refusal is not None:
+            self.refused += len(texts)
             return [Failure("unsupported_model", refusal) for _ in texts]
         wanted, refused = sort_out(model, texts, truncate=self._embedding.truncate)
         if refused:
+            self.refused += len(refused)
             metrics.EMBEDDED_INPUTS.labels("none", "refused").inc(len(refused))
         found, until = self._find(model, list(wanted))
         outcomes: dict[int, Vector | Failure | Deferral] = {**refused}
         for text, positions in wanted.items():
             landed = found[text]
-            outcome = Deferral(until, unsent=text not in self._tally.reached) if landed is None else landed
+            outcome = self._deferral(text, until) if landed is None else landed
             outcomes.update(dict.fromkeys(positions, outcome))
             if len(positions) > 1 and _is_vector(landed):
                 self.cached += len(positions) - 1
         return [outcomes[position] for position in range(len(texts))]
+
+    def _deferral(self, text: str, until: float) -> Deferral:
+        return Deferral(until, text not in self._tally.reached, self._tally.left.get(text, 0))
 
     def _find(self, model: str, texts: list[str]) -> tuple[dict[str, Landed], float]:
         """Ask one candidate after the other; None: not before the time returned, in seconds since the epoch."""

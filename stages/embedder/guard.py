@@ -6,6 +6,8 @@ because those who compare them take plain dot products. A provider that does not
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,8 @@ from stages.embedder.providers import Embeddings, Matrix
 
 TOLERANCE = 1e-4
 """How far from 1 a norm may be and still be left as it came: float32 rounding gives 1e-6, half precision 5e-4."""
+MOST_DOUBTED = 10_000
+"""Texts; one that is forgotten is asked for once more, that is all."""
 COUNT = "wrong_count"
 LENGTH = "wrong_length"
 
@@ -36,6 +40,20 @@ class Guard:
 
     def __init__(self) -> None:
         self._lengths: dict[str, int] = {}
+        self._doubted: dict[tuple[str, int], None] = {}
+
+    def remember(self, model: str, texts: Iterable[str]) -> None:
+        """Keep in mind that it has objected to these, until they come in another batch."""
+        self._doubted.update(dict.fromkeys((model, hash(text)) for text in texts))
+        while len(self._doubted) > MOST_DOUBTED:
+            self._doubted.pop(next(iter(self._doubted)), None)
+
+    def recall(self, model: str, texts: Sequence[str]) -> list[int]:
+        """Return where those are that it has objected to before, and forget them."""
+        if not self._doubted:
+            return []
+        keys = [(model, hash(text)) for text in texts]
+        return [position for position, key in enumerate(keys) if self._doubted.pop(key, key) is None]
 
     def length_of(self, model: str) -> int | None:
         """How long the model's vectors have been so far."""

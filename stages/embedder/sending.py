@@ -5,6 +5,7 @@
     outage, timeout, "too many"       back off and retry, MAX_RETRIES times, then stop   Transient
     "I failed", twice                 halve it: a text that it fails on goes back alone  Crashed
     nothing that waiting would mend   stop at once; the gate says why                    Unusable
+    a quota has no more for it        it comes again, in a batch that is charged anew    tally.py
 
 What was embedded before it stops is kept: it is paid for.
 """
@@ -18,15 +19,16 @@ from typing import NamedTuple
 
 import structlog
 
-from common import metrics
-from common.errors import Permanent, Transient
+from common import metrics, tokens
+from common.errors import Permanent, Throttled, Transient
 from common.instant import Instant
 from common.messages import Failure
 from common.retry import Backoff
 from stages.embedder.caps import LearnedCaps
 from stages.embedder.gate import Gate
 from stages.embedder.guard import COUNT, LENGTH, Guard, Vector
-from stages.embedder.providers import BadInput, Crashed, Embeddings, NoModelYet, NotSent, Provider, Unusable
+from stages.embedder.providers import AskAgain, BadInput, Crashed, Embeddings, NoModelYet, NotSent, Provider, Unusable
+from stages.embedder.tally import Tally
 
 PATIENCE = 10.0
 """Seconds that a batch waits in all for its provider before it goes back: a slot is for working."""
@@ -55,16 +57,6 @@ class Tools(NamedTuple):
     """Wait so many seconds; returns True, and at once, when the embedder is told to stop."""
     stopping: Callable[[], bool]
     """Whether it is told to stop: what is under way ends, and no further request is begun."""
-
-
-class Tally:
-    """What a batch has cost."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.tokens = 0
-        self.reached: set[str] = set()
-        """Texts that a provider may have seen."""
 
 
 class Lesson:
@@ -117,7 +109,7 @@ class Sending:
     def run(self, task_model: str) -> None:
         """Fill `outcomes`. `task_model` is what the tasks call the model; another name here means a fallback."""
         self._fallback_of = task_model if task_model != self._model else None
-        pieces = deque([Piece(range(len(self._texts)))])
+        pieces = self._first_pieces(task_model)
         try:
             while pieces:
                 piece = pieces.pop()
@@ -131,11 +123,30 @@ class Sending:
         except NotNow as not_now:
             self.until = not_now.until
 
+    def _first_pieces(self, task_model: str) -> deque[Piece]:
+        """All texts; those that the guard has objected to in an earlier batch apart."""
+        again = self._tools.guard.recall(task_model, self._texts)
+        if not again:
+            return deque([Piece(range(len(self._texts)))])
+        others = [position for position in range(len(self._texts)) if position not in again]
+        return deque(Piece(part, part is again) for part in (again, others) if part)
+
+    def _leave(self, piece: Piece, texts: list[str], task_model: str) -> list[Piece]:
+        """Send these no more: they come again in another batch."""
+        self._tally.left.update(dict.fromkeys(texts, len(texts)))
+        if piece.again:
+            self._tools.guard.remember(task_model, texts)
+        return []
+
     def _send(self, piece: Piece, task_model: str) -> list[Piece]:
         """Make the request for a piece; return what is still to be done about it."""
         texts = [self._texts[position] for position in piece.positions]
+        if not self._tally.allows(texts):
+            return self._leave(piece, texts, task_model)
         try:
             answer = self._answer(texts, suspect=piece.suspect)
+        except AskAgain:
+            return [piece]
         except Crashed as error:
             return self._suspected(piece, error)
         except BadInput as error:
@@ -157,15 +168,13 @@ class Sending:
                 with self._gate.outcome(self._model):
                     self._tally.requests += 1
                     answer = self._provider.embed(self._model, texts)
-            except NotSent as error:
-                failures = self._again(failures, error)
             except NoModelYet as error:
                 raise NotNow(self._tools.clock().mono + error.delay) from error
             except Transient as error:
-                self._tally.reached.update(texts)
-                failures = self._again(failures, error)
-                if isinstance(error, Crashed) and (suspect or (failures == 2 and len(texts) > 1)):
-                    raise
+                failures += 1
+                self._failed(failures, error, texts, suspect=suspect)
+            except (AskAgain, BadInput):
+                raise
             except Permanent:
                 self._tally.reached.update(texts)
                 raise
@@ -185,16 +194,23 @@ class Sending:
                 raise NotNow(until)
             self._wait_until(until)
 
-    def _again(self, failures: int, error: Transient) -> int:
-        """Wait before the next try; raise `NotNow` after the last."""
-        failures += 1
+    def _failed(self, failures: int, error: Transient, texts: list[str], *, suspect: bool) -> None:
+        """Wait before the next try; raise `NotNow` after the last, and `Crashed` where halving may tell more."""
         provider = self._provider.name
         log.warning("provider_failed", provider=provider, model=self._model, failures=failures, reason=str(error))
         until = self._later(failures, error)
+        if not isinstance(error, NotSent | Throttled):  # nobody knows what became of it: it may have been paid for
+            self._tally.reached.update(texts)
+            self._tally.tokens += sum(tokens.most_of(self._model, text) for text in texts)
         if failures > self._tools.retries:
             raise NotNow(max(until, self._gate.closed_until(self._model)))
+        last = not self._tally.allows(texts)
+        if isinstance(error, Crashed) and (suspect or (len(texts) > 1 and (last or failures == 2))):
+            self._wait_until(until)
+            raise error
+        if last:
+            raise NotNow(max(until, self._gate.closed_until(self._model)))
         self._wait_until(until)
-        return failures
 
     def _later(self, failures: int, error: Exception) -> float:
         return self._tools.clock().mono + self._tools.backoff.delay(failures, error)

@@ -43,6 +43,7 @@ class Processed(msgspec.Struct):
     tokens: int = 0
     requests: int = 0
     cached: int = 0
+    again: dict[int, list[str]] = {}
 
 
 class Slot(msgspec.Struct):
@@ -139,7 +140,7 @@ class Embedder:
             "rate_limiter",
             m.Finished(
                 self._instance, self._boot_id, done.batch_id, done.tokens, done.requests, done.deferred, done.until,
-                done.unsent, done.cached,
+                done.unsent, done.cached, done.again,
             ),
         )  # fmt: skip
         yield self._ready(now)
@@ -147,5 +148,5 @@ class Embedder:
     def _ready(self, now: Instant) -> Send:
         self._next_ready = now.mono + READY_EVERY
         free = 0 if self._draining else max(0, self._size - len(self.slots))
-        held = [m.Held(batch_id, slot.batch.key, slot.ids) for batch_id, slot in self.slots.items()]
+        held = [m.Held(batch_id, slot.batch.key, slot.ids, slot.batch.charge) for batch_id, slot in self.slots.items()]
         return Send("rate_limiter", m.Ready(self._instance, self._boot_id, self._inbox, free, held, self.paused))

@@ -43,24 +43,28 @@ class Workshop:
 
     def _process(self, batch: m.Batch) -> Processed:
         kind, decode = self._types[batch.type], self._decoders[batch.type]
-        session = self._embedding.session()
+        session = self._embedding.session(batch.charge.requests if batch.charge and batch.limited else None)
         outcomes = kind.process(batch.key, [decode(task.content) for task in batch.tasks], session)
         if len(outcomes) != len(batch.tasks):
             raise AssertionError(f"{batch.type} gave {len(outcomes)} outcomes for {len(batch.tasks)} tasks")
         processed = _sorted_out(batch, outcomes)
-        processed.tokens, processed.requests, processed.cached = session.tokens, session.requests, session.cached
+        processed.tokens, processed.requests = session.tokens, session.requests
+        processed.cached += session.cached + session.refused
         return processed
 
 
 def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> Processed:
     """Make results of the outcomes, and set the deferred ones apart."""
     processed = Processed(batch.batch_id, [])
-    unsent = True
+    unsent: list[str] = []
     for task, outcome in zip(batch.tasks, outcomes, strict=True):
-        if isinstance(outcome, Deferral):
+        if isinstance(outcome, Deferral) and outcome.at_most:
+            processed.again.setdefault(outcome.at_most, []).append(task.id)
+            processed.cached += outcome.unsent
+        elif isinstance(outcome, Deferral):
             processed.deferred.append(task.id)
             processed.until = max(processed.until, outcome.until)
-            unsent = unsent and outcome.unsent
+            unsent += [task.id] if outcome.unsent else []
         elif isinstance(outcome, m.Failure):
             processed.results.append(m.Result(task.id, task.type, task.leased_at, failure=outcome))
         elif isinstance(outcome, bytes):
@@ -68,5 +72,6 @@ def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> Proce
         else:
             vector = np.ascontiguousarray(outcome, "<f4").tobytes()
             processed.results.append(m.Result(task.id, task.type, task.leased_at, vector=vector))
-    processed.unsent = unsent and bool(processed.deferred)
+    processed.unsent = bool(unsent) and unsent == processed.deferred
+    processed.cached += 0 if processed.unsent else len(unsent)
     return processed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from common import clock, logs, messages, metrics, settings
+from common import clock, logs, messages, settings
 from common.actions import Report
 from common.instant import Instant
 from common.loop import Loop, Plan, main
 from common.wiring import Wiring
+from stages.rate_limiter import gauges
 from stages.rate_limiter.state import Limits, RateLimiter
 from stages.rate_limiter.windows import Windows
 
@@ -22,17 +23,12 @@ def start() -> None:
         config.lease_seconds,
         config.hold_seconds,
         config.max_dispatches,
-        few_requests=config.rate_limit_enabled and config.rate_limit_requests_per_minute > 0,
     )
     state = RateLimiter(limits, windows, loop.boot_id, clock.now())
 
     def report(now: Instant) -> Report:
         told = state.report(now)
-        for window in told.windows:
-            if window.unit == "tasks" and not window.scope:
-                metrics.RATE_LIMIT_USAGE.labels(window.period).set(window.current)
-                metrics.RATE_LIMIT_MAX.labels(window.period).set(window.limit)
-                metrics.RATE_LIMIT_REMAINING.labels(window.period).set(window.remaining)
+        gauges.show(told.windows, state.ratios.by_model())
         return told
 
     loop.run(

@@ -33,6 +33,8 @@ MAX_LIMIT: Final = 10**15
 UNLIMITED: Final = 2**62
 """What remains in a window without a limit."""
 
+_REQUESTS: Final = tuple(Unit).index(Unit.REQUESTS)
+
 _RECENT: Final = BUCKETS // 10
 """A forecast takes the rate of a period's last tenth: long enough to be steady, short enough to be the present."""
 
@@ -77,6 +79,17 @@ class Quota:
     def latest(self) -> float:
         """The latest time seen, Unix seconds."""
         return self._latest
+
+    @property
+    def limited(self) -> bool:
+        """Whether any window has a limit."""
+        return bool(self._limited)
+
+    def requests_left(self, now: float) -> int | None:
+        """Return what is left of the quotas of requests; None if there is none."""
+        if not any(window.unit is Unit.REQUESTS for window in self._limited):
+            return None
+        return int(self.remaining(now)[_REQUESTS].min())
 
     def advance(self, now: float) -> float:
         """Move the windows on to `now`; returns their time, which is later if the clock was set back."""

@@ -78,6 +78,16 @@ class Quotas:
         opens = max(quota.opens_at(tokens_of_first, at) for quota in self._scopes(model))
         return opens if opens > at else now
 
+    def limits(self, model: str) -> bool:
+        """Tell whether anything that this model sends is limited."""
+        return any(quota.limited for quota in self._scopes(model))
+
+    def requests_left(self, model: str, now: float) -> int | None:
+        """Return how many requests this model may make now; None if they are not limited."""
+        now = self._global.advance(now)
+        left = [quota.requests_left(now) for quota in self._scopes(model)]
+        return min((requests for requests in left if requests is not None), default=None)
+
     def usage(self, now: float) -> list[Usage]:
         """Return where each quota stands, in every scope."""
         now = self._global.advance(now)

@@ -25,6 +25,8 @@ import msgspec
 from common import messages as m
 from common.actions import Actions, Count, Report, Say, Send, of_tasks
 from common.instant import Instant
+from stages.rate_limiter.clocks import LEAP, ClockWatch
+from stages.rate_limiter.estimates import Ratios
 from stages.rate_limiter.quota import Receipt, Usage
 from stages.rate_limiter.ring import Unit, Window
 
@@ -40,6 +42,9 @@ NEVER_FITS = 3600.0
 """Seconds until a task is tried again that is larger than a token quota."""
 ALONE = 3
 """From this attempt on a task is processed alone."""
+MOST_REQUESTS = 8
+"""Requests that a batch is charged with where there are quotas: for retries, and for halving what is refused. What it
+does not use is refunded; what it would need beyond comes again in a batch of its own."""
 
 
 class Quotas(Protocol):
@@ -53,6 +58,10 @@ class Quotas(Protocol):
     def never_fits(self, model: str, tokens: int) -> bool: ...  # noqa: D102
     def opens_at(self, model: str, tokens_of_first: int, now: float) -> float: ...  # noqa: D102
     def usage(self, now: float) -> list[Usage]: ...  # noqa: D102
+    def limits(self, model: str) -> bool: ...  # noqa: D102
+    def requests_left(self, model: str, now: float) -> int | None: ...  # noqa: D102
+    @property
+    def latest(self) -> float: ...  # noqa: D102
 
 
 class PutQuota(NamedTuple):
@@ -66,8 +75,6 @@ class Limits(NamedTuple):
     lease_seconds: float = 15.0
     hold_seconds: float = 60.0
     max_dispatches: int = 5
-    few_requests: bool = False
-    """Whether requests have a quota: then no batch leaves smaller than it could be."""
 
 
 class Group(NamedTuple):
@@ -77,6 +84,8 @@ class Group(NamedTuple):
     key: str
     attempt: int
     """1, 2, or `ALONE` for all later ones."""
+    at_most: int = 0
+    """The largest batch that may be formed of them, because a larger one was refused; 0: any."""
 
 
 class Sent(msgspec.Struct):
@@ -87,7 +96,8 @@ class Sent(msgspec.Struct):
     """Monotonic seconds."""
     tasks: dict[str, m.Task] = {}
     """Empty for a batch that was learnt from `Ready` after a restart: its contents are not known here."""
-    receipt: Receipt | None = None
+    key: str = ""
+    charge: m.Charge | None = None
     confirmed: bool = False
     missed_at: float | None = None
     """Monotonic seconds of the first `Ready` that did not name it; none has named it yet."""
@@ -129,7 +139,9 @@ class RateLimiter:
         self._opens = now.mono + LEARNING
         self._next_holding = now.mono
         self._next_try = 0.0
+        self.ratios = Ratios()
         self._blocking: set[tuple[str, Window]] = set()
+        self._clock = ClockWatch(quotas.latest, now)
         self._ticked = now.mono
         self._draining = False
 
@@ -172,7 +184,7 @@ class RateLimiter:
             if batch_id in worker.batches:
                 worker.batches[batch_id].confirmed = True
             else:
-                worker.batches[batch_id] = Sent(batch.ids, now.mono, confirmed=True)
+                worker.batches[batch_id] = Sent(batch.ids, now.mono, {}, batch.key, batch.charge, confirmed=True)
                 self._adopt(batch.ids)
         on_the_way = sum(not sent.confirmed for sent in worker.batches.values())
         worker.free = max(0, message.free - on_the_way)
@@ -186,9 +198,10 @@ class RateLimiter:
             return
         self._gone(worker, message.batch_id)
         worker.free += 1
-        if sent.receipt is not None:
-            self._settle(sent, sent.receipt, message, now)
+        if sent.charge is not None:
+            self._settle(sent, sent.charge, message, now)
             yield PutQuota()
+        yield from self._again(sent, message, now)
         if message.deferred:
             yield Say("deferred", {"reason": "provider", "until": message.until, **of_tasks(message.deferred)})
             yield Send("fetcher", m.Deferred(message.deferred, message.until, "provider"))
@@ -198,6 +211,7 @@ class RateLimiter:
 
     def tick(self, now: Instant) -> Actions:
         """Bury silent embedders, say what is held (if only nothing), and try again what waited for a quota."""
+        yield from self._clock.look(now)
         gap, self._ticked = now.mono - self._ticked, now.mono
         if gap > SILENT / 2:
             for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
@@ -228,7 +242,10 @@ class RateLimiter:
             m.Window(u.scope, u.unit, u.period, u.current, u.limit, u.remaining, u.reset_at, u.exhausted_at)
             for u in self.quotas.usage(now.wall)
         ]
-        return Report(blockers, {"waiting": waiting, "working": working}, windows)
+        facts: dict[str, Any] = {"waiting": waiting, "working": working}
+        if (ahead := self.quotas.latest - now.wall) > LEAP:
+            facts["clock_behind_windows_seconds"] = round(ahead, 1)
+        return Report(blockers, facts, windows)
 
     # ---- waiting tasks ----
 
@@ -237,8 +254,8 @@ class RateLimiter:
         yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
         yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
 
-    def _queue(self, task: m.Task, *, first: bool = False) -> None:
-        group = Group(task.type, task.key, min(task.attempt, ALONE))
+    def _queue(self, task: m.Task, *, first: bool = False, at_most: int = 0) -> None:
+        group = Group(task.type, task.key, min(task.attempt, ALONE), at_most)
         queue = self.waiting.setdefault(group, deque())
         if first:
             queue.appendleft(task)
@@ -250,6 +267,20 @@ class RateLimiter:
         for task in reversed(tasks):
             self.owned.add(task.id)
             self._queue(task, first=True)
+
+    def _again(self, sent: Sent, message: m.Finished, now: Instant) -> Iterator[Any]:
+        """Queue in front what a batch could not do with the requests that it was charged with."""
+        unknown = []
+        for at_most, ids in message.again.items():
+            yield Say("again", {"at_most": at_most, **of_tasks(ids)})
+            for task_id in reversed(ids):
+                if task := sent.tasks.get(task_id):
+                    self.owned.add(task_id)
+                    self._queue(task, first=True, at_most=at_most)
+                else:
+                    unknown.append(task_id)
+        if unknown:
+            yield Send("fetcher", m.Deferred(unknown, now.wall, "quota"))  # taken before this process started
 
     def _adopt(self, ids: list[str]) -> None:
         """An embedder has these already: whoever queued them here meanwhile queued them twice."""
@@ -360,34 +391,42 @@ class RateLimiter:
             return 1
         if group.attempt > 1:
             return math.isqrt(self.limits.batch_size)
-        if self.limits.few_requests:
-            return self.limits.batch_size
-        free = sum(worker.free for worker in self.workers.values() if worker.takes(group.key, now.wall))
-        return min(self.limits.batch_size, math.ceil(waiting / max(1, free)))
+        most = min(group.at_most or self.limits.batch_size, self.limits.batch_size)
+        if self.quotas.requests_left(group.key, now.wall) is not None:
+            return most  # where requests are few, no batch leaves smaller than it could be
+        return min(most, math.ceil(waiting / max(1, self._free_slots(group.key, now))))
+
+    def _free_slots(self, key: str, now: Instant) -> int:
+        return sum(worker.free for worker in self.workers.values() if worker.takes(key, now.wall))
 
     def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
         self._batches += 1
         batch_id = f"{self._boot_id[:8]}-{self._batches}"
-        receipt = self.quotas.charge(group.key, len(batch), sum(task.tokens for task in batch), 1, now.wall)
+        requests, limited = 1, self.quotas.limits(group.key)
+        if limited:
+            left = self.quotas.requests_left(group.key, now.wall)
+            fair = MOST_REQUESTS if left is None else left // self._free_slots(group.key, now)
+            requests = max(1, min(MOST_REQUESTS, fair))
+        tokens = sum(task.tokens for task in batch)
+        charge = m.Charge(self.quotas.charge(group.key, len(batch), tokens, requests, now.wall).at, tokens, requests)
         tasks = {task.id: task for task in batch}
-        worker.batches[batch_id] = Sent(list(tasks), now.mono, tasks, receipt)
+        worker.batches[batch_id] = Sent(list(tasks), now.mono, tasks, group.key, charge)
         worker.free -= 1
-        return Send(worker.inbox, m.Batch(batch_id, worker.boot_id, group.type, group.key, batch))
+        return Send(worker.inbox, m.Batch(batch_id, worker.boot_id, group.type, group.key, batch, charge, limited))
 
     # ---- quotas ----
 
-    def _settle(self, sent: Sent, receipt: Receipt, message: m.Finished, now: Instant) -> None:
-        deferred = [sent.tasks[i] for i in message.deferred if i in sent.tasks]
-        tokens_deferred = sum(task.tokens for task in deferred)
-        reserved = sum(task.tokens for task in sent.tasks.values()) - tokens_deferred
-        self.quotas.settle(receipt, reserved, message.tokens, now.wall)
-        refunded = message.cached + (len(deferred) if message.unsent else 0)
-        if refunded:
-            self.quotas.refund(receipt, refunded, tokens_deferred if message.unsent else 0, 0, now.wall)
-        if message.requests == 0:
-            self.quotas.refund(receipt, 0, 0, 1, now.wall)
-        elif message.requests > 1:
-            self.quotas.charge(receipt.model, 0, 0, message.requests - 1, now.wall)
+    def _settle(self, sent: Sent, charge: m.Charge, message: m.Finished, now: Instant) -> None:
+        receipt = Receipt(charge.at, sent.key)
+        self.quotas.settle(receipt, charge.tokens, message.tokens, now.wall)
+        free = message.cached + (len(message.deferred) if message.unsent else 0)
+        unused = charge.requests - message.requests
+        if free or unused > 0:
+            self.quotas.refund(receipt, free, 0, max(unused, 0), now.wall)
+        if unused < 0:
+            self.quotas.charge(sent.key, 0, 0, -unused, now.wall)
+        if message.requests == 1 and not (free or message.deferred or message.again):
+            self.ratios.learn(sent.key, charge.tokens, message.tokens)
 
     def _give_back(
         self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, Window]], now: Instant
@@ -400,6 +439,8 @@ class RateLimiter:
         if blocked:
             until = self.quotas.opens_at(group.key, first, now.wall)
             key = "*" if "" in blocked else group.key
+            # not a second later than it opens: of a minute's quota that would be one part in sixty
+            self._next_try = min(self._next_try, now.mono + max(0.0, until - now.wall))
         elif self.workers:
             until, reason = min(worker.paused_until(group.key) for worker in self.workers.values()), "provider"
         if until - now.wall <= self.limits.hold_seconds:
@@ -411,9 +452,6 @@ class RateLimiter:
         yield Send("fetcher", m.Deferred(ids, until, reason, key))
 
     def _blocked_words(self, now: Instant) -> str:
-        full = [u for u in self.quotas.usage(now.wall) if u.remaining == 0]
-        return ", ".join(
-            f"{u.limit} {u.unit} a {u.period}{f' for {u.scope}' if u.scope else ''}"
-            for u in full
-            if u.unit is not Unit.REQUESTS
-        )
+        """Name the quotas that are used up for every model; that of requests opens within a minute."""
+        full = [u for u in self.quotas.usage(now.wall) if u.remaining == 0 and not u.scope]
+        return ", ".join(f"{u.limit} {u.unit} a {u.period}" for u in full if u.unit is not Unit.REQUESTS)

@@ -11,6 +11,7 @@ says by raising one of these, and the rest of this package knows what to do abou
     Crashed            the same, but perhaps one of the texts is to blame: halving finds out
     Throttled(delay)   leave this provider alone for so many seconds
     NoModelYet(delay)  leave this model alone for so many seconds: it is being fetched, or could not be
+    AskAgain           it has learnt how to ask this server: make the same request again
     BadInput           the whole request is refused for something in it: halving finds the guilty text
     Unusable           neither waiting nor halving mends it, a person must: a bad key, no quota, no such model
 """
@@ -48,6 +49,10 @@ class BadInput(Permanent):
 
     def __init__(self, message: str, code: str = "refused_by_provider") -> None:
         super().__init__(message, code)
+
+
+class AskAgain(Permanent):
+    """The request was refused for an optional field, which the next one leaves out."""
 
 
 class Unusable(Permanent):

@@ -18,7 +18,7 @@ import structlog
 from common import metrics
 from common.errors import Error, Transient
 from common.settings import Settings
-from stages.embedder.providers import BadInput, Caps, Embeddings, NotSent, answers, ratelimits
+from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, NotSent, answers, ratelimits
 from stages.embedder.providers.openai_refusals import dropped_field, refusal
 from stages.embedder.providers.words import fit
 
@@ -51,17 +51,17 @@ class OpenAI:
         )
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        """Embed the texts with one request (two, when the server turns out not to know an optional field)."""
-        while True:
-            fields = self._fields(model)
-            try:
-                return self._request(model, texts, fields)
-            except BadInput as error:
-                field = dropped_field(error, fields, model)
-                if field is None:
-                    raise
-                log.warning("openai_field_dropped", model=model, field=field, reason=str(error))
-                self._dropped.setdefault(model, set()).add(field)
+        """Embed the texts with one request."""
+        fields = self._fields(model)
+        try:
+            return self._request(model, texts, fields)
+        except BadInput as error:
+            field = dropped_field(error, fields, model)
+            if field is None:
+                raise
+            log.warning("openai_field_dropped", model=model, field=field, reason=str(error))
+            self._dropped.setdefault(model, set()).add(field)
+            raise AskAgain(f"{model} is asked without {field} from now on") from error
 
     def has(self, model: str) -> bool | None:
         """OpenAI's own models are known by name; a compatible server may have any."""
