@@ -65,6 +65,8 @@ class Held(msgspec.Struct):
     """Monotonic seconds at which its holder was last heard of."""
     working: bool = False
     """Whether a worker has it, so that it may be the reason if it gets lost."""
+    stored: bool = False
+    """Whether the publisher has its result on disk: that outlives any silence of the publisher."""
 
 
 # Actions; the edges perform them.
@@ -171,6 +173,7 @@ class Fetcher:
         self._ticked = now.mono
         self._next_expiry = now.mono
         self._limiter_heard = now.mono
+        self._publisher_heard = now.mono
         self._draining = False
 
     @property
@@ -243,6 +246,8 @@ class Fetcher:
         """Renew the leases of what the sender is answerable for."""
         if message.stage == "rate_limiter":
             self._limiter_heard = now.mono
+        else:
+            self._publisher_heard = now.mono
         for ids, working in ((message.ids, False), (message.working, True)):
             for task_id in ids:
                 held = self.leases.get(task_id)
@@ -251,7 +256,8 @@ class Fetcher:
                     held = self.leases[task_id] = Held(self.lost.pop(task_id)[0], now.mono)
                 if held is not None:
                     held.heard = now.mono
-                    held.working = working
+                    held.stored = held.stored or message.stage == "publisher"
+                    held.working = working and not held.stored
         if message.dead is not None:
             yield from self._agree_on_dead(set(message.dead) | self.dead.intersection(message.ids))
 
@@ -282,6 +288,7 @@ class Fetcher:
             for held in self.leases.values():  # this process was stopped: that says nothing about the holders
                 held.heard = min(held.heard + gap, now.mono)
             self._limiter_heard = min(self._limiter_heard + gap, now.mono)
+            self._publisher_heard = min(self._publisher_heard + gap, now.mono)
         if now.mono >= self._next_expiry:
             self._next_expiry = now.mono + min(EXPIRE_EVERY, self.limits.lease_seconds / 3)
             yield from self._expire(now)
@@ -383,7 +390,7 @@ class Fetcher:
 
     def _expire(self, now: Instant) -> Iterator[Any]:
         """A lease that nobody renewed is lost; the next page tells whether its task is still pending."""
-        silent = [i for i, held in self.leases.items() if now.mono - held.heard > self.limits.lease_seconds]
+        silent = [i for i, held in self.leases.items() if self._heard_since(held, now) > self.limits.lease_seconds]
         for task_id in silent:
             held = self.leases.pop(task_id)
             if held.working:
@@ -397,6 +404,10 @@ class Fetcher:
         for task_id in [i for i, (_, since) in self.lost.items() if now.mono - since > FORGET_LOST]:
             del self.lost[task_id]
             yield DeleteLease(task_id)
+
+    def _heard_since(self, held: Held, now: Instant) -> float:
+        """For how long its holder could have renewed it and has not: a stopped publisher still has what it stored."""
+        return (self._publisher_heard if held.stored else now.mono) - held.heard
 
     def _forget_gone(self, pending: set[str]) -> Iterator[Any]:
         for task_id in [i for i in self.lost if i not in pending]:
