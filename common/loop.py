@@ -76,6 +76,7 @@ class Loop:
     """Runs one stage. Make it first, hand `background`, `post` and `watch` to the edges, then `run` the plan."""
 
     def __init__(self, wiring: Wiring) -> None:
+        os.umask(0o077)  # whatever this process makes, sockets and folders included, is its user's alone
         self.wiring = wiring
         self.boot_id = uuid.uuid4().hex
         self.sockets = Sockets(wiring)

@@ -1,0 +1,167 @@
+"""Canaries: secrets and a text that all outside throws back at the service, and that must be nowhere after it."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+
+from sandbox.client import Sandbox
+from sandbox.pipeline import ROOT, Pipeline
+
+TEXT = "CanaryPatient Zoë has a secret"
+SECRET = "canary-secret+/=&%ü"
+KEY = "sk-canary-0123456789abcdef"
+PROXY = "canary-proxy-password"
+CANARIES = re.compile(rb"CanaryPatient|canary-secret|sk-canary|canary-proxy|ory_at_[A-Za-z0-9_-]{8}|Bearer [A-Za-z0-9]")
+ECHO = json.dumps({"error": "invalid_client", "message": f"{TEXT} {SECRET} Bearer ory_at_0123456789abcdef"})
+BY_OPENAI = json.dumps({"error": {"message": f"{TEXT}: no access for {KEY}", "code": TEXT, "param": KEY}})
+ECHOES: list[dict[str, Any]] = [
+    {"service": "oauth2", "status": 500, "body": ECHO, "times": 1},
+    {"service": "api", "path": "pending", "status": 401, "body": ECHO, "times": 1},
+    {"service": "api", "path": "pending", "status": 200, "body": ECHO, "times": 1},
+    {"service": "api", "path": "pending", "cut": 900, "times": 1},
+    {"service": "api", "method": "PATCH", "status": 400, "body": ECHO, "times": 2},
+    {"service": "api", "method": "PATCH", "status": 422, "body": ECHO, "times": 1},
+    {"service": "api", "method": "PATCH", "status": 403, "body": ECHO, "times": 1},
+    {"service": "openai", "status": 500, "body": BY_OPENAI, "times": 1},
+    {"service": "openai", "status": 200, "body": BY_OPENAI, "times": 1},
+    {"service": "openai", "drop": "after", "times": 1},
+    {"service": "openai", "body_contains": "refuse me", "status": 400,
+     "body": json.dumps({"error": {"message": f"bad input: {TEXT} refuse me, key {KEY}", "code": TEXT}})},
+]  # fmt: skip
+MALFORMED: list[Any] = [
+    {"_id": "a" * 24, "type": "text_embedding", "state": "pending", "content": {"text": [TEXT]}},
+    {"_id": "b" * 24, "type": "text_embedding", "state": "pending", "content": {"text": TEXT, "model": {TEXT: 1}}},
+    {"_id": "c" * 24, "type": "text_embedding", "state": "pending", "content": TEXT},
+    {"_id": "d" * 24, "type": "text_embedding", "state": "pending", "content": {TEXT: TEXT}},
+    {"_id": "e" * 24, "type": "text_embedding", "state": "pending", "content": {"text": TEXT, "model": 7}},
+    {"_id": {TEXT: TEXT}, "type": "text_embedding", "state": "pending", "content": {"text": TEXT}},
+    TEXT,
+]
+
+
+class Seen:
+    """Everything that a run shows of itself."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.pages: list[bytes] = []
+        self.commands = b""
+
+    def look(self) -> None:
+        """Read the monitor's pages and the command lines of all processes."""
+        for path in ("/health", "/ready", "/metrics", "/"):
+            self.pages.append(json.dumps(self.pipeline.get(path), ensure_ascii=False).encode())
+        for process in psutil.process_iter(["cmdline", "name"]):
+            self.commands += " ".join([process.info["name"] or "", *(process.info["cmdline"] or [])]).encode()
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of all that is left."""
+        for path in self.pipeline.folder.rglob("*"):
+            if path.is_file():
+                yield path.name, path.read_bytes()
+        yield "pages", b"".join(self.pages)
+        yield "commands", self.commands
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    settings: dict[str, object] = {
+        "PROCESSING_MODE": "openai",
+        "OAUTH2_CLIENT_SECRET": SECRET,
+        "OPENAI_API_KEY": KEY,
+        "POLLING_INTERVAL_SECONDS": 0.5,
+        "MAX_RETRIES": 1,
+        "RETRY_BACKOFF_FACTOR": 1,
+        "LOG_LEVEL": "DEBUG",
+        "EMBED_BATCH_SIZE": 4,
+        "HTTPS_PROXY": f"http://user:{PROXY}@127.0.0.1:9",
+    }
+    with Sandbox.start() as sandbox:
+        sandbox.settings(oauth2={"client_secret": SECRET})
+        for fault in ECHOES:
+            sandbox.fault(**fault)
+        with Pipeline(sandbox, tmp_path_factory.mktemp("p"), **settings) as pipeline:
+            yield _run(pipeline, sandbox)
+
+
+def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
+    """Have tasks done and refused, with every echo on the way; then stop."""
+    watched = Seen(pipeline)
+    for number in range(12):
+        sandbox.queue(1, text=f"{TEXT} {number}" + " refuse me" * (number % 6 == 0))
+    sandbox.queue_raw(MALFORMED)
+
+    def done() -> bool:
+        watched.look()
+        struck = all(fault["applied"] for fault in sandbox.faults())
+        tasks = sandbox.summary()["api"]["tasks"]
+        return struck and pipeline.events("dead_letter") and tasks.get("succeeded", 0) >= 9
+
+    pipeline.wait_until(done, "all echoes, and all tasks", 60)
+    sandbox.fault("oauth2", status=401, body=ECHO)
+    pipeline.kill("token_broker")
+    pipeline.wait_until(lambda: "invalid_client" in pipeline.log.read_text(), "the refused secret to be logged")
+    _send_garbage(pipeline)
+    pipeline.wait_until(lambda: pipeline.events("undecodable_frame"), "the undecodable frames to be logged")
+    for arguments in (["check"], ["dead-letters", "list"]):
+        told = subprocess.run(
+            [sys.executable, "-m", "stages", *arguments],
+            cwd=ROOT, env=pipeline.environment, capture_output=True, check=False, timeout=30,
+        )  # fmt: skip
+        watched.pages.append(told.stdout + told.stderr)
+    watched.look()
+    pipeline.stop()
+    return watched
+
+
+def _send_garbage(pipeline: Pipeline) -> None:
+    """A frame that does not decode, into every inbox."""
+    with zmq.Context() as context:
+        for inbox in (pipeline.folder / "state" / "run").glob("*.sock"):
+            with context.socket(zmq.PUSH) as socket:
+                socket.setsockopt(zmq.LINGER, 1000)
+                socket.connect(f"ipc://{inbox}")
+                socket.send_multipart([b"fetcher", f"{TEXT} {SECRET} {KEY}".encode()])
+
+
+def test_the_canaries_are_nowhere(seen: Seen) -> None:
+    for name, content in seen.files():
+        found = CANARIES.search(content)
+        shown = content[max(0, found.start() - 300) : found.end() + 100] if found else b""
+        assert not found, f"in {name}: {shown!r}"
+
+
+def test_it_was_looked_where_they_would_be(seen: Seen) -> None:
+    files = dict(seen.files())
+    assert b"token_request_failed" in files["pipeline.log"]
+    assert b"stages.fetcher" in files["commands"]
+    assert b'"status": "' in files["pages"] or b"ai_tasks_processed_total" in files["pages"]
+    assert len([name for name in files if name == "data.mdb"]) == 1  # several, under one name
+    assert b"invalid_content" in files["pipeline.log"] or b"task_invalid" in files["pipeline.log"]
+
+
+def test_state_and_sockets_are_for_their_owner_alone(seen: Seen) -> None:
+    state = seen.pipeline.folder / "state"
+    for path in (state, *state.rglob("*")):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        wanted = 0o700 if path.is_dir() or path.is_socket() else 0o600
+        assert mode & ~wanted == 0, f"{path}: {mode:o}"
+    assert (state / "publisher" / "data.mdb").exists()
+
+
+def test_the_results_that_were_refused_do_not_repeat_the_text(seen: Seen) -> None:
+    failed = [event for event in seen.pipeline.events() if event["event"] in {"task_invalid", "dead_letter"}]
+    assert failed
+    assert not [event for event in failed if "Canary" in json.dumps(event)]
+    assert Path(seen.pipeline.log).stat().st_size > 1000
