@@ -1,0 +1,227 @@
+"""What an embedder decides: which batches it takes, and how long it keeps what it has paid for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from common import messages as m
+from stages.embedder.state import READY_EVERY, RESEND, Embedder, Process, Processed
+from tests import samples
+from tests.decisions import START, after, events, kinds, of, sent_to
+
+BOOT = "boot"
+
+
+class Working:
+    """An embedder of two slots, with a clock that the test turns."""
+
+    def __init__(self, slots: int = 2) -> None:
+        self.state = Embedder("embedder_00", BOOT, "ipc://embedder_00", slots)
+        self.now = START
+        self.tick()
+
+    def after(self, seconds: float) -> Working:
+        self.now = after(seconds, self.now)
+        return self
+
+    def tick(self) -> list[Any]:
+        return list(self.state.tick(self.now))
+
+    def batch(self, batch_id: str, *ids: str, boot: str = BOOT) -> list[Any]:
+        tasks = [samples.task(task_id) for task_id in ids]
+        return list(self.state.batch(m.Batch(batch_id, boot, samples.TYPE, "model", tasks), self.now))
+
+    def processed(self, batch_id: str, *ids: str, **fields: Any) -> list[Any]:
+        results = [samples.result(task_id) for task_id in ids]
+        return list(self.state.processed(Processed(batch_id, results, **fields), self.now))
+
+    def stored(self, batch_id: str) -> list[Any]:
+        return list(self.state.stored(m.Stored(batch_id), self.now))
+
+    def drain(self) -> list[Any]:
+        return list(self.state.drain(self.now))
+
+
+def ready(actions: Iterable[Any]) -> m.Ready:
+    (said,) = of(m.Ready, actions)
+    return said
+
+
+def finished(actions: Iterable[Any]) -> m.Finished:
+    (said,) = of(m.Finished, actions)
+    return said
+
+
+def test_it_says_ready_as_soon_as_it_runs() -> None:
+    state = Embedder("embedder_07", BOOT, "ipc://embedder_07", 3)
+    said = ready(state.tick(START))
+    assert (said.embedder, said.boot_id, said.inbox) == ("embedder_07", BOOT, "ipc://embedder_07")
+    assert (said.free, said.held, said.paused) == (3, [], {})
+
+
+def test_and_every_second_from_then_on() -> None:
+    embedder = Working()
+    assert of(m.Ready, embedder.after(READY_EVERY - 0.1).tick()) == []
+    assert len(of(m.Ready, embedder.after(0.1).tick())) == 1
+    assert of(m.Ready, embedder.after(0.1).tick()) == []
+
+
+def test_it_tells_which_batch_keys_its_provider_cannot_serve() -> None:
+    embedder = Working()
+    embedder.state.paused = {"model": 5.0}
+    assert ready(embedder.after(1).tick()).paused == {"model": 5.0}
+
+
+def test_it_processes_a_batch_at_once() -> None:
+    embedder = Working()
+    actions = embedder.batch("b1", "a", "b")
+    (process,) = of(Process, actions)
+    assert [task.id for task in process.batch.tasks] == ["a", "b"]
+    assert "embedding" in events(actions)
+
+
+def test_but_says_first_that_it_has_it() -> None:
+    """If it dies of the batch within a second, the rate limiter must know which batch that was."""
+    actions = Working().batch("b1", "a", "b")
+    assert kinds(actions) == ["Ready", "Process"]
+    said = ready(actions)
+    assert [(held.batch_id, held.key, held.ids) for held in said.held] == [("b1", "model", ["a", "b"])]
+    assert said.free == 1
+
+
+def test_a_batch_for_an_earlier_boot_is_not_its_own_any_more() -> None:
+    embedder = Working()
+    assert embedder.batch("b1", "a", boot="earlier") == []
+    assert embedder.state.slots == {}
+
+
+def test_a_batch_that_comes_twice_is_processed_once() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    assert embedder.batch("b1", "a") == []
+    embedder.processed("b1", "a")
+    assert embedder.batch("b1", "a") == []
+
+
+def test_results_go_to_the_publisher_with_the_inbox_that_waits_for_stored() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a", "b")
+    (results,) = sent_to("publisher", embedder.processed("b1", "a", "b"))
+    assert results == m.Results("b1", "ipc://embedder_00", [samples.result("a"), samples.result("b")], BOOT)
+
+
+def test_what_is_not_stored_still_takes_its_slot() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    embedder.processed("b1", "a")
+    said = ready(embedder.after(1).tick())
+    assert said.free == 1
+    assert [held.ids for held in said.held] == [["a"]]
+
+
+def test_it_is_sent_again_until_it_is_stored_with_growing_pauses() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    embedder.processed("b1", "a")
+    times = [step / 10 for step in range(400) if of(m.Results, embedder.after(0.1).tick())]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert 0.4 <= times[0] <= RESEND.first
+    assert max(pauses) <= RESEND.longest + 0.11
+    assert pauses[-1] >= RESEND.longest / 2
+    embedder.stored("b1")
+    for _ in range(200):
+        assert of(m.Results, embedder.after(0.1).tick()) == []
+
+
+def test_a_batch_that_still_runs_is_not_sent() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    assert of(m.Results, embedder.after(60).tick()) == []
+
+
+def test_once_stored_the_batch_is_gone_and_its_slot_free() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    embedder.processed("b1", "a", tokens=7, requests=2, cached=1)
+    actions = embedder.stored("b1")
+    assert kinds(actions) == ["Finished", "Ready"]
+    said = finished(actions)
+    assert (said.embedder, said.boot_id, said.batch_id) == ("embedder_00", BOOT, "b1")
+    assert (said.tokens, said.requests, said.deferred, said.unsent, said.cached) == (7, 2, [], False, 1)
+    assert (ready(actions).free, ready(actions).held) == (2, [])
+
+
+def test_stored_may_come_twice_or_for_what_nobody_knows() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    assert embedder.stored("b1") == []  # it still runs
+    embedder.processed("b1", "a")
+    embedder.stored("b1")
+    assert embedder.stored("b1") == []
+    assert embedder.stored("unknown") == []
+
+
+def test_what_the_provider_could_not_take_goes_back_when_the_rest_is_stored() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a", "b")
+    assert of(m.Finished, embedder.processed("b1", "a", deferred=["b"], until=9.0, unsent=True)) == []
+    said = finished(embedder.stored("b1"))
+    assert (said.deferred, said.until, said.unsent) == (["b"], 9.0, True)
+
+
+def test_a_batch_without_any_result_goes_back_at_once() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    actions = embedder.processed("b1", deferred=["a"], until=9.0)
+    assert kinds(actions) == ["Finished", "Ready"]
+    assert (finished(actions).deferred, ready(actions).free) == (["a"], 2)
+
+
+def test_more_batches_than_slots_leave_none_free() -> None:
+    embedder = Working(slots=1)
+    embedder.batch("b1", "a")
+    assert ready(embedder.batch("b2", "b")).free == 0
+
+
+def test_draining_says_at_once_that_it_takes_nothing_more() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    said = ready(embedder.drain())
+    assert said.free == 0
+    assert [held.batch_id for held in said.held] == ["b1"]
+
+
+def test_a_batch_that_comes_while_draining_goes_back_unsent() -> None:
+    embedder = Working()
+    embedder.drain()
+    actions = embedder.batch("b1", "a", "b")
+    assert kinds(actions) == ["Finished"]
+    said = finished(actions)
+    assert (said.batch_id, said.deferred, said.unsent, said.requests) == ("b1", ["a", "b"], True, 0)
+    assert said.until <= embedder.now.wall
+    assert embedder.state.slots == {}
+
+
+def test_it_is_drained_when_all_that_was_paid_for_is_stored() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    embedder.drain()
+    assert not embedder.state.drained(embedder.now)
+    embedder.processed("b1", "a")
+    assert not embedder.state.drained(embedder.now)
+    embedder.stored("b1")
+    assert embedder.state.drained(embedder.now)
+
+
+def test_the_report_tells_what_runs_what_is_not_stored_and_what_is_in_the_way() -> None:
+    embedder = Working()
+    embedder.state.facts = {"mode": "mock"}
+    embedder.state.blockers = ["no key"]
+    embedder.batch("b1", "a")
+    embedder.batch("b2", "b")
+    embedder.processed("b1", "a")
+    report = embedder.state.report(embedder.now)
+    assert report.facts == {"mode": "mock", "running": 1, "unstored": 1}
+    assert report.blockers == ["no key"]

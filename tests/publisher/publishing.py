@@ -1,0 +1,75 @@
+"""A publisher with a token, whose API answers by hand, and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from common import messages as m
+from common.answers import Answer, Answers
+from stages.publisher.state import Entry, Limits, Patch, Publisher
+from tests import decisions, samples
+from tests.decisions import START, after
+
+INBOX = "ipc://publisher"
+
+
+def entry(leased_at: float = samples.LEASED_AT, state: str = "succeeded") -> Entry:
+    return Entry(samples.TYPE, state, leased_at)
+
+
+class Publishing:
+    """What it is told, it has done when the call returns; `patched` are the PATCHes that the last call began."""
+
+    def __init__(
+        self, *, stored: Iterable[str] = (), dead: Iterable[str] = (), token: bool = True, **limits: Any
+    ) -> None:
+        entries, letters = {i: entry() for i in stored}, {i: entry() for i in dead}
+        self.state = Publisher(Limits(**limits), INBOX, entries, letters, START)
+        self.now = START
+        self.patched: list[str] = []
+        self.shown = "one"
+        """Fingerprint of the token that the last PATCH showed."""
+        self.did(self.state.tick(START))
+        if token:
+            self.token("one")
+
+    def after(self, seconds: float) -> Publishing:
+        self.now = after(seconds, self.now)
+        return self
+
+    def did(self, actions: Iterable[Any]) -> list[Any]:
+        done = list(actions)
+        patches = decisions.of(Patch, done)
+        self.patched = [patch.task_id for patch in patches]
+        self.shown = patches[-1].token.fingerprint if patches else self.shown
+        return done
+
+    def token(self, name: str, expires_in: float = 1e9) -> list[Any]:
+        return self.did(self.state.token(samples.token(name, self.now.wall + expires_in), self.now))
+
+    def results(self, *ids: str, reply_to: str = "", leased_at: float = samples.LEASED_AT, **fields: Any) -> list[Any]:
+        results = [samples.result(task_id, leased_at=leased_at, **fields) for task_id in ids]
+        return self.did(self.state.results(m.Results("b1", reply_to, results), self.now))
+
+    def answer(self, status: int, *ids: str, retry_after: float = 0.0, error: str = "") -> list[Any]:
+        answers = [Answer(task_id, status, error, retry_after, self.shown) for task_id in ids]
+        return self.did(self.state.answers(Answers(answers), self.now))
+
+    def letters(self, *, replay: Iterable[str] = (), drop: Iterable[str] = ()) -> list[Any]:
+        return self.did(self.state.dead_letters(m.DeadLetters(list(replay), list(drop)), self.now))
+
+    def tick(self) -> list[Any]:
+        return self.did(self.state.tick(self.now))
+
+    def live(self, seconds: float, step: float = 0.1) -> list[Any]:
+        """Tick for so long; all that was done."""
+        done: list[Any] = []
+        for _ in range(round(seconds / step)):
+            self.after(step)
+            done += self.state.tick(self.now)
+        return self.did(done)
+
+    @property
+    def outbox(self) -> set[str]:
+        return set(self.state.entries)

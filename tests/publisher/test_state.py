@@ -1,0 +1,290 @@
+"""What the publisher stores, sends and settles while all goes well, or comes twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import messages as m
+from common.actions import Observe
+from common.settled import BUCKET_SECONDS, Record
+from stages.publisher.state import (
+    CONNECTIONS,
+    DRAIN_AT_LEAST,
+    REMEMBER,
+    SETTLE_AFTER,
+    SETTLE_BATCH,
+    DeleteSettled,
+    Patch,
+    PutResult,
+    Settle,
+)
+from tests.decisions import counted, events, kinds, of, sent_to
+from tests.publisher.publishing import INBOX, Publishing
+from tests.samples import LEASED_AT, names, result
+
+
+def test_a_result_is_stored_before_anybody_hears_of_it() -> None:
+    publisher = Publishing()
+    done = publisher.results("a", "b", reply_to="ipc://embedder_00")
+    assert kinds(done) == ["PutResult", "PutResult", "Stored", "Holding", "Patch", "Patch"]
+    assert [put.result for put in of(PutResult, done)] == [result("a"), result("b")]
+    assert sent_to("ipc://embedder_00", done) == [m.Stored("b1")]
+
+
+def test_whoever_asks_for_no_answer_gets_none() -> None:
+    assert of(m.Stored, Publishing().results("a")) == []
+
+
+def test_it_is_sent_with_the_token() -> None:
+    publisher = Publishing(token=False)
+    publisher.results("a")
+    assert publisher.patched == []
+    publisher.token("one")
+    assert publisher.patched == ["a"]
+    assert publisher.shown == "one"
+
+
+def test_without_a_token_it_asks_for_one() -> None:
+    publisher = Publishing(token=False)
+    assert of(m.TokenRequest, publisher.live(3)) == [m.TokenRequest(INBOX)] * 3
+    publisher.token("one", expires_in=10)
+    assert of(m.TokenRequest, publisher.live(9)) == []
+    assert len(of(m.TokenRequest, publisher.live(2))) == 1
+
+
+def test_as_many_as_there_are_connections_are_under_way() -> None:
+    publisher = Publishing()
+    publisher.results(*names(CONNECTIONS + 5))
+    assert publisher.patched == names(CONNECTIONS)
+    publisher.answer(200, "t0", "t3")
+    assert publisher.patched == [f"t{CONNECTIONS}", f"t{CONNECTIONS + 1}"]
+
+
+def test_what_was_stored_before_a_restart_is_sent_again() -> None:
+    publisher = Publishing(stored=["a", "b"])
+    assert publisher.patched == ["a", "b"]
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_what_the_api_accepted_is_settled_and_the_fetcher_hears_it(status: int) -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    done = publisher.after(2).answer(status, "a")
+    assert of(Settle, done) == [Settle(Record(publisher.now.wall, ["a"]))]
+    assert sent_to("fetcher", done) == [m.Published(["a"])]
+    assert publisher.outbox == set()
+    publisher.live(60)
+    assert publisher.patched == []
+
+
+def test_a_task_that_is_gone_from_the_api_is_settled_too() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    done = publisher.answer(404, "a")
+    assert sent_to("fetcher", done) == [m.Published(["a"])]
+    assert "task_gone" in events(done)
+
+
+def test_what_was_settled_is_counted_by_type_and_state_with_its_duration() -> None:
+    publisher = Publishing()
+    publisher.results("a", "b")
+    publisher.results("c", failure=m.Failure("invalid_content", "empty"))
+    done = publisher.after(2).answer(200, "a", "b", "c")
+    assert counted("ai_tasks_processed_total", done) == [
+        (("text_embedding", "succeeded"), 2),
+        (("text_embedding", "failed"), 1),
+    ]
+    waited = publisher.now.wall - LEASED_AT
+    assert of(Observe, done) == [Observe("ai_task_processing_duration_seconds", ("text_embedding",), [waited] * 3)]
+    assert "accepted" in events(done)
+
+
+def test_a_clock_that_stepped_back_gives_no_negative_duration() -> None:
+    publisher = Publishing()
+    publisher.results("a", leased_at=publisher.now.wall + 100)
+    (observed,) = of(Observe, publisher.answer(200, "a"))
+    assert observed.values == [0.0]
+
+
+def test_acceptances_wait_a_moment_for_others_to_share_a_transaction() -> None:
+    publisher = Publishing()
+    publisher.results("a", "b", "c")
+    assert of(Settle, publisher.answer(200, "a")) == []
+    publisher.after(SETTLE_AFTER / 2)
+    assert of(Settle, publisher.answer(200, "b")) == []
+    (settled,) = of(Settle, publisher.after(SETTLE_AFTER).tick())
+    assert settled.record.ids == ["a", "b"]
+    assert of(Settle, publisher.after(1).tick()) == []
+
+
+def test_an_answer_that_comes_late_enough_settles_at_once() -> None:
+    publisher = Publishing()
+    publisher.results("a", "b", "c")
+    publisher.answer(200, "a")
+    (settled,) = of(Settle, publisher.after(SETTLE_AFTER * 1.1).answer(200, "b"))
+    assert settled.record.ids == ["a", "b"]
+
+
+def test_enough_acceptances_do_not_wait() -> None:
+    publisher = Publishing()
+    ids = names(SETTLE_BATCH + 30)
+    publisher.results(*ids)
+    settled = []
+    for task_id in ids[:SETTLE_BATCH]:
+        settled += of(Settle, publisher.answer(200, task_id))
+    assert [one.record.ids for one in settled] == [ids[:SETTLE_BATCH]]
+
+
+def test_nor_do_the_last_ones() -> None:
+    publisher = Publishing()
+    publisher.results("a", "b")
+    assert of(Settle, publisher.answer(200, "a")) == []
+    assert len(of(Settle, publisher.answer(200, "b"))) == 1
+
+
+def test_settling_twice_in_a_moment_makes_two_records() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    (first,) = of(Settle, publisher.answer(200, "a"))
+    publisher.results("b")
+    (second,) = of(Settle, publisher.answer(200, "b"))
+    assert first.record.key != second.record.key
+
+
+# ---- the first result wins ----
+
+
+def test_a_second_result_is_acknowledged_and_dropped() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    done = publisher.results("a", reply_to="ipc://embedder_01")
+    assert kinds(done) == ["Stored"]
+    assert sent_to("ipc://embedder_01", done) == [m.Stored("b1")]
+
+
+def test_so_is_one_for_a_task_that_is_settled_and_the_fetcher_hears_that_again() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    publisher.answer(200, "a")
+    done = publisher.results("a", reply_to="ipc://embedder_01")
+    assert kinds(done) == ["Stored", "Published"]
+    assert sent_to("fetcher", done) == [m.Published(["a"], [])]
+    assert publisher.patched == []
+
+
+def test_and_one_for_a_dead_letter() -> None:
+    publisher = Publishing(dead=["a"])
+    done = publisher.results("a", reply_to="ipc://embedder_01")
+    assert kinds(done) == ["Stored", "Published"]
+    assert sent_to("fetcher", done) == [m.Published([], ["a"])]
+
+
+def test_what_is_new_in_a_batch_is_stored_whatever_is_not() -> None:
+    publisher = Publishing(dead=["dead"])
+    publisher.results("settled")
+    publisher.answer(200, "settled")
+    publisher.results("stored")
+    done = publisher.results("dead", "settled", "stored", "new")
+    assert [put.result.id for put in of(PutResult, done)] == ["new"]
+    assert publisher.patched == ["new"]
+    assert of(m.Holding, done) == [m.Holding("publisher", ["new"])]
+
+
+def test_a_task_that_was_queued_again_on_purpose_is_published_again() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    publisher.answer(200, "a")
+    done = publisher.after(70).results("a", leased_at=publisher.now.wall + 65)
+    assert len(of(PutResult, done)) == 1
+    assert publisher.patched == ["a"]
+
+
+def test_what_was_settled_is_known_after_a_restart() -> None:
+    publisher = Publishing()
+    publisher.state.settled.add(Record(publisher.now.wall, ["a"]))
+    assert of(PutResult, publisher.results("a")) == []
+
+
+def test_and_forgotten_after_two_minutes_also_on_disk() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    (settled,) = of(Settle, publisher.answer(200, "a"))
+    assert of(DeleteSettled, publisher.after(REMEMBER).tick()) == []
+    assert of(DeleteSettled, publisher.after(BUCKET_SECONDS).tick()) == [DeleteSettled(settled.record)]
+    assert len(of(PutResult, publisher.results("a"))) == 1
+
+
+# ---- what is held ----
+
+
+def test_it_says_at_once_and_then_every_third_of_a_lease_what_it_holds() -> None:
+    publisher = Publishing(stored=["a"], dead=["d"], lease_seconds=15.0)
+    assert sent_to("fetcher", publisher.results("b")) == [m.Holding("publisher", ["b"])]
+    assert of(m.Holding, publisher.live(4.9)) == []
+    assert of(m.Holding, publisher.after(0.11).tick()) == [m.Holding("publisher", ["a", "b"], [], ["d"])]
+    assert len(of(m.Holding, publisher.live(15))) == 3
+
+
+def test_even_if_it_is_nothing_so_that_forgotten_dead_letters_are_known() -> None:
+    assert m.Holding("publisher", [], [], []) in of(m.Holding, Publishing().live(5.1))
+
+
+# ---- the end ----
+
+
+def test_draining_begins_no_patch_and_settles_what_was_accepted() -> None:
+    publisher = Publishing()
+    publisher.results("a", "b")
+    publisher.answer(200, "a")
+    done = publisher.did(publisher.state.drain(publisher.now))
+    assert [settled.record.ids for settled in of(Settle, done)] == [["a"]]
+    publisher.results("c")
+    publisher.live(5)
+    assert publisher.patched == []
+    assert publisher.outbox == {"b", "c"}
+
+
+def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:
+    publisher = Publishing()
+    publisher.results("a")
+    assert not publisher.state.drained(publisher.after(60).now)
+    list(publisher.state.drain(publisher.now))
+    publisher.after(DRAIN_AT_LEAST)
+    assert not publisher.state.drained(publisher.now)
+    publisher.answer(200, "a")
+    assert publisher.state.drained(publisher.now)
+
+
+def test_not_before_they_had_time() -> None:
+    publisher = Publishing()
+    list(publisher.state.drain(publisher.now))
+    assert not publisher.state.drained(publisher.after(DRAIN_AT_LEAST - 0.1).now)
+    assert publisher.state.drained(publisher.after(0.1).now)
+
+
+def test_nor_while_an_acceptance_is_not_settled() -> None:
+    publisher = Publishing()
+    publisher.results("a", "b")
+    list(publisher.state.drain(publisher.now))
+    publisher.after(2).answer(200, "a")
+    assert not publisher.state.drained(publisher.now)
+    publisher.answer(503, "b")
+    publisher.live(0.2)
+    assert publisher.state.drained(publisher.now)
+
+
+def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
+    publisher = Publishing(stored=["a", "b"], dead=["d"], token=False, breaker_threshold=1)
+    report = publisher.state.report(publisher.now)
+    assert report.facts == {"outbox": 2, "dead_letters": 1}
+    assert report.blockers == ["no access token yet"]
+    publisher.token("one")
+    assert publisher.state.report(publisher.now).blockers == []
+    publisher.answer(503, "a")
+    assert publisher.state.report(publisher.now).blockers == ["the API does not take results: PATCH answered 503"]
+
+
+def test_a_patch_names_its_task_and_its_token_and_no_bytes() -> None:
+    (patch,) = of(Patch, Publishing().results("a"))
+    assert patch.task_id == "a"
+    assert patch.token.fingerprint == "one"

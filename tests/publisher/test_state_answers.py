@@ -1,0 +1,285 @@
+"""What the API's answers mean: again, later, never."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common import messages as m
+from common.retry import LONGEST_PATIENCE
+from stages.publisher.state import Bury, Drop, Patch, PutResult, Revive, Settle, Verdict, verdict
+from tests.decisions import events, of, said, sent_to
+from tests.publisher.publishing import INBOX, Publishing
+from tests.samples import names
+
+OUTAGES = [0, 301, 302, 408, 425, 429, 500, 502, 503, 504, 599]
+REFUSALS = [402, 405, 409, 410, 411, 413, 415, 418, 422, 431, 451, 499]
+
+
+def sending(*ids: str, **limits: Any) -> Publishing:
+    publisher = Publishing(**limits)
+    publisher.results(*ids)
+    return publisher
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([200, 201, 204], Verdict.ACCEPTED),
+        ([404], Verdict.GONE),
+        ([401], Verdict.TOKEN),
+        ([400], Verdict.DOUBTFUL),
+        ([403, *OUTAGES], Verdict.LATER),
+        (REFUSALS, Verdict.REFUSED),
+    ],
+)
+def test_every_status_has_its_verdict(verdicts: list[int], expected: Verdict) -> None:
+    assert {verdict(status) for status in verdicts} == {expected}
+
+
+# ---- 401, 403 ----
+
+
+def test_a_refused_token_is_replaced_and_the_same_sent_again() -> None:
+    publisher = sending("a")
+    done = publisher.answer(401, "a")
+    assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
+    assert publisher.patched == []
+    publisher.token("two")
+    assert publisher.patched == ["a"]
+    assert publisher.shown == "two"
+
+
+def test_many_refusals_of_one_token_ask_for_one_other() -> None:
+    publisher = sending(*names(10))
+    done = publisher.answer(401, *names(10))
+    assert len(of(m.TokenRequest, done)) == 1
+    publisher.token("two")
+    assert sorted(publisher.patched) == names(10)
+
+
+def test_a_refusal_of_the_token_before_goes_on_with_the_new_one_at_once() -> None:
+    publisher = sending("a", "b")
+    publisher.answer(401, "a")
+    publisher.token("two")
+    publisher.shown = "one"
+    assert of(m.TokenRequest, publisher.answer(401, "b")) == []
+    assert publisher.patched == ["b"]
+
+
+def test_a_refused_token_is_nothing_against_the_result_however_often() -> None:
+    publisher = sending("a", max_retries=0)
+    for number in range(30):
+        publisher.answer(401, "a")
+        publisher.token(f"token {number}")
+        if not publisher.patched:
+            publisher.live(61)
+        assert publisher.patched == ["a"]
+    assert publisher.state.dead == {}
+
+
+def test_a_probe_that_meets_a_refused_token_does_not_stop_everything() -> None:
+    publisher = sending("a", breaker_threshold=1)
+    publisher.answer(503, "a")
+    publisher.live(2)
+    assert publisher.patched == ["a"]
+    publisher.answer(401, "a")
+    publisher.token("two")
+    assert publisher.patched == ["a"]
+
+
+def test_a_403_asks_for_a_new_token_and_backs_off() -> None:
+    publisher = sending("a")
+    done = publisher.answer(403, "a")
+    assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
+    publisher.token("two")
+    assert publisher.patched == []
+    publisher.live(0.6)
+    assert publisher.patched == ["a"]
+
+
+# ---- an outage ----
+
+
+@pytest.mark.parametrize("status", OUTAGES)
+def test_an_outage_is_waited_for_and_fails_nothing(status: int) -> None:
+    publisher = sending("a")
+    for _ in range(30):
+        done = publisher.answer(status, "a", error="" if status else "no answer")
+        assert said("patch_failed", done)["status"] == status
+        publisher.live(61)
+        assert publisher.patched == ["a"]
+    publisher.answer(200, "a")
+    assert publisher.outbox == set()
+    assert publisher.state.dead == {}
+
+
+def test_each_try_waits_longer_than_the_one_before() -> None:
+    publisher = sending("a", "b", breaker_threshold=1000)
+    waits = []
+    for _ in range(10):
+        publisher.answer(503, "a")
+        begun = publisher.now.mono
+        while not publisher.patched:
+            publisher.after(0.05).tick()
+        waits.append(publisher.now.mono - begun)
+    assert 0.2 <= waits[0] <= 0.6
+    assert all(waits[i] < waits[i + 3] for i in range(5))
+    assert 30 <= waits[-1] <= 60.1
+
+
+def test_many_failures_open_the_breaker_and_one_probe_at_a_time_goes_out() -> None:
+    publisher = sending(*names(40), breaker_threshold=5)
+    publisher.answer(503, *publisher.patched)
+    assert publisher.patched == []
+    assert "the API does not take results" in publisher.state.report(publisher.now).blockers[0]
+    for _ in range(4):
+        while not publisher.patched:
+            publisher.after(0.1).tick()
+        assert len(publisher.patched) == 1
+        publisher.answer(503, *publisher.patched)
+    while not publisher.patched:
+        publisher.after(0.1).tick()
+    publisher.answer(200, *publisher.patched)
+    assert len(publisher.patched) == 16
+    assert publisher.state.report(publisher.now).blockers == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_obeyed_for_everything(status: int) -> None:
+    publisher = sending("a", "b")
+    publisher.answer(status, "a", retry_after=30)
+    publisher.results("c")
+    assert publisher.patched == []
+    publisher.answer(200, "b")
+    publisher.live(29.5)
+    assert publisher.patched == []
+    publisher.live(1)
+    assert sorted(publisher.patched) == ["a", "c"]
+
+
+def test_but_not_for_days() -> None:
+    publisher = sending("a")
+    publisher.answer(503, "a", retry_after=10 * 86_400)
+    publisher.live(LONGEST_PATIENCE - 1, step=1)
+    assert publisher.patched == []
+    publisher.live(2, step=1)
+    assert publisher.patched == ["a"]
+
+
+def test_one_that_waits_does_not_hold_up_the_others() -> None:
+    publisher = sending("a")
+    publisher.answer(500, "a")
+    publisher.results("b")
+    assert publisher.patched == ["b"]
+
+
+# ---- 400 ----
+
+
+def test_a_400_may_be_the_callback_and_a_resend_may_mend_it() -> None:
+    publisher = sending("a", max_retries=3)
+    publisher.answer(400, "a")
+    assert publisher.patched == []
+    publisher.live(0.6)
+    assert publisher.patched == ["a"]
+    publisher.answer(200, "a")
+    assert publisher.outbox == set()
+
+
+def test_after_a_few_it_is_a_dead_letter() -> None:
+    publisher = sending("a", max_retries=3)
+    for _ in range(3):
+        assert of(Bury, publisher.answer(400, "a")) == []
+        publisher.live(10)
+        assert publisher.patched == ["a"]
+    done = publisher.answer(400, "a")
+    assert of(Bury, done) == [Bury("a", 400, "PATCH answered 400", publisher.now.wall)]
+    assert sent_to("fetcher", done) == [m.Published([], ["a"])]
+    assert said("dead_letter", done)["level"] == "error"
+    assert set(publisher.state.dead) == {"a"}
+    publisher.live(100)
+    assert publisher.patched == []
+
+
+def test_an_outage_in_between_is_not_counted_against_it() -> None:
+    publisher = sending("a", max_retries=1)
+    for status in (400, 503, 503, 503):
+        assert of(Bury, publisher.answer(status, "a")) == []
+        publisher.live(61)
+    assert of(Bury, publisher.answer(400, "a")) != []
+
+
+def test_a_400_is_an_answer_so_the_breaker_stays_closed() -> None:
+    publisher = sending(*names(10), breaker_threshold=2)
+    publisher.answer(400, *names(10))
+    publisher.results("b")
+    assert publisher.patched == ["b"]
+
+
+# ---- refused for good ----
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_what_is_refused_for_good_is_a_dead_letter_at_once(status: int) -> None:
+    publisher = sending("a", "b")
+    done = publisher.answer(status, "a")
+    (buried,) = of(Bury, done)
+    assert (buried.task_id, buried.status) == ("a", status)
+    assert sent_to("fetcher", done) == [m.Published([], ["a"])]
+    assert publisher.outbox == {"b"}
+
+
+def test_a_refusal_shows_that_the_api_works() -> None:
+    publisher = sending(*names(3), breaker_threshold=2)
+    publisher.answer(503, "t0")
+    publisher.answer(422, "t1")
+    publisher.answer(503, "t2")
+    assert publisher.state.report(publisher.now).blockers == []
+
+
+# ---- dead letters ----
+
+
+def test_a_dead_letter_that_is_replayed_is_sent_again_and_settled() -> None:
+    publisher = Publishing(dead=["a"])
+    done = publisher.letters(replay=["a"])
+    assert of(Revive, done) == [Revive("a")]
+    assert publisher.patched == ["a"]
+    assert events(done) == ["dead_letter_replayed"]
+    done = publisher.answer(200, "a")
+    assert len(of(Settle, done)) == 1
+    assert sent_to("fetcher", done) == [m.Published(["a"])]
+
+
+def test_with_all_its_tries_again() -> None:
+    publisher = sending("a", max_retries=1)
+    publisher.answer(400, "a")
+    publisher.live(10)
+    publisher.answer(400, "a")
+    publisher.letters(replay=["a"])
+    assert of(Bury, publisher.answer(400, "a")) == []
+
+
+def test_one_that_is_dropped_is_deleted_and_its_task_may_be_fetched_again() -> None:
+    publisher = Publishing(dead=["a", "b"])
+    done = publisher.letters(drop=["a"])
+    assert of(Drop, done) == [Drop("a")]
+    assert sent_to("fetcher", done) == [m.Published([], [], ["a"])]
+    assert set(publisher.state.dead) == {"b"}
+    assert len(of(PutResult, publisher.results("a"))) == 1
+
+
+def test_what_is_no_dead_letter_is_neither_replayed_nor_dropped() -> None:
+    publisher = Publishing(stored=["a"])
+    done = publisher.letters(replay=["a", "unknown"], drop=["a", "unknown"])
+    assert done == []
+    assert publisher.outbox == {"a"}
+
+
+def test_a_replayed_one_is_not_dropped_in_the_same_breath() -> None:
+    publisher = Publishing(dead=["a"])
+    done = publisher.letters(replay=["a"], drop=["a"])
+    assert of(Drop, done) == []
+    assert of(Patch, done) != []
