@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sandbox.client import Sandbox
@@ -66,7 +66,8 @@ class Watch:
         self._finished = [*self._finished, (now, done + failed)][-15:]
         (then, before), (_, after) = self._finished[0], self._finished[-1]
         rate = (after - before) / (now - then) if now > then else 0.0
-        return Seen(tasks.get("pending", 0), done, failed, self._in_flight(), rate)
+        pending = tasks.get("pending", 0)
+        return Seen(pending, done, failed, min(self._in_flight(), pending), rate)  # the heartbeat is a second old
 
     def _in_flight(self) -> int:
         status, health = self._pipeline.get("/health")
