@@ -99,6 +99,8 @@ class Ready(Message):
     held: list[Held]
     paused: dict[str, float] = {}
     """Batch keys that its provider cannot serve now → when to try again (seconds since the epoch)."""
+    patience: dict[str, float] = {}
+    """Providers that asked to be left alone → until when (seconds since the epoch): it holds for all embedders."""
 
 
 class Batch(Message):
@@ -113,6 +115,13 @@ class Batch(Message):
     charge: Charge | None = None
     limited: bool = False
     """A quota is in force: no more requests than were charged, and no text again that may have been paid for."""
+
+
+class Patience(Message):
+    """rate_limiter → every embedder but the one that said so: these providers are to be left alone."""
+
+    until: dict[str, float]
+    """By provider; seconds since the epoch."""
 
 
 class Finished(Message):
@@ -269,6 +278,7 @@ AnyMessage: TypeAlias = (
     Tasks
     | Ready
     | Batch
+    | Patience
     | Finished
     | Results
     | Stored

@@ -22,14 +22,19 @@ def start() -> None:
     loop = Loop(Wiring(config.sockets_dir, INSTANCE))
     embedding = Embedding(config, INSTANCE)
     state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, config.concurrency_limit)
-    state.facts = {"mode": str(config.mode), "mock": config.mode is settings.Mode.MOCK}
+    state.facts = embedding.facts
     metrics.MOCK_MODE.set(config.mode is settings.Mode.MOCK)
     workshop = Workshop(config.concurrency_limit, task_types.registered(), embedding, loop.background)
 
     def tick(now: Instant) -> Actions:
         state.paused = embedding.paused(now.wall)
+        state.patience = embedding.patience(now)
         state.blockers = embedding.blockers()
         return state.tick(now)
+
+    def patience(message: messages.Patience, now: Instant) -> Actions:
+        embedding.obey(message.until, now)
+        return tick(now)
 
     def drain(now: Instant) -> Actions:
         embedding.stop()
@@ -37,7 +42,12 @@ def start() -> None:
 
     loop.run(
         Plan(
-            handlers={messages.Batch: state.batch, messages.Stored: state.stored, Processed: state.processed},
+            handlers={
+                messages.Batch: state.batch,
+                messages.Patience: patience,
+                messages.Stored: state.stored,
+                Processed: state.processed,
+            },
             effects={Process: workshop.process},
             tick=tick,
             drain=drain,

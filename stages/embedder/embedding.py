@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -21,7 +21,7 @@ from common import clock as clocks
 from common import metrics
 from common.instant import Instant
 from common.messages import Failure
-from common.retry import Backoff
+from common.retry import LONGEST_PATIENCE, Backoff
 from common.settings import Mode, Settings
 from common.task_types import Deferral
 from stages.embedder import providers
@@ -123,6 +123,17 @@ class Embedding:
             if untils and all(untils):
                 paused[model] = now_wall + min(untils) - now
         return paused
+
+    def patience(self, now: Instant) -> dict[str, float]:
+        """Providers that asked to be left alone → until when (seconds since the epoch)."""
+        resting = {backend.provider.name: backend.gate.resting_until() for backend in self._backends}
+        return {name: now.wall + until - now.mono for name, until in resting.items() if until > now.mono}
+
+    def obey(self, patience: Mapping[str, float], now: Instant) -> None:
+        """Leave those providers alone too that asked another embedder for patience."""
+        for backend in self._backends:
+            seconds = min(patience.get(backend.provider.name, 0.0) - now.wall, LONGEST_PATIENCE)
+            backend.gate.rest_until(now.mono + seconds, "it asked another embedder for patience")
 
     def stop(self) -> None:
         """Begin no request and wait for nothing any more: all but what running requests bring goes back at once."""

@@ -77,6 +77,15 @@ class Gate:
             with self._lock:
                 self._rest(seconds, why)
 
+    def rest_until(self, until: float, why: str) -> None:
+        """Let nobody send before then."""
+        with self._lock:
+            self._rest_until(until, why)
+
+    def resting_until(self) -> float:
+        """When the provider may be asked again that asked for patience; in the past if it may."""
+        return self._not_before
+
     def bar(self, model: str, reason: str) -> None:
         """Let nobody send for this model until its breaker probes again."""
         with self._lock:
@@ -162,6 +171,8 @@ class Gate:
         metrics.BREAKER_STATE.labels(self.service).set(self._breaker.state)
 
     def _rest(self, seconds: float, why: str) -> None:
-        until = self._clock().mono + seconds
+        self._rest_until(self._clock().mono + seconds, why)
+
+    def _rest_until(self, until: float, why: str) -> None:
         if until > self._not_before:
             self._not_before, self._patience_for = until, why

@@ -67,6 +67,8 @@ class Embedder:
         """By batch id."""
         self.paused: dict[str, float] = {}
         """Batch keys whose provider cannot serve them now → wall seconds; set before each tick."""
+        self.patience: dict[str, float] = {}
+        """Providers that asked to be left alone → wall seconds; set before each tick."""
         self.blockers: list[str] = []
         self.facts: dict[str, Any] = {}
         self._instance = instance
@@ -74,6 +76,7 @@ class Embedder:
         self._inbox = inbox
         self._size = slots
         self._next_ready = 0.0
+        self._said = m.Ready(instance, boot_id, inbox, 0, [])
         self._draining = False
 
     def batch(self, message: m.Batch, now: Instant) -> Actions:
@@ -112,7 +115,7 @@ class Embedder:
         for slot in self.slots.values():
             if slot.processed is not None and now.mono >= slot.send_at:
                 yield from self._send(slot, slot.processed, now)
-        if now.mono >= self._next_ready:
+        if now.mono >= self._next_ready or self._has_news():
             yield self._ready(now)
 
     def drain(self, now: Instant) -> Actions:
@@ -145,8 +148,15 @@ class Embedder:
         )  # fmt: skip
         yield self._ready(now)
 
+    def _has_news(self) -> bool:
+        """Whether the next `Ready` cannot wait: until it is told, work comes that cannot be done, or does not come."""
+        asked = any(until > self._said.patience.get(name, 0.0) + 0.1 for name, until in self.patience.items())
+        return asked or self.paused.keys() != self._said.paused.keys()
+
     def _ready(self, now: Instant) -> Send:
         self._next_ready = now.mono + READY_EVERY
         free = 0 if self._draining else max(0, self._size - len(self.slots))
         held = [m.Held(batch_id, slot.batch.key, slot.ids, slot.batch.charge) for batch_id, slot in self.slots.items()]
-        return Send("rate_limiter", m.Ready(self._instance, self._boot_id, self._inbox, free, held, self.paused))
+        paused, patience = dict(self.paused), dict(self.patience)
+        self._said = m.Ready(self._instance, self._boot_id, self._inbox, free, held, paused, patience)
+        return Send("rate_limiter", self._said)

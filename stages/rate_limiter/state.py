@@ -27,6 +27,7 @@ from common.actions import Actions, Count, Report, Say, Send, of_tasks
 from common.instant import Instant
 from stages.rate_limiter.clocks import LEAP, ClockWatch
 from stages.rate_limiter.estimates import Ratios
+from stages.rate_limiter.patience import Patience
 from stages.rate_limiter.quota import Receipt, Usage
 from stages.rate_limiter.ring import Unit, Window
 
@@ -140,6 +141,7 @@ class RateLimiter:
         self._next_holding = now.mono
         self._next_try = 0.0
         self.ratios = Ratios()
+        self._patience = Patience()
         self._blocking: set[tuple[str, Window]] = set()
         self._clock = ClockWatch(quotas.latest, now)
         self._ticked = now.mono
@@ -161,13 +163,9 @@ class RateLimiter:
 
     def ready(self, message: m.Ready, now: Instant) -> Actions:
         """Learn what an embedder has and could take; what it should have and has not is queued again."""
-        worker = self.workers.get(message.embedder)
-        if worker is not None and worker.boot_id != message.boot_id:
-            yield from self._bury(worker, now)
-            worker = None
-        if worker is None:
-            worker = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
-            self.workers[message.embedder] = worker
+        worker = yield from self._worker_of(message, now)
+        if news := self._patience.heard(message.patience):
+            yield from (Send(other.inbox, m.Patience(news)) for other in self.workers.values() if other is not worker)
         worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.paused
         held = {batch.batch_id: batch for batch in message.held}
         for batch_id in [batch_id for batch_id in worker.batches if batch_id not in held]:
@@ -297,6 +295,18 @@ class RateLimiter:
 
     # ---- embedders ----
 
+    def _worker_of(self, message: m.Ready, now: Instant) -> Generator[Any, None, Worker]:
+        worker = self.workers.get(message.embedder)
+        if worker is not None and worker.boot_id == message.boot_id:
+            return worker
+        if worker is not None:
+            yield from self._bury(worker, now)
+        worker = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
+        self.workers[message.embedder] = worker
+        if known := self._patience.in_force(now.wall):
+            yield Send(worker.inbox, m.Patience(known))
+        return worker
+
     def _gone(self, worker: Worker, batch_id: str) -> None:
         sent = worker.batches.pop(batch_id)
         self.owned.difference_update(sent.ids)
@@ -392,7 +402,7 @@ class RateLimiter:
         if group.attempt > 1:
             return math.isqrt(self.limits.batch_size)
         most = min(group.at_most or self.limits.batch_size, self.limits.batch_size)
-        if self.quotas.requests_left(group.key, now.wall) is not None:
+        if self.quotas.requests_left(group.key, now.wall) is not None or self._patience.scarce(now.wall):
             return most  # where requests are few, no batch leaves smaller than it could be
         return min(most, math.ceil(waiting / max(1, self._free_slots(group.key, now))))
 
