@@ -108,8 +108,7 @@ def _display(console: Console, total: int) -> Iterator[Any]:
         return
     columns = (
         SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(20),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
