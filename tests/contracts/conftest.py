@@ -1,0 +1,28 @@
+"""The same tests over every kind of installation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.rate_limiter.periods import Strategy
+from tests.contracts.installations import KINDS, Installation, settings
+from tests.decisions import START
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def install(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Installation]]:
+    made: list[Installation] = []
+
+    def make(strategy: Strategy = Strategy.ROLLING, **fields: Any) -> Installation:
+        made.append(request.param(settings(strategy, **fields), tmp_path, monkeypatch, START.wall))
+        return made[-1]
+
+    yield make
+    for installation in made:
+        installation.close()

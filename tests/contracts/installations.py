@@ -1,0 +1,104 @@
+"""Quotas that can be killed: in memory, with what a disk would hold, and on a disk."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.settings import Settings, read
+from stages.rate_limiter.periods import Strategy
+from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.state import PutQuota
+from stages.rate_limiter.windows import Windows, limits_of
+
+
+def settings(strategy: Strategy, **fields: Any) -> Settings:
+    required = {"api_base_url": "http://a", "oauth2_client_id": "c", "oauth2_client_secret": "s"}
+    required |= {"oauth2_token_url": "http://o", "processing_mode": "mock", "rate_limit_strategy": strategy}
+    found: Settings = read(**{**required, **fields})
+    return found
+
+
+class Installation(ABC):
+    """One rate limiter's quotas; what was put is kept from the commit on."""
+
+    quotas: Quotas
+
+    def __init__(self, configured: Settings) -> None:
+        self.settings = configured
+
+    @abstractmethod
+    def put(self) -> None:
+        """Write the windows in this turn."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """End the turn."""
+
+    @abstractmethod
+    def restart(self, now: float) -> None:
+        """Be killed, and start again at this time (Unix seconds) with what was committed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file, if there is one."""
+
+
+class InMemory(Installation):
+    """The windows themselves."""
+
+    def __init__(self, configured: Settings, _: Path, __: pytest.MonkeyPatch, now: float) -> None:
+        super().__init__(configured)
+        self._written: bytes | None = None
+        self._committed: bytes | None = None
+        self.restart(now)
+
+    def put(self) -> None:
+        self._written = self.quotas.dump()
+
+    def commit(self) -> None:
+        self._committed, self._written = self._written or self._committed, None
+
+    def restart(self, now: float) -> None:
+        strategy = Strategy(self.settings.rate_limit_strategy)
+        self.quotas = Quotas(*limits_of(self.settings), strategy, self.settings.rate_limit_timezone)
+        self._written = None
+        if self._committed is not None:
+            self.quotas.restore(self._committed, now)
+
+    def close(self) -> None:
+        pass
+
+
+class OnDisk(Installation):
+    """The windows with LMDB behind them, as the process has them."""
+
+    def __init__(self, configured: Settings, folder: Path, patch: pytest.MonkeyPatch, now: float) -> None:
+        super().__init__(configured)
+        self._folder = folder
+        self._patch = patch
+        self._windows: Windows | None = None
+        self.restart(now)
+
+    def put(self) -> None:
+        assert self._windows is not None
+        self._windows.writes[PutQuota](PutQuota())
+
+    def commit(self) -> None:
+        assert self._windows is not None
+        self._windows.store.commit()
+
+    def restart(self, now: float) -> None:
+        self.close()
+        self._patch.setattr("time.time", lambda: now)
+        self.quotas = self._windows = Windows(self.settings, self._folder)
+
+    def close(self) -> None:
+        if self._windows is not None:
+            self._windows.store.close()
+
+
+KINDS: tuple[type[InMemory] | type[OnDisk], ...] = (InMemory, OnDisk)

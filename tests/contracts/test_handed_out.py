@@ -1,0 +1,236 @@
+"""The promise on everything that leaves: whatever happens, no interval holds more than its limit.
+
+The rate limiter is run as the loop runs it: a turn's actions are decided, its windows are committed, its batches leave.
+It is killed between any two of these steps, and its clock is turned by hand over hours. An embedder spends what it was
+charged with, in requests and tokens, or less; some of it comes back, some of what it says is lost. The trace of what it
+was given is then checked for every interval that begins at a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import pytest
+
+from common import messages as m
+from common.actions import Send
+from stages.rate_limiter.periods import SECONDS, Period, Strategy
+from stages.rate_limiter.quota import Limits as QuotaLimits
+from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.state import SILENT, Limits, PutQuota, RateLimiter
+from stages.rate_limiter.windows import limits_of
+from tests.contracts.installations import Installation
+from tests.decisions import START, after
+from tests.samples import task
+
+Install = Callable[..., Installation]
+MODELS = ("small", "large")
+SETTINGS = {
+    "rate_limit_per_minute": 40,
+    "rate_limit_per_hour": 900,
+    "rate_limit_tokens_per_minute": 2_000,
+    "rate_limit_tokens_per_day": 400_000,
+    "rate_limit_requests_per_minute": 7,
+    "rate_limit_models": '{"small": {"per_minute": 15, "requests_per_minute": 3}}',
+}
+TURNS = 1_500
+SLOTS = 3
+
+
+class Killed(Exception):
+    """The rate limiter is no more."""
+
+
+@dataclass
+class Spent:
+    """A batch that has left, and what its embedder did with it."""
+
+    at: float
+    model: str
+    tasks: int
+    tokens: int
+    requests: int
+
+
+class Simulation:
+    """A rate limiter, one embedder, and too much work."""
+
+    def __init__(self, installation: Installation, seed: int) -> None:
+        self.random = Random(seed)
+        self.installation = installation
+        self.now = START
+        self.trace: list[Spent] = []
+        self.held: dict[str, tuple[m.Batch, Spent]] = {}
+        self.tasks = 0
+        self.kills = 0
+        self.limiter = self.started()
+
+    def started(self) -> RateLimiter:
+        limits = Limits(batch_size=12, hold_seconds=90.0)
+        return RateLimiter(limits, self.installation.quotas, f"boot {self.kills}", self.now)
+
+    def run(self) -> None:
+        for _ in range(TURNS):
+            self.now = after(self.random.choice((0.05, 0.4, 1.0, 1.0, 2.5)), self.now)
+            try:
+                self.turn()
+            except Killed:
+                self.kills += 1
+                self.now = after(self.random.uniform(0.1, SILENT * 2), self.now)
+                self.installation.restart(self.now.wall)
+                self.limiter = self.started()
+
+    def turn(self) -> None:
+        """One turn of the loop: decide, commit, speak; each step may be the last."""
+        spoken = []
+        for action in self.decided():
+            if isinstance(action, PutQuota):
+                self.installation.put()
+            else:
+                spoken.append(action)
+        self.perhaps_die()
+        self.installation.commit()
+        for action in spoken:
+            self.perhaps_die()
+            if isinstance(action, Send) and isinstance(action.message, m.Batch):
+                self.take(action.message)
+
+    def decided(self) -> Iterable[Any]:
+        limiter, now = self.limiter, self.now
+        yield from limiter.tick(now)
+        if sum(map(len, limiter.waiting.values())) < 60:
+            new = [self.task() for _ in range(self.random.randrange(40))]
+            yield from limiter.tasks(m.Tasks(new), now)
+        for batch_id in [batch_id for batch_id in self.held if self.random.random() < 0.4]:
+            finished = self.finish(batch_id)
+            if self.random.random() < 0.9:
+                yield from limiter.finished(finished, now)
+        held = [m.Held(batch_id, batch.key, ids(batch), batch.charge) for batch_id, (batch, _) in self.held.items()]
+        yield from limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", SLOTS - len(held), held), now)
+
+    def task(self) -> m.Task:
+        self.tasks += 1
+        return task(f"t{self.tasks}", key=self.random.choice(MODELS), tokens=self.random.randrange(1, 200))
+
+    def take(self, batch: m.Batch) -> None:
+        """The embedder has it: all of it may be spent from now on."""
+        assert batch.charge is not None
+        assert batch.limited
+        spent = Spent(self.now.wall, batch.key, len(batch.tasks), batch.charge.tokens, batch.charge.requests)
+        self.trace.append(spent)
+        self.held[batch.batch_id] = batch, spent
+
+    def finish(self, batch_id: str) -> m.Finished:
+        """It has used all, or less; the rest comes back."""
+        batch, spent = self.held.pop(batch_id)
+        named, random = ids(batch), self.random
+        finished = m.Finished("embedder_00", "boot", batch_id, spent.tokens, spent.requests)
+        free = random.randrange(len(named) + 1) if random.random() < 0.5 else 0
+        finished.requests = random.randint(0 if free == len(named) else 1, spent.requests)
+        finished.tokens = random.randrange(spent.tokens + 1)
+        match random.choice(("cached", "unsent", "again")) if free else "":
+            case "cached":
+                finished.cached = free
+            case "unsent":
+                finished.deferred, finished.unsent, finished.until = named[:free], True, self.now.wall
+            case "again":
+                finished.again, finished.cached = {max(1, free // 2): named[:free]}, free
+        spent.tasks -= free
+        spent.tokens, spent.requests = finished.tokens, finished.requests
+        return finished
+
+    def perhaps_die(self) -> None:
+        if self.random.random() < 0.01:
+            raise Killed
+
+
+def ids(batch: m.Batch) -> list[str]:
+    return [one.id for one in batch.tasks]
+
+
+def check(trace: list[Spent], limits: QuotaLimits, strategy: Strategy) -> None:
+    for (unit, period), limit in limits.items():
+        if not limit:
+            continue
+        amounts = [(spent.at, getattr(spent, unit)) for spent in trace]
+        if strategy is Strategy.FIXED:
+            assert most_in_calendar(amounts, period) <= limit, (unit, period)
+        else:
+            assert most_in_any(amounts, SECONDS[period]) <= limit, (unit, period)
+
+
+def most_in_any(amounts: list[tuple[float, int]], seconds: float) -> int:
+    """The most in any interval of this length, its two ends included: one that begins at a charge is the fullest."""
+    most = total = end = 0
+    for at, amount in amounts:
+        while end < len(amounts) and amounts[end][0] <= at + seconds:
+            total += amounts[end][1]
+            end += 1
+        most = max(most, total)
+        total -= amount
+    return most
+
+
+def most_in_calendar(amounts: list[tuple[float, int]], period: Period) -> int:
+    """The most in a minute, hour or day of UTC."""
+    found: dict[int, int] = {}
+    for at, amount in amounts:
+        number = int(at // SECONDS[period])
+        found[number] = found.get(number, 0) + amount
+    return max(found.values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("strategy", Strategy)
+def test_nothing_is_handed_out_above_any_limit(install: Install, strategy: Strategy, seed: int) -> None:
+    installation = install(strategy, **SETTINGS)
+    simulation = Simulation(installation, seed)
+    simulation.run()
+    assert simulation.kills > 5
+    assert sum(spent.tasks for spent in simulation.trace) > 250, "too little was handed out to prove anything"
+    limits, models = limits_of(installation.settings)
+    check(simulation.trace, limits, strategy)
+    check([spent for spent in simulation.trace if spent.model == "small"], models["small"], strategy)
+
+
+def test_the_check_itself_sees_one_too_many() -> None:
+    limits = {Window(Unit.TASKS, Period.MINUTE): 3}
+    trace = [Spent(START.wall + seconds, "small", 1, 0, 1) for seconds in (0, 10, 20, 60.5, 70.4)]
+    check(trace, limits, Strategy.ROLLING)
+    with pytest.raises(AssertionError):
+        check([*trace, Spent(START.wall + 70.45, "small", 1, 0, 1)], limits, Strategy.ROLLING)
+
+
+def test_killed_between_commit_and_send_one_batch_stays_charged_and_no_more(install: Install) -> None:
+    installation = install(rate_limit_per_day=100)
+    limiter = RateLimiter(Limits(), installation.quotas, "boot", START)
+    now = after(2.0)
+    list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
+    actions = list(limiter.tasks(m.Tasks([task(f"t{number}") for number in range(10)]), now))
+    assert [type(action.message) for action in actions if isinstance(action, Send)] == [m.Batch]
+    assert PutQuota() in actions
+    installation.put()
+    installation.commit()
+    installation.restart(now.wall + 1)  # and nothing was sent
+    assert installation.quotas.usage(now.wall + 1)[0].current == 10
+
+
+def test_a_rate_limiter_that_restarted_settles_what_its_predecessor_charged(install: Install) -> None:
+    installation = install(rate_limit_per_day=100, rate_limit_tokens_per_day=1000)
+    limiter = RateLimiter(Limits(), installation.quotas, "boot", START)
+    now = after(2.0)
+    list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
+    sent = list(limiter.tasks(m.Tasks([task("a", tokens=300), task("b", tokens=100)]), now))
+    (batch,) = [a.message for a in sent if isinstance(a, Send) and isinstance(a.message, m.Batch)]
+    installation.put()
+    installation.commit()
+    installation.restart(now.wall + 1)
+    limiter = RateLimiter(Limits(), installation.quotas, "another boot", after(3.0))
+    held = m.Held(batch.batch_id, batch.key, ids(batch), batch.charge)
+    list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 0, [held]), after(4.0)))
+    list(limiter.finished(m.Finished("embedder_00", "boot", batch.batch_id, 60, 1, cached=1), after(5.0)))
+    current = {usage.unit: usage.current for usage in installation.quotas.usage(after(5.0).wall)}
+    assert current == {Unit.TASKS: 1, Unit.TOKENS: 60}

@@ -1,0 +1,105 @@
+"""What must hold of quotas across a kill, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from stages.rate_limiter.periods import Strategy
+from stages.rate_limiter.quota import Receipt
+from tests.contracts.installations import Installation
+from tests.decisions import START
+
+Install = Callable[..., Installation]
+MODEL, OTHER = "small", "large"
+NOW = START.wall
+both = pytest.mark.parametrize("strategy", Strategy)
+LIMITS = {
+    "rate_limit_per_day": 100,
+    "rate_limit_tokens_per_day": 1000,
+    "rate_limit_requests_per_minute": 10,
+    "rate_limit_models": f'{{"{MODEL}": {{"per_day": 50}}}}',
+}
+
+
+def used(installation: Installation, now: float, scope: str = "") -> dict[str, int]:
+    return {usage.unit: usage.current for usage in installation.quotas.usage(now) if usage.scope == scope}
+
+
+def charge(installation: Installation, tasks: int, tokens: int, now: float = NOW) -> Receipt:
+    receipt = installation.quotas.charge(MODEL, tasks, tokens, 1, now)
+    installation.put()
+    return receipt
+
+
+@both
+def test_what_was_committed_is_there_and_what_was_not_is_not(install: Install, strategy: Strategy) -> None:
+    installation = install(strategy, **LIMITS)
+    charge(installation, 7, 70)
+    installation.commit()
+    charge(installation, 9, 90)  # killed before its commit: so its batch never left
+    installation.restart(NOW + 1)
+    assert used(installation, NOW + 1) == {"tasks": 7, "tokens": 70, "requests": 1}
+    assert used(installation, NOW + 1, MODEL) == {"tasks": 7}
+    assert installation.quotas.admits(MODEL, [1] * 60, NOW + 1) == 43
+    assert installation.quotas.admits(OTHER, [1] * 99, NOW + 1) == 93
+
+
+@both
+def test_a_charge_is_settled_and_refunded_after_a_restart(install: Install, strategy: Strategy) -> None:
+    installation = install(strategy, **LIMITS)
+    receipt = charge(installation, 10, 400)
+    installation.commit()
+    installation.restart(NOW + 20)
+    installation.quotas.settle(receipt, 400, 120, NOW + 20)
+    installation.quotas.refund(receipt, 4, 0, 1, NOW + 20)
+    installation.put()
+    installation.commit()
+    installation.restart(NOW + 30)
+    assert used(installation, NOW + 30) == {"tasks": 6, "tokens": 120, "requests": 0}
+    assert used(installation, NOW + 30, MODEL) == {"tasks": 6}
+
+
+@both
+def test_a_settlement_that_was_not_committed_leaves_the_reservation(install: Install, strategy: Strategy) -> None:
+    installation = install(strategy, **LIMITS)
+    receipt = charge(installation, 10, 400)
+    installation.commit()
+    installation.quotas.settle(receipt, 400, 120, NOW + 1)
+    installation.put()
+    installation.restart(NOW + 2)
+    assert used(installation, NOW + 2)["tokens"] == 400
+
+
+@both
+def test_a_clock_set_back_while_it_was_down_grants_nothing(install: Install, strategy: Strategy) -> None:
+    installation = install(strategy, **LIMITS)
+    charge(installation, 50, 0)
+    installation.commit()
+    for now in (NOW - 86_400 * 40, NOW + 1):
+        installation.restart(now)
+        assert installation.quotas.admits(MODEL, [1], now) == 0
+        assert installation.quotas.latest >= NOW
+
+
+@both
+def test_a_year_switched_off_frees_everything_and_harms_nothing(install: Install, strategy: Strategy) -> None:
+    installation = install(strategy, **LIMITS)
+    receipt = charge(installation, 50, 900)
+    installation.commit()
+    later = NOW + 366 * 86_400
+    installation.restart(later)
+    installation.quotas.refund(receipt, 50, 900, 1, later)  # expired: there is nothing to give back
+    assert used(installation, later) == {"tasks": 0, "tokens": 0, "requests": 0}
+    assert installation.quotas.admits(MODEL, [1] * 60, later) == 50
+
+
+@pytest.mark.parametrize(("before", "after"), [(Strategy.ROLLING, Strategy.FIXED), (Strategy.FIXED, Strategy.ROLLING)])
+def test_another_strategy_finds_what_was_spent(install: Install, before: Strategy, after: Strategy) -> None:
+    installation = install(before, **LIMITS)
+    charge(installation, 30, 0)
+    installation.commit()
+    installation.settings = installation.settings.model_copy(update={"rate_limit_strategy": after})
+    installation.restart(NOW + 1)
+    assert installation.quotas.admits(MODEL, [1] * 60, NOW + 1) == 20
