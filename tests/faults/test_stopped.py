@@ -24,8 +24,10 @@ def test_a_process_stopped_for_longer_than_a_lease(program: str, short_lease: Pi
     pipeline.kill(program, signal.SIGSTOP)
     ledger.struck()
     stopped = time.monotonic()
-    pipeline.wait_until(lambda: time.monotonic() > stopped + 1.3 * SHORT_LEASE, "a lease to end")
-    pipeline.kill(program, signal.SIGCONT)
+    try:
+        pipeline.wait_until(lambda: time.monotonic() > stopped + 1.3 * SHORT_LEASE, "a lease to end")
+    finally:
+        pipeline.kill(program, signal.SIGCONT)
     ledger.wait_done()
     cost = ledger.cost(f"stop {program} for longer than a lease")
     assert (cost.tasks, cost.lost, cost.failed, cost.accepted_twice, cost.bytes_differ) == (TASKS, 0, 0, 0, 0)
