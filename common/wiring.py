@@ -54,6 +54,7 @@ class Wiring:
         self.instance = instance
         self.stage = stage_of(instance)
         self.sockets = sockets
+        self._prefix = f"ipc://{sockets}/"
 
     @property
     def inbox(self) -> str:
@@ -62,11 +63,11 @@ class Wiring:
 
     def endpoint(self, instance: str) -> str:
         """The endpoint of an instance's inbox."""
-        return f"ipc://{self.sockets / instance}.sock"
+        return f"{self._prefix}{instance}.sock"
 
     def instance_at(self, to: str) -> str:
         """The instance behind what a `Send` names: an instance, or the endpoint from a message's `reply_to`."""
-        return Path(to).stem if "://" in to else to
+        return to.rpartition("/")[2].removesuffix(".sock")
 
     def receivers(self) -> list[str]:
         """The stages that run once and that this one sends to."""
