@@ -22,7 +22,6 @@ def start() -> None:
     loop = Loop(Wiring(config.sockets_dir, INSTANCE))
     embedding = Embedding(config, INSTANCE)
     state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, config.concurrency_limit)
-    state.facts = embedding.facts
     metrics.MOCK_MODE.set(config.mode is settings.Mode.MOCK)
     workshop = Workshop(config.concurrency_limit, task_types.registered(), embedding, loop.background)
 
@@ -30,6 +29,7 @@ def start() -> None:
         state.paused = embedding.paused(now.wall)
         state.patience = embedding.patience(now)
         state.blockers = embedding.blockers()
+        state.facts = {**embedding.facts, "notices": embedding.remarks()}
         return state.tick(now)
 
     def patience(message: messages.Patience, now: Instant) -> Actions:

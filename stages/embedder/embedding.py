@@ -103,6 +103,12 @@ class Embedding:
             return [f"{model}: {why}" for model, why in self.notices().items()]
         return []
 
+    def remarks(self) -> list[str]:
+        """Say what is wrong, or under way, with any provider or model, also while others go on."""
+        now = self._clock().mono
+        closed = [words for backend in self._backends if (words := self._in_words(backend, now))]
+        return closed + [f"{model}: {why}" for model, why in sorted(self.notices().items())]
+
     def notices(self) -> dict[str, str]:
         """Say what keeps single models from being served, by model: no such model, or a download and how far it is."""
         said: dict[str, str] = {}

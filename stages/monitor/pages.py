@@ -81,8 +81,9 @@ class Pages:
         return page(503 if reasons else 200, content)
 
     def _ready(self, view: View, now: Instant) -> Page:
-        reasons = view.obstacles(now)
-        return page(503, {"status": "not ready", "reasons": reasons}) if reasons else page(200, {"status": "ready"})
+        reasons, notices = view.obstacles(now), view.notices(now)
+        content = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        return page(503 if reasons else 200, {**content, "notices": notices} if notices else content)
 
     def _metrics(self, view: View, now: Instant) -> Page:
         registry = CollectorRegistry()

@@ -75,6 +75,11 @@ class View:
             for blocker in blockers
         ]
 
+    def notices(self, now: Instant) -> list[str]:
+        """Say what is amiss, or under way, although tasks go on: a missing model, or a download and how far it is."""
+        told = (seen.beat.facts.get("notices", ()) for name, seen in self.seen.items() if self.alive(name, now))
+        return sorted({notice for notices in told for notice in notices})
+
     def families(self, catalogue: Sequence[Family], now: Instant) -> list[Family]:
         """Merge all metrics: those of the catalogue first, with or without samples."""
         processes = [(seen.beat.metrics, self.alive(name, now)) for name, seen in sorted(self.seen.items())]

@@ -13,10 +13,8 @@ import pytest
 from common.errors import Transient
 from common.messages import Failure
 from common.task_types import Deferral
-from stages.embedder.embedding import Embedding
 from stages.embedder.providers import Unusable, mock
 from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, settings, true_answer
-from tests.waiting import wait_until
 
 SMALL = "text-embedding-3-small"
 
@@ -254,37 +252,22 @@ def test_stopping_ends_the_wait() -> None:
     assert len(provider.requests) == 1
 
 
-def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
-    began, go = threading.Event(), threading.Event()
-    provider = Scripted(inputs=2)
-
-    def slow(texts: object) -> None:
-        began.set()
-        assert go.wait(10)
-
-    provider.always = slow
+def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
+    provider = Scripted(Unusable("no such model", model_only=True))
     shared = embedding(provider)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
-        assert began.wait(10)
-        shared.stop()
-        go.set()
-        first, second, third = running.result()
-    assert isinstance(first, np.ndarray)
-    assert isinstance(second, np.ndarray), "what was under way is kept"
-    assert isinstance(third, Deferral)
-    assert third.unsent
-    assert provider.requests == [["a", "b"]]
+    shared.session().embed("wrong", ["a"])
+    assert shared.blockers() == shared.remarks() == ["wrong: no such model"]
+    shared.session().embed("right", ["a"])
+    assert shared.blockers() == []
+    assert shared.remarks() == ["wrong: no such model"]
 
 
-def test_a_stop_interrupts_a_back_off() -> None:
-    provider = Scripted()
-    provider.always = Transient("down")
-    shared = Embedding(settings(retry_backoff_factor=10, max_retries=5), made=[provider])
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(shared.session().embed, MODEL, ["a"])
-        wait_until(lambda: len(provider.requests) == 2)
-        shared.stop()
-        (outcome,) = running.result(timeout=1)
-    assert isinstance(outcome, Deferral)
-    shared.close()
+def test_a_provider_that_is_down_is_told_although_another_stands_in() -> None:
+    first, second = Scripted(name="ollama"), Scripted(name="openai")
+    first.always = Unusable("the key is refused")
+    shared = embedding(first, second, processing_mode="hybrid")
+    first.having = second.having = frozenset({MODEL})
+    assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
+    assert shared.blockers() == []
+    (remark,) = shared.remarks()
+    assert remark.startswith("ollama: the key is refused")

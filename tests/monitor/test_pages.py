@@ -164,6 +164,16 @@ def test_ready_and_not_ready() -> None:
     assert shown.json("/health")[0] == 200
 
 
+def test_ready_tells_what_is_amiss_although_tasks_go_on() -> None:
+    shown = Shown()
+    facts = {"notices": ["nomic is being fetched: 40 % of 274 MB"]}
+    shown.tell(beat("embedder_00", facts=facts))
+    assert shown.json("/ready") == (200, {"status": "ready", **facts})
+    shown.tell(beat("embedder_00", blockers=["no"], facts=facts))
+    expected = {"status": "not ready", "reasons": ["embedder_00: no"], **facts}
+    assert shown.json("/ready") == (503, expected)
+
+
 # /metrics
 
 

@@ -1,0 +1,50 @@
+"""An embedder that is told to stop keeps what it is paying for, and waits for nothing else."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from common.errors import Transient
+from common.task_types import Deferral
+from stages.embedder.embedding import Embedding
+from tests.embedder.fakes import MODEL, Scripted, embedding, settings
+from tests.waiting import wait_until
+
+
+def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
+    began, go = threading.Event(), threading.Event()
+    provider = Scripted(inputs=2)
+
+    def slow(texts: object) -> None:
+        began.set()
+        assert go.wait(10)
+
+    provider.always = slow
+    shared = embedding(provider)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
+        assert began.wait(10)
+        shared.stop()
+        go.set()
+        first, second, third = running.result()
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray), "what was under way is kept"
+    assert isinstance(third, Deferral)
+    assert third.unsent
+    assert provider.requests == [["a", "b"]]
+
+
+def test_a_stop_interrupts_a_back_off() -> None:
+    provider = Scripted()
+    provider.always = Transient("down")
+    shared = Embedding(settings(retry_backoff_factor=10, max_retries=5), made=[provider])
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shared.session().embed, MODEL, ["a"])
+        wait_until(lambda: len(provider.requests) == 2)
+        shared.stop()
+        (outcome,) = running.result(timeout=1)
+    assert isinstance(outcome, Deferral)
+    shared.close()
