@@ -1,0 +1,115 @@
+"""A fetcher with a token, an API whose pages the test writes, and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from common import messages as m
+from common.errors import Transient
+from stages.fetcher.page import Candidate, Page
+from stages.fetcher.state import Fetcher, Lease, Limits, Poll, PollFailed
+from tests import decisions, samples
+from tests.decisions import START, after
+
+INBOX = "ipc://fetcher"
+INTERVAL = 30.0
+LEASE = 15.0
+
+
+def candidate(task_id: str, key: str = "model", failure: m.Failure | None = None) -> Candidate:
+    return Candidate(samples.task(task_id, key=key), 0.0, failure)
+
+
+class Fetching:
+    """What it is told, it has done when the call returns; `poll` is the GET that the last call began, if it did."""
+
+    def __init__(
+        self,
+        *,
+        window: int = 10,
+        leases: dict[str, Lease] | None = None,
+        dead: Iterable[str] = (),
+        token: bool = True,
+        **limits: Any,
+    ) -> None:
+        settings = {"lease_seconds": LEASE, "max_dispatches": 5, "polling_interval": INTERVAL, **limits}
+        self.state = Fetcher(Limits(window, **settings), INBOX, leases or {}, dead, START)
+        self.now = START
+        self.poll: Poll | None = None
+        self.asked_at = START
+        self.did(self.state.tick(START))
+        if token:
+            self.token("one")
+
+    def after(self, seconds: float) -> Fetching:
+        self.now = after(seconds, self.now)
+        return self
+
+    def did(self, actions: Iterable[Any]) -> list[Any]:
+        done = list(actions)
+        polls = decisions.of(Poll, done)
+        self.poll = polls[-1] if polls else None
+        if polls:
+            self.asked_at = self.now
+        return done
+
+    def token(self, name: str, expires_in: float = 1e9) -> list[Any]:
+        return self.did(self.state.token(samples.token(name, self.now.wall + expires_in), self.now))
+
+    def page(
+        self, *found: str | Candidate, elements: int | None = None, whole: bool = True, **skipped: Any
+    ) -> list[Any]:
+        """The poll that is under way brings this page."""
+        candidates = [candidate(one) if isinstance(one, str) else one for one in found]
+        read = len(found) + sum(skipped.values()) if elements is None else elements
+        page = Page(self.asked_at.wall, candidates, read, whole, skipped, [])
+        return self.did(self.state.page(page, self.now))
+
+    def failed(self, error: Exception | None = None, rejected: str = "") -> list[Any]:
+        return self.did(self.state.poll_failed(PollFailed(error or Transient("down"), rejected), self.now))
+
+    def published(self, *accepted: str, dead: Iterable[str] = (), dropped: Iterable[str] = ()) -> list[Any]:
+        return self.did(self.state.published(m.Published(list(accepted), list(dead), list(dropped)), self.now))
+
+    def holding(self, *ids: str, working: Iterable[str] = (), stage: str = "rate_limiter", **fields: Any) -> list[Any]:
+        return self.did(self.state.holding(m.Holding(stage, list(ids), list(working), **fields), self.now))
+
+    def deferred(self, *ids: str, seconds: float, reason: str = "quota", key: str | None = None) -> list[Any]:
+        until = self.now.wall + seconds
+        return self.did(self.state.given_back(m.Deferred(list(ids), until, reason, key), self.now))
+
+    def tick(self) -> list[Any]:
+        return self.did(self.state.tick(self.now))
+
+    def live(self, seconds: float, step: float = 0.5, *, held: Iterable[str] = ()) -> list[Any]:
+        """Tick for so long, while the rate limiter lives and holds these; all that was done, and its last poll."""
+        done: list[Any] = []
+        ids = list(held)
+        for _ in range(round(seconds / step)):
+            self.after(step)
+            done += self.state.holding(m.Holding("rate_limiter", ids), self.now)
+            ticked = list(self.state.tick(self.now))
+            if decisions.of(Poll, ticked):
+                self.asked_at = self.now
+            done += ticked
+        polls = decisions.of(Poll, done)
+        self.poll = polls[-1] if polls else None
+        return done
+
+    @property
+    def polling(self) -> bool:
+        """Whether the last call began a poll."""
+        return self.poll is not None
+
+    @property
+    def leased(self) -> list[str]:
+        return list(self.state.leases)
+
+
+def dispatched(actions: Iterable[Any]) -> list[m.Task]:
+    return [task for message in decisions.of(m.Tasks, actions) for task in message.tasks]
+
+
+def ids(actions: Iterable[Any]) -> list[str]:
+    return [task.id for task in dispatched(actions)]

@@ -1,0 +1,163 @@
+"""Which tasks the fetcher leases from a page, and what it says to whom."""
+
+from __future__ import annotations
+
+from common import messages as m
+from stages.fetcher.page import Page
+from stages.fetcher.state import CHUNK, MOST_UNKNOWN_TYPES, DeleteLease, Lease, PutLease
+from tests.decisions import START, counted, events, kinds, of, said, sent_to
+from tests.fetcher.fetching import INTERVAL, Fetching, candidate, dispatched, ids
+from tests.samples import names
+
+INVALID = m.Failure("invalid_content", "content.text is empty")
+
+
+def test_new_tasks_are_leased_on_disk_before_they_leave() -> None:
+    fetcher = Fetching()
+    done = fetcher.page("a", "b")
+    assert kinds(done) == ["PutLease", "PutLease", "Tasks", "Poll"]
+    assert of(PutLease, done)[0] == PutLease("a", Lease(fetcher.now.wall, 1, "text_embedding"))
+    assert fetcher.leased == ["a", "b"]
+
+
+def test_they_go_to_the_rate_limiter_with_the_time_of_their_lease_in_their_first_attempt() -> None:
+    fetcher = Fetching()
+    done = fetcher.after(2).page("a")
+    (task,) = dispatched(done)
+    assert sent_to("rate_limiter", done) == [m.Tasks([task])]
+    assert (task.id, task.leased_at, task.attempt) == ("a", fetcher.now.wall, 1)
+    assert said("leased", done)["task_id"] == "a"
+
+
+def test_many_go_in_messages_of_a_good_size() -> None:
+    fetcher = Fetching(window=2 * CHUNK + 10)
+    messages = of(m.Tasks, fetcher.page(*names(2 * CHUNK + 10)))
+    assert [len(message.tasks) for message in messages] == [CHUNK, CHUNK, 10]
+    assert [task.id for message in messages for task in message.tasks] == names(2 * CHUNK + 10)
+
+
+def test_no_more_than_the_window_are_leased_in_the_order_of_the_page() -> None:
+    fetcher = Fetching(window=3)
+    assert ids(fetcher.page(*names(5))) == ["t0", "t1", "t2"]
+    assert fetcher.state.room == 0
+
+
+def test_the_others_are_kept_for_a_moment_and_fill_the_room_that_is_made() -> None:
+    fetcher = Fetching(window=3)
+    fetcher.page(*names(6))
+    assert ids(fetcher.published("t0", "t2")) == ["t3", "t4"]
+    assert ids(fetcher.published("t1")) == ["t5"]
+    assert ids(fetcher.published("t3")) == []
+
+
+def test_but_only_until_the_next_poll_would_have_brought_them() -> None:
+    fetcher = Fetching(window=3)
+    fetcher.page(*names(6))
+    fetcher.after(INTERVAL).holding(*fetcher.leased)
+    assert ids(fetcher.published("t0")) == ["t3"]
+    fetcher.after(0.1)
+    assert ids(fetcher.published("t1")) == []
+    assert fetcher.polling
+
+
+def test_a_page_replaces_what_is_left_of_the_one_before() -> None:
+    fetcher = Fetching(window=2)
+    fetcher.page("a", "b", "canceled")
+    fetcher.published("a", dead=["b"])
+    assert fetcher.leased == ["canceled"]
+    fetcher.live(INTERVAL, held=["canceled"])
+    fetcher.page("c", "d")
+    assert ids(fetcher.published("canceled")) == ["d"]
+
+
+def test_tasks_that_are_leased_already_are_not_leased_again() -> None:
+    fetcher = Fetching()
+    fetcher.page("a", "b")
+    done = fetcher.page("a", "b", "c")
+    assert ids(done) == ["c"]
+    assert [put.task_id for put in of(PutLease, done)] == ["c"]
+
+
+def test_nor_are_dead_letters() -> None:
+    fetcher = Fetching(dead=["a"])
+    assert ids(fetcher.page("a", "b")) == ["b"]
+
+
+def test_leases_from_before_a_restart_count() -> None:
+    fetcher = Fetching(window=2, leases={"a": Lease(START.wall - 9)})
+    assert ids(fetcher.page("a", "b", "c")) == ["b"]
+
+
+def test_what_cannot_be_processed_at_all_goes_to_the_publisher_as_failed() -> None:
+    fetcher = Fetching()
+    done = fetcher.page(candidate("bad", failure=INVALID), "good")
+    assert ids(done) == ["good"]
+    result = m.Result("bad", "text_embedding", fetcher.now.wall, failure=INVALID)
+    assert sent_to("publisher", done) == [m.Results("", "", [result])]
+    assert said("task_invalid", done) == {"level": "warning", "task_id": "bad", "reason": INVALID.message}
+    assert fetcher.leased == ["bad", "good"]
+    assert kinds(done)[:2] == ["PutLease", "PutLease"]
+
+
+def test_all_of_a_page_may_be_invalid() -> None:
+    done = Fetching().page(candidate("bad", failure=INVALID))
+    assert of(m.Tasks, done) == []
+    assert len(sent_to("publisher", done)) == 1
+
+
+def test_settling_ends_the_leases() -> None:
+    fetcher = Fetching()
+    fetcher.page("a", "b", "c")
+    done = fetcher.published("a", "b")
+    assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
+    assert fetcher.leased == ["c"]
+
+
+def test_draining_takes_nothing_new() -> None:
+    fetcher = Fetching(window=2)
+    fetcher.page("a", "b", "c")
+    assert list(fetcher.state.drain(fetcher.now)) == []
+    assert ids(fetcher.published("a")) == []
+    assert ids(fetcher.page("d")) == []
+    fetcher.published("b")
+    fetcher.live(2 * INTERVAL)
+    assert not fetcher.polling
+
+
+def test_elements_that_were_left_alone_are_counted_by_reason() -> None:
+    done = Fetching().page("a", unknown_type=3, malformed=2, no_id=1, known=7)
+    assert counted("ai_tasks_skipped_total", done) == [
+        (("unknown_type",), 3), (("malformed",), 2), (("no_id",), 1), (("known",), 7),
+    ]  # fmt: skip
+    assert events(done).count("page_element_skipped") == 2
+
+
+def unknown(fetcher: Fetching, *types: str) -> list[str]:
+    done = fetcher.did(fetcher.state.page(Page(fetcher.now.wall, [], 1, True, {}, list(types)), fetcher.now))
+    return events(done)
+
+
+def test_an_unknown_type_is_logged_once() -> None:
+    fetcher = Fetching()
+    assert unknown(fetcher, "image", "sound") == ["unknown_task_type"] * 2
+    assert unknown(fetcher, "image") == []
+
+
+def test_and_not_every_one_of_endlessly_many() -> None:
+    fetcher = Fetching()
+    assert len(unknown(fetcher, *names(MOST_UNKNOWN_TYPES + 5))) == MOST_UNKNOWN_TYPES
+
+
+def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
+    fetcher = Fetching(token=False, dead=["d"], breaker_threshold=1)
+    report = fetcher.state.report(fetcher.now)
+    assert report.facts == {"leased": 0, "lost": 0, "dead_letters": 1}
+    assert report.blockers == ["no access token yet"]
+    fetcher.token("one")
+    fetcher.page("a")
+    assert fetcher.state.report(fetcher.now).blockers == []
+    assert fetcher.state.report(fetcher.now).facts["leased"] == 1
+    fetcher.failed()
+    assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: down"]
+    fetcher.deferred(seconds=600, key="*")
+    assert fetcher.state.report(fetcher.now).facts["deferred_until"] == fetcher.now.wall + 600

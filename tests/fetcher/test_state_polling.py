@@ -1,0 +1,424 @@
+"""When the fetcher polls, and for how much."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import messages as m
+from common.errors import Throttled
+from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL, DeleteLease, Poll
+from tests.decisions import of, sent_to
+from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate
+from tests.samples import names, token
+
+
+def settled(fetcher: Fetching, *ids: str) -> bool:
+    """Settle these a while after the poll; whether that was a reason to poll."""
+    fetcher.after(SETTLED_POLL + 0.01).published(*ids)
+    return fetcher.polling
+
+
+# ---- the first poll ----
+
+
+def test_it_polls_as_soon_as_it_has_a_token() -> None:
+    fetcher = Fetching(token=False)
+    assert not fetcher.polling
+    fetcher.token("one")
+    assert fetcher.poll == Poll(10, 20, frozenset(), frozenset(), token("one", fetcher.now.wall + 1e9))
+
+
+def test_without_a_token_it_asks_for_one() -> None:
+    fetcher = Fetching(token=False)
+    assert sent_to("token_broker", fetcher.live(3)) == [m.TokenRequest(INBOX)] * 3
+    fetcher.token("one", expires_in=10)
+    fetcher.page()
+    assert len(sent_to("token_broker", fetcher.live(11))) == 2
+
+
+def test_one_poll_at_a_time() -> None:
+    fetcher = Fetching()
+    assert of(Poll, fetcher.live(300)) == []
+
+
+def test_it_asks_for_the_whole_window_so_that_new_tasks_are_seen_behind_those_in_flight() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page("a", "b", "c")
+    assert fetcher.poll is not None
+    assert fetcher.poll.limit == 10
+    assert fetcher.poll.known == {"a", "b", "c"}
+
+
+def test_and_wants_what_fits_now_and_as_much_again_for_the_buffer() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page("a", "b", "c")
+    assert fetcher.poll is not None
+    assert fetcher.poll.wanted == 7 + 10
+
+
+# ---- the next one ----
+
+
+def test_the_next_follows_at_once_while_pages_bring_new_work() -> None:
+    fetcher = Fetching()
+    fetcher.page("a")
+    assert fetcher.polling
+    fetcher.page("b", known=1)
+    assert fetcher.polling
+
+
+def test_a_page_that_brings_none_is_followed_after_the_interval() -> None:
+    fetcher = Fetching()
+    fetcher.page()
+    assert not fetcher.polling
+    assert of(Poll, fetcher.live(INTERVAL - 0.5)) == []
+    assert len(of(Poll, fetcher.live(0.5))) == 1
+
+
+def test_the_interval_counts_from_the_request_not_from_its_answer() -> None:
+    fetcher = Fetching()
+    fetcher.after(20).page()
+    assert len(of(Poll, fetcher.live(INTERVAL - 20))) == 1
+
+
+def test_an_idle_api_is_not_polled_more_often_than_that() -> None:
+    fetcher = Fetching()
+    polls = 0
+    for _ in range(600):
+        if fetcher.poll:
+            polls += 1
+            fetcher.page()
+        fetcher.live(0.5)
+    assert polls == 300 / INTERVAL
+
+
+def test_a_full_window_is_a_reason_not_to_poll() -> None:
+    fetcher = Fetching(window=2)
+    fetcher.page("a", "b", elements=1000)
+    assert of(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
+    assert settled(fetcher, "a")
+
+
+def test_the_room_that_settled_tasks_leave_is_filled_from_a_full_page_s_api() -> None:
+    """The page was as long as asked for, so there is more where it came from."""
+    fetcher = Fetching(window=4)
+    fetcher.page(*names(4))
+    assert not fetcher.polling
+    assert settled(fetcher, "t0")
+
+
+def test_of_an_api_that_caps_its_pages_too() -> None:
+    """The in-flight tasks fill every page, so only settling shows what is behind them."""
+    fetcher = Fetching(window=100)
+    fetcher.page(*names(10))
+    fetcher.page(known=10)
+    assert not fetcher.polling
+    assert settled(fetcher, "t0")
+
+
+def test_but_not_more_often_than_every_tenth_of_a_second() -> None:
+    fetcher = Fetching(window=100)
+    fetcher.page(*names(10))
+    fetcher.page(known=10)
+    fetcher.after(SETTLED_POLL - 0.01).published("t0")
+    assert not fetcher.polling
+    fetcher.after(0.02).tick()
+    assert fetcher.polling
+
+
+def test_nor_while_most_of_the_window_is_busy() -> None:
+    fetcher = Fetching(window=4 * ENOUGH_ROOM)
+    fetcher.page(*names(4 * ENOUGH_ROOM))
+    assert [settled(fetcher, f"t{number}") for number in range(4)] == [False, False, False, True]
+
+
+def test_nor_while_there_is_something_in_the_buffer() -> None:
+    fetcher = Fetching(window=4)
+    fetcher.page(*names(7))
+    assert not settled(fetcher, "t0", "t1")
+    assert not settled(fetcher, "t2")
+    assert settled(fetcher, "t3")
+
+
+def test_a_page_that_is_not_full_hides_nothing_so_settling_is_no_reason() -> None:
+    fetcher = Fetching(window=100)
+    fetcher.page(*names(10))
+    fetcher.page("new", known=8)
+    fetcher.page(known=9)
+    assert not settled(fetcher, "t0")
+
+
+def test_one_that_was_read_in_part_is_no_measure_of_a_cap() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page(*names(10), elements=5000, whole=False)
+    assert settled(fetcher, *names(10))
+    fetcher.page(*names(4, "u"))
+    fetcher.page(known=4)
+    assert not settled(fetcher, "u0")
+
+
+# ---- what is in the way ----
+
+
+def test_tasks_that_stay_pending_are_asked_for_besides_the_window() -> None:
+    """Otherwise an API that obeys `limit` and sorts by age would show nothing else, for ever."""
+    fetcher = Fetching(window=10, dead=["d1", "d2"])
+    assert fetcher.poll is not None
+    assert fetcher.poll.limit == 12
+    assert fetcher.poll.known == {"d1", "d2"}
+
+
+def test_deferred_ones_too() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page("a", "b")
+    fetcher.page(known=2)
+    fetcher.deferred("a", "b", seconds=600)
+    fetcher.live(INTERVAL)
+    assert fetcher.poll is not None
+    assert fetcher.poll.limit == 12
+    assert fetcher.poll.known == {"a", "b"}
+
+
+@pytest.mark.parametrize("reason", ["unknown_type", "deferred", "malformed", "no_id", "not_pending"])
+def test_a_page_full_of_what_is_not_for_us_is_followed_at_once_by_a_longer_one(reason: str) -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page(**{reason: 10})
+    assert fetcher.poll is not None
+    assert fetcher.poll.limit == 20
+    fetcher.page("a", **{reason: 15})
+    assert fetcher.leased == ["a"]
+
+
+def test_until_it_is_no_longer_than_what_there_is() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page(unknown_type=10)
+    fetcher.page(unknown_type=15)
+    assert not fetcher.polling
+    fetcher.live(INTERVAL)
+    assert fetcher.poll is not None
+    assert fetcher.poll.limit == 25
+
+
+def test_an_api_that_caps_its_pages_is_not_asked_again_and_again() -> None:
+    fetcher = Fetching(window=100)
+    fetcher.page(unknown_type=10)
+    assert not fetcher.polling
+
+
+def test_when_they_are_gone_the_window_is_enough_again() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page(unknown_type=5)
+    fetcher.live(INTERVAL)
+    fetcher.page()
+    fetcher.live(INTERVAL)
+    assert fetcher.poll is not None
+    assert fetcher.poll.limit == 10
+
+
+# ---- failures ----
+
+
+def test_a_failed_poll_is_tried_again_after_growing_pauses() -> None:
+    fetcher = Fetching(breaker_threshold=1000)
+    waits = []
+    for _ in range(8):
+        fetcher.failed()
+        begun = fetcher.now.mono
+        while not fetcher.polling:
+            fetcher.live(0.1, 0.1)
+        waits.append(fetcher.now.mono - begun)
+    assert 0.5 <= waits[0] <= 1.1
+    assert 30 <= waits[-1] <= 60.2
+    assert waits == sorted(waits) or all(waits[i] < waits[i + 2] for i in range(5))
+
+
+def test_no_other_reason_to_poll_shortens_them() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page(*names(10))
+    fetcher.after(1).published("t0", "t1", "t2")
+    fetcher.failed(Throttled("busy", 100.0))
+    fetcher.deferred("t3", seconds=1)
+    fetcher.published("t4")
+    assert not fetcher.polling
+    assert of(Poll, fetcher.live(99)) == []  # leases expire and deferrals end meanwhile
+    assert len(of(Poll, fetcher.live(2))) == 1
+
+
+def test_a_page_ends_the_pauses() -> None:
+    fetcher = Fetching()
+    fetcher.failed()
+    fetcher.live(2)
+    fetcher.page("a")
+    assert fetcher.polling
+
+
+def test_many_failures_open_the_breaker() -> None:
+    fetcher = Fetching(breaker_threshold=2)
+    fetcher.failed()
+    fetcher.live(3)
+    fetcher.failed()
+    assert fetcher.state.report(fetcher.now).blockers
+    fetcher.live(70)
+    assert fetcher.polling
+    fetcher.page()
+    assert fetcher.state.report(fetcher.now).blockers == []
+
+
+def test_a_refused_token_is_replaced_and_the_poll_made_again_at_once() -> None:
+    fetcher = Fetching()
+    done = fetcher.failed(rejected="one")
+    assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
+    assert not fetcher.polling
+    fetcher.token("two")
+    assert fetcher.poll is not None
+    assert fetcher.poll.token.fingerprint == "two"
+
+
+def test_but_only_the_first_time_in_a_row() -> None:
+    fetcher = Fetching()
+    fetcher.failed(rejected="one")
+    fetcher.token("two")
+    fetcher.failed(rejected="two")
+    fetcher.token("three")
+    assert not fetcher.polling
+    fetcher.live(3)
+    assert fetcher.polling
+
+
+def test_a_token_that_worked_may_be_replaced_at_once_again() -> None:
+    fetcher = Fetching()
+    for name in ("two", "three", "four"):
+        assert fetcher.poll is not None
+        fetcher.failed(rejected=fetcher.poll.token.fingerprint)
+        fetcher.token(name)
+        assert fetcher.polling
+        fetcher.page()
+        fetcher.live(INTERVAL)
+
+
+# ---- deferrals ----
+
+
+def test_deferred_tasks_stay_pending_and_are_not_taken_before_their_time() -> None:
+    fetcher = Fetching()
+    fetcher.page("a", "b")
+    fetcher.deferred("a", seconds=100, reason="provider")
+    assert fetcher.leased == ["b"]
+    fetcher.page("a")
+    assert fetcher.leased == ["b"]
+
+
+def test_when_their_time_has_come_there_is_a_poll_at_once_and_they_are_taken() -> None:
+    fetcher = Fetching()
+    fetcher.page("a")
+    fetcher.page(known=1)
+    fetcher.deferred("a", seconds=7)
+    assert of(Poll, fetcher.live(6.5)) == []
+    assert len(of(Poll, fetcher.live(1))) == 1
+    assert fetcher.poll is not None
+    assert fetcher.poll.known == frozenset()
+    fetcher.page("a")
+    assert fetcher.leased == ["a"]
+
+
+def test_a_deferred_key_keeps_all_its_tasks_back() -> None:
+    fetcher = Fetching()
+    fetcher.page(candidate("a", "small"))
+    fetcher.deferred("a", seconds=100, key="small")
+    fetcher.page(candidate("a", "small"), candidate("b", "small"), candidate("c", "large"))
+    assert fetcher.leased == ["c"]
+    assert fetcher.poll is not None
+    assert fetcher.poll.deferred_keys == {"small"}
+    assert "a" not in fetcher.poll.known
+
+
+def test_also_those_in_the_buffer() -> None:
+    fetcher = Fetching(window=1)
+    fetcher.page(candidate("a", "small"), candidate("b", "small"), candidate("c", "large"))
+    fetcher.deferred("a", seconds=100, key="small")
+    fetcher.published()
+    assert fetcher.leased == ["c"]
+
+
+@pytest.mark.parametrize("key", ["*", "small"])
+def test_an_id_among_them_is_not_kept_back_for_longer_than_its_key(key: str) -> None:
+    fetcher = Fetching()
+    fetcher.page(candidate("a", "small"))
+    fetcher.deferred("a", seconds=100, key=key)
+    fetcher.deferred(seconds=5, key=key)
+    fetcher.page()
+    fetcher.live(6)
+    fetcher.page(candidate("a", "small"))
+    assert fetcher.leased == ["a"]
+
+
+def test_while_nothing_of_any_key_can_be_processed_there_is_no_poll_and_nothing_is_taken() -> None:
+    fetcher = Fetching(window=1)
+    fetcher.page("a", "b")
+    fetcher.deferred("a", seconds=1000, key="*")
+    fetcher.published("a")
+    assert fetcher.leased == []
+    assert of(Poll, fetcher.live(999)) == []
+    assert len(of(Poll, fetcher.live(1.5))) == 1
+
+
+def test_everything_deferred_is_no_storm_of_polls() -> None:
+    fetcher = Fetching(window=10)
+    fetcher.page(*names(3))
+    fetcher.deferred(*names(3), seconds=1000, key="model")
+    polls = 0
+    for _ in range(300):
+        if fetcher.poll:
+            polls += 1
+            fetcher.page(deferred=3)
+        fetcher.live(1, 1)
+    assert polls <= 1 + 300 / INTERVAL
+
+
+def test_the_end_of_a_deferral_is_on_disk_as_the_end_of_a_lease() -> None:
+    fetcher = Fetching()
+    fetcher.page("a")
+    assert of(DeleteLease, fetcher.deferred("a", "unknown", seconds=9)) == [DeleteLease("a")]
+
+
+# ---- the rate limiter ----
+
+
+def test_a_rate_limiter_that_is_gone_gets_no_more_tasks() -> None:
+    """They would pile up before its inbox, again each time that their leases expire."""
+    fetcher = Fetching()
+    fetcher.page("a")
+    fetcher.page(known=1)
+    done = []
+    for _ in range(600):
+        done += fetcher.after(0.5).tick()
+    assert of(Poll, done) == []
+    assert fetcher.state.report(fetcher.now).blockers == ["the rate limiter does not say what it holds"]
+
+
+def test_nor_from_the_buffer() -> None:
+    fetcher = Fetching(window=1)
+    fetcher.page("a", "b")
+    fetcher.after(LEASE + 0.1).published("a")
+    assert fetcher.leased == []
+
+
+def test_when_it_says_that_it_lives_all_goes_on() -> None:
+    fetcher = Fetching()
+    fetcher.page()
+    for _ in range(60):
+        fetcher.after(0.5).tick()
+    assert not fetcher.polling
+    fetcher.holding(stage="publisher")
+    fetcher.tick()
+    assert not fetcher.polling
+    fetcher.holding(stage="rate_limiter")
+    fetcher.tick()
+    assert fetcher.polling
+
+
+def test_a_stop_of_this_process_says_nothing_about_it() -> None:
+    fetcher = Fetching()
+    fetcher.page()
+    fetcher.after(3600).tick()
+    assert fetcher.polling
