@@ -57,9 +57,7 @@ class Fetching:
     def token(self, name: str, expires_in: float = 1e9) -> list[Any]:
         return self.did(self.state.token(samples.token(name, self.now.wall + expires_in), self.now))
 
-    def page(
-        self, *found: str | Candidate, elements: int | None = None, whole: bool = True, **skipped: Any
-    ) -> list[Any]:
+    def page(self, *found: str | Candidate, elements: Any = None, whole: Any = True, **skipped: Any) -> list[Any]:
         """The poll that is under way brings this page."""
         candidates = [candidate(one) if isinstance(one, str) else one for one in found]
         read = len(found) + sum(skipped.values()) if elements is None else elements
