@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections import defaultdict, deque
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def private_directory(path: Path, variable: str) -> Path:
     """Make the folder if need be, with mode 0700; raise `Fatal` naming the variable if it is not usable."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.stat().st_uid
+        found = path.stat()
+        owner = found.st_uid
+        if found.st_mode & stat.S_ISVTX:  # /tmp: closing it to all others would break the machine
+            raise Fatal(f"{variable}: {path} is shared by all users; set {variable} to a folder of its own")
         if owner != os.geteuid():
             raise Fatal(
                 f"{variable}: {path} belongs to user {owner}, and this process runs as user {os.geteuid()}; "

@@ -33,15 +33,15 @@ class Leases:
 
     def leases(self) -> dict[str, Lease]:
         """All leases, as they were committed."""
-        return {key.decode(): _lease(value) for key, value in self.store.scan("leases")}
+        return dict(self.store.scan("leases", _lease))
 
     def settled(self) -> list[Record]:
         """What was settled lately, oldest first."""
-        return [_record(value) for _, value in self.store.scan("settled")]
+        return [record for _, record in self.store.scan("settled", _record)]
 
     def dead(self) -> list[str]:
         """Tasks whose result is a dead letter."""
-        return [key.decode() for key, _ in self.store.scan("dead")]
+        return [task_id for task_id, _ in self.store.scan("dead", len)]
 
     def _put_lease(self, action: PutLease) -> None:
         self.store.put("leases", action.task_id.encode(), _encode(action.lease))

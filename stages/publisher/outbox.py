@@ -16,7 +16,7 @@ from stages.publisher.state import Bury, DeadLetter, DeleteSettled, Drop, Entry,
 
 _encode = msgspec.msgpack.Encoder().encode
 _result = msgspec.msgpack.Decoder(Result).decode
-_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 _record = msgspec.msgpack.Decoder(Record).decode
 
 DATABASES = ("results", "dead", "settled")
@@ -49,15 +49,15 @@ class Outbox:
 
     def entries(self) -> dict[str, Entry]:
         """What the state keeps of each stored result."""
-        return {key.decode(): _entry(_result(value)) for key, value in self.store.scan("results")}
+        return {task_id: _entry(result) for task_id, result in self.store.scan("results", _result)}
 
     def dead(self) -> dict[str, Entry]:
         """What the state keeps of each dead letter."""
-        return {key.decode(): _entry(_letter(value).result) for key, value in self.store.scan("dead")}
+        return {task_id: _entry(letter.result) for task_id, letter in self.store.scan("dead", decode_letter)}
 
     def settled(self) -> list[Record]:
         """What was settled lately, oldest first."""
-        return [_record(value) for _, value in self.store.scan("settled")]
+        return [record for _, record in self.store.scan("settled", _record)]
 
     def _put(self, action: PutResult) -> None:
         self.store.put("results", action.result.id.encode(), _encode(action.result))
@@ -75,5 +75,5 @@ class Outbox:
     def _revive(self, action: Revive) -> None:
         stored = self.store.get("dead", action.task_id.encode())
         if stored is not None:
-            self.store.put("results", action.task_id.encode(), _encode(_letter(stored).result))
+            self.store.put("results", action.task_id.encode(), _encode(decode_letter(stored).result))
             self.store.delete("dead", action.task_id.encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sandbox.pipeline import Pipeline
 from tests.faults.ledger import Ledger
 
@@ -16,18 +18,18 @@ def test_a_task_that_kills_its_workers_ends_as_failed_alone(pipeline: Pipeline, 
     sandbox.queue(TASKS)
     fault = sandbox.fault("openai", body_contains=POISON, delay=60)  # time to see who has it, before it is paid
     for death in range(1, MAX_DISPATCHES + 1):
-        pipeline.wait_until(lambda death=death: applied(pipeline, fault) == death, f"dispatch {death} of the poison")
+        pipeline.wait_until(partial(applied, pipeline, fault, death), f"dispatch {death} of the poison")
         pipeline.kill(worker_with(poison, pipeline))
     ledger.wait_done()
     cost = ledger.cost("a text that kills its embedder (5 times)")
     assert (cost.lost, cost.failed, cost.accepted_twice) == (0, 1, 0)
     assert sandbox.task(poison)["patches"][0]["error_code"] == "poison_task"
-    assert applied(pipeline, fault) == MAX_DISPATCHES
+    assert applied(pipeline, fault, MAX_DISPATCHES)
 
 
-def applied(pipeline: Pipeline, fault: int) -> int:
+def applied(pipeline: Pipeline, fault: int, times: int) -> bool:
     (told,) = [told for told in pipeline.sandbox.faults() if told["number"] == fault]
-    return int(told["applied"])
+    return bool(told["applied"] == times)
 
 
 def worker_with(task_id: str, pipeline: Pipeline) -> str:
