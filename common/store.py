@@ -93,6 +93,8 @@ class Store:
     def _open(self, databases: tuple[str, ...], map_size: int) -> None:
         self._env = lmdb.open(str(self.path), map_size=map_size, max_dbs=len(databases) + 1, mode=0o600)
         try:
+            for folder in (self.path, self.path.parent):
+                _flush(folder)  # a new file is there after a power cut only if its folder is on disk too
             self._env.reader_check()  # readers that were killed (`dead-letters`) would keep pages from being used again
             self._with_room(self._stamp)
             self._dbs = {name: self._with_room(partial(self._env.open_db, name.encode())) for name in databases}
@@ -132,9 +134,9 @@ def is_running(state_dir: Path, name: str) -> bool:
 def read_only(state_dir: Path, name: str, database: str, decode: Callable[[bytes], T]) -> dict[str, T]:
     """Read a database of a store that another process may own, as it was committed last; empty if there is none."""
     path = state_dir / name
-    if not (path / "data.mdb").exists():
-        return {}
     try:
+        if not (path / "data.mdb").exists():
+            return {}
         with lmdb.open(str(path), readonly=True, create=False, max_dbs=16) as env:
             with env.begin() as txn:
                 found = txn.get(VERSION_KEY)
@@ -154,6 +156,14 @@ def _scan(env: lmdb.Environment, database: Any, path: Path, decode: Callable[[by
                 yield key.decode(errors="backslashreplace"), decode(value)
     except (lmdb.Error, msgspec.MsgspecError) as error:
         raise _fatal(path, f"read (at the record {key!r})", error) from error
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _require_version(path: Path, found: bytes | None) -> None:

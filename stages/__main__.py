@@ -1,4 +1,4 @@
-"""The operator's commands: `python -m stages check`."""
+"""The operator's commands: `python -m stages check` and `python -m stages dead-letters`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from common import settings
-from stages.check import run
+from stages import check, dead_letters
 
 
 def main() -> int:
@@ -14,8 +14,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="say whether settings, state directory, token endpoint and API are usable")
-    parser.parse_args()
-    return run(settings.read_or_exit())
+    dead_letters.add_to(commands)
+    options = parser.parse_args()
+    config = settings.read_or_exit()
+    return check.run(config) if options.command == "check" else dead_letters.run(config, options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Results that the API refuses for good are kept until a person decides, with `python -m stages dead-letters`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sandbox.pipeline import ROOT, Pipeline
+from tests.faults.ledger import Ledger
+
+REFUSED = 422
+TEXT = "a text that no command may show"
+
+
+def command(pipeline: Pipeline, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages", "dead-letters", *words],
+        cwd=ROOT, env=pipeline.environment, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def listed(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    return {letter["id"]: letter for letter in json.loads(command(pipeline, "list", "--json").stdout)}
+
+
+@pytest.fixture
+def letters(pipeline: Pipeline) -> Iterator[list[str]]:
+    """Three tasks whose results were refused, and would be taken now."""
+    sandbox = pipeline.sandbox
+    sandbox.fault("api", method="PATCH", times=3, status=REFUSED)
+    ids = sandbox.queue(3, text=TEXT + " {n}")
+    pipeline.wait_until(lambda: set(listed(pipeline)) == set(ids), "three dead letters")
+    yield ids
+    command(pipeline, "drop", "all")
+    sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+
+
+def test_list_and_show_say_what_is_known_and_no_text(letters: list[str], pipeline: Pipeline) -> None:
+    table, shown = command(pipeline, "list"), command(pipeline, "show", letters[0])
+    assert (table.returncode, shown.returncode) == (0, 0)
+    assert table.stdout.splitlines()[-1] == "3 dead letters"
+    assert f"PATCH answered {REFUSED}" in table.stdout
+    assert "vector length   256" in shown.stdout
+    assert "T" in listed(pipeline)[letters[0]]["refused_at"]
+    assert TEXT not in table.stdout + shown.stdout
+
+
+def test_what_is_not_there_is_said_in_words(letters: list[str], pipeline: Pipeline) -> None:
+    for verb in ("show", "replay", "drop"):
+        ended = command(pipeline, verb, *([letters[0]] if verb != "show" else []), "nobody")
+        assert ended.returncode == 1
+        assert "no dead letter of the task nobody" in ended.stderr
+    assert set(listed(pipeline)) == set(letters)
+
+
+def test_replay_and_drop_while_the_publisher_runs(letters: list[str], pipeline: Pipeline, ledger: Ledger) -> None:
+    sandbox, paid = pipeline.sandbox, ledger.paid()
+    assert command(pipeline, "replay", letters[0]).stdout == "1 dead letter will be sent again\n"
+    pipeline.wait_until(lambda: sandbox.task(letters[0])["state"] == "succeeded", "the replayed result")
+    first, second = sandbox.task(letters[0])["patches"]
+    assert first["digest"] == second["digest"]
+    assert ledger.paid() == paid
+    assert command(pipeline, "drop", letters[1]).stdout == "1 dead letter dropped\n"
+    assert set(listed(pipeline)) == {letters[2]}
+    pipeline.wait_until(lambda: sandbox.task(letters[1])["state"] == "succeeded", "the dropped task, anew")
+
+
+def test_a_letter_that_is_refused_again_is_another_letter(letters: list[str], pipeline: Pipeline) -> None:
+    before = listed(pipeline)[letters[0]]
+    pipeline.sandbox.fault("api", method="PATCH", times=1, status=413)
+    assert command(pipeline, "replay", letters[0]).returncode == 0
+    pipeline.wait_until(lambda: listed(pipeline).get(letters[0], before)["status"] == 413, "the new letter")
+
+
+def test_replay_and_drop_while_the_publisher_is_stopped(letters: list[str], pipeline: Pipeline, ledger: Ledger) -> None:
+    sandbox, paid = pipeline.sandbox, ledger.paid()
+    pipeline.supervisor("stopProcess", "publisher")
+    assert command(pipeline, "replay", letters[0], letters[1]).returncode == 0
+    assert command(pipeline, "drop", "all").stdout == "1 dead letter dropped\n"
+    assert listed(pipeline) == {}
+    pipeline.supervisor("startProcess", "publisher")
+    sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+    assert [sandbox.task(task_id)["state"] for task_id in letters] == ["succeeded"] * 3
+    assert ledger.paid() <= paid + 1
