@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = 15
     max_dispatches: Count = 5
 
+    # Several workers on one API
+    claim_tasks: bool = False
+    shard_index: Annotated[int, Field(ge=0)] = 0
+    shard_count: Annotated[int, Field(ge=1, le=1024)] = 1
+
     # Quotas; 0 switches one off
     rate_limit_enabled: bool = True
     rate_limit_strategy: Annotated[Strategy, BeforeValidator(_lower)] = Strategy.ROLLING
@@ -197,6 +202,8 @@ class Settings(BaseSettings):
                 f"OPENAI_API_KEY: is required when PROCESSING_MODE is {self.processing_mode}; "
                 "for vectors that mean nothing, set PROCESSING_MODE=mock"
             )
+        if self.shard_index >= self.shard_count:
+            problems.append(f"SHARD_INDEX: must be less than SHARD_COUNT ({self.shard_count}), not {self.shard_index}")
         if self.log_level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             problems.append(f"LOG_LEVEL: must be DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}")
         longest = 107 - LONGEST_SOCKET_NAME

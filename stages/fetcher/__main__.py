@@ -6,6 +6,7 @@ from common import clock, logs, messages, metrics, settings, task_types
 from common.actions import Report
 from common.instant import Instant
 from common.loop import Loop, Plan, main
+from common.shard import Shard
 from common.wiring import Wiring
 from stages.fetcher.leases import Leases
 from stages.fetcher.page import Page, Reader
@@ -30,7 +31,8 @@ def start() -> None:
     state = Fetcher(limits, loop.wiring.inbox, leases.leases(), leases.dead(), clock.now())
     for record in leases.settled():
         state.settled.add(record)
-    upstream = Upstream(config, Reader(task_types.registered(config.counts_tokens)), loop.background)
+    shard = Shard(config.shard_index, config.shard_count)
+    upstream = Upstream(config, Reader(task_types.registered(config.counts_tokens), shard), loop.background)
 
     def report(now: Instant) -> Report:
         metrics.TASKS_IN_FLIGHT.set(len(state.leases))

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from common.messages import Failure, Task
+from common.shard import Shard
 from common.task_types import TaskType
 from stages.fetcher.elements import UNDECODABLE, elements
 
@@ -27,6 +28,11 @@ class Envelope(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
     created_at: str | float | None = msgspec.field(name="createdAt", default=None)
     state: str = "pending"
+
+    @property
+    def task_id(self) -> str:
+        """Whichever id it has; empty if none."""
+        return self.mongo_id or self.plain_id or ""
 
 
 class Candidate(msgspec.Struct):
@@ -51,6 +57,8 @@ class Page(msgspec.Struct):
     skipped: dict[str, int]
     """Elements that were left alone, by reason."""
     unknown_types: list[str]
+    in_progress: bool = False
+    """Whether it was asked for tasks in progress, rather than for pending ones."""
 
 
 def _seconds(created_at: str | float | None) -> float:
@@ -79,8 +87,9 @@ def _mended(raw: bytes) -> bytes:
 class Reader:
     """Turns a page into candidates, oldest first; `known` ids need no second look."""
 
-    def __init__(self, task_types: Mapping[str, TaskType[Any]]) -> None:
+    def __init__(self, task_types: Mapping[str, TaskType[Any]], shard: Shard = Shard()) -> None:  # noqa: B008
         self._types = task_types
+        self._shard = shard
         self._envelope = msgspec.json.Decoder(Envelope).decode
         self._contents = {name: msgspec.json.Decoder(kind.content).decode for name, kind in task_types.items()}
 
@@ -91,8 +100,12 @@ class Reader:
         wanted: int,
         known: Container[str],
         deferred_keys: Container[str] = (),
+        among: Container[str] | None = None,
     ) -> Page:
-        """Read until `wanted` candidates are found or the page ends; raise `Transient` if it is no array."""
+        """Read until `wanted` candidates are found or the page ends; raise `Transient` if it is no array.
+
+        Candidates are pending tasks; if `among` is given, those of it that are in progress.
+        """
         found: dict[str, Candidate] = {}
         skipped: Counter[str] = Counter()
         unknown: set[str] = set()
@@ -100,30 +113,39 @@ class Reader:
         for raw in elements(chunks):
             count += 1
             envelope = self._opened(raw)
-            if envelope is None:
-                skipped["malformed"] += 1
+            reason = "malformed" if envelope is None else self._other(envelope, known, among)
+            if envelope is None or reason:
+                skipped[reason] += 1
+                if envelope is not None and reason == "unknown_type":
+                    unknown.add(envelope.type[:64])
                 continue
-            task_id = envelope.mongo_id or envelope.plain_id
-            if not task_id or len(task_id.encode()) > 500:
-                skipped["no_id"] += 1
-            elif envelope.state != "pending":
-                skipped["not_pending"] += 1
-            elif envelope.type not in self._types:
-                skipped["unknown_type"] += 1
-                unknown.add(envelope.type[:64])
-            elif task_id in known:
-                skipped["known"] += 1
-            elif task_id not in found:
-                candidate = self._candidate(task_id, envelope)
-                if candidate.task.key in deferred_keys:
-                    skipped["deferred"] += 1
-                    continue
-                found[task_id] = candidate
-                if len(found) >= wanted:
-                    whole = False
-                    break
+            if envelope.task_id in found:
+                continue
+            candidate = self._candidate(envelope.task_id, envelope)
+            if candidate.task.key in deferred_keys:
+                skipped["deferred"] += 1
+                continue
+            found[envelope.task_id] = candidate
+            if len(found) >= wanted:
+                whole = False
+                break
         candidates = sorted(found.values(), key=lambda candidate: candidate.created)
-        return Page(requested_at, candidates, count, whole, dict(skipped), sorted(unknown))
+        return Page(requested_at, candidates, count, whole, dict(skipped), sorted(unknown), among is not None)
+
+    def _other(self, envelope: Envelope, known: Container[str], among: Container[str] | None) -> str:
+        """Why an element is not looked for; empty if it is."""
+        task_id = envelope.task_id
+        if not task_id or len(task_id.encode()) > 500:
+            return "no_id"
+        if among is None and not self._shard.owns(task_id):
+            return "other_shard"
+        if envelope.state != ("pending" if among is None else "in_progress"):
+            return "not_pending"
+        if envelope.type not in self._types:
+            return "unknown_type"
+        if task_id in known:
+            return "known"
+        return "" if among is None or task_id in among else "not_ours"
 
     def _opened(self, raw: bytes) -> Envelope | None:
         try:

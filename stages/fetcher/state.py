@@ -43,7 +43,7 @@ SETTLED_POLL = 0.1
 """Seconds: at most this often is a settled task a reason to poll an API that caps its pages."""
 MOST_UNKNOWN_TYPES = 1000
 """Logged once each; more are only counted."""
-IN_THE_WAY = ("unknown_type", "deferred", "not_pending", "malformed", "no_id")
+IN_THE_WAY = ("unknown_type", "other_shard", "deferred", "not_pending", "malformed", "no_id")
 """Reasons for which elements are skipped in every page: an API that obeys `limit` is asked for so many more."""
 FORGET_LOST = 600.0
 """Seconds: after that a lost task that no page shows is given up; if it is pending after all, it is simply new."""

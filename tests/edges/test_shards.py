@@ -1,0 +1,45 @@
+"""Two pipelines on one API: each does its part, and no task is done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from common.shard import Shard
+from sandbox.client import Sandbox
+from sandbox.pipeline import Pipeline
+
+TASKS = 1500
+SETTINGS: dict[str, Any] = {
+    "PROCESSING_MODE": "openai",  # so that the sandbox counts what is paid
+    "EMBEDDING_DIMENSIONS": 256,
+    "POLLING_INTERVAL_SECONDS": 0.5,
+    "SHARD_COUNT": 2,
+    "MAX_IN_FLIGHT": 400,
+}
+
+
+def named(event: dict[str, Any]) -> list[str]:
+    return list(event.get("task_ids", [event.get("task_id")]))
+
+
+def test_two_pipelines_do_disjoint_parts(outside: Sandbox, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    ids = outside.queue(TASKS)
+    mine = {index: [i for i in ids if Shard(index, 2).owns(i)] for index in (0, 1)}
+    with Pipeline(outside, tmp_path / "a", SHARD_INDEX=0, **SETTINGS) as first:
+        # alone, it does its own part and leaves the other: also where that hides its own on the page
+        first.wait_until(lambda: outside.summary()["api"]["accepted"] == len(mine[0]), "the first part", 60)
+        assert {outside.task(task_id)["state"] for task_id in mine[1][:50]} == {"pending"}
+        with Pipeline(outside, tmp_path / "b", SHARD_INDEX=1, **SETTINGS) as second:
+            second.wait_until(lambda: outside.summary()["api"]["accepted"] == TASKS, "the second part", 60)
+            more = outside.queue(TASKS)
+            second.wait_until(lambda: outside.summary()["api"]["accepted"] == 2 * TASKS, "both parts at a time", 60)
+    told = outside.summary()
+    assert told["api"]["tasks"]["succeeded"] == 2 * TASKS
+    assert told["api"]["accepted_twice"] == 0
+    assert told["openai"]["inputs"] == 2 * TASKS
+    for index, pipeline in enumerate((first, second)):
+        leased = {task_id for event in pipeline.events("leased") for task_id in named(event)}
+        assert leased == {task_id for task_id in ids + more if Shard(index, 2).owns(task_id)}
