@@ -1,0 +1,132 @@
+"""What is outside the service, and keeps the record: the API, its tokens, and the provider."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from common import messages as m
+from common.answers import Answer
+from common.errors import Error, Transient
+from common.task_types import registered
+from stages.fetcher.page import Page, Reader
+from stages.fetcher.state import Poll, PollFailed
+from stages.publisher.state import Patch
+from tests.properties.world import BEGINNING, World
+
+
+@dataclass
+class Accepted:
+    """A PATCH that the API stored."""
+
+    at: float
+    body: bytes
+    status: int
+    """What it answered nevertheless; 0: the answer was lost."""
+
+
+@dataclass
+class ApiTask:
+    """A task as the API has it."""
+
+    id: str
+    key: str
+    number: int
+    nature: str
+    """good, bad (its vector is unusable), invalid, poison (kills its worker), gone (deleted meanwhile), foreign."""
+    state: str = "pending"
+    accepted: list[Accepted] = field(default_factory=list)
+    refused: int = 0
+    """Answers of 400 or 422."""
+
+    @property
+    def pending(self) -> bool:
+        return self.state == "pending"
+
+    def element(self) -> dict[str, Any]:
+        content = {"text": "" if self.nature == "invalid" else f"text of {self.id}", "model": self.key}
+        kind = "another" if self.nature == "foreign" else "text_embedding"
+        created = BEGINNING * 1000 + self.number
+        return {"_id": self.id, "type": kind, "state": self.state, "content": content, "createdAt": created}
+
+
+class Api:
+    """The NestJS application; `mood` is how it answers now."""
+
+    def __init__(self, world: World, *, cap: int | None, obeys_limit: bool) -> None:
+        self.world = world
+        self.tasks: dict[str, ApiTask] = {}
+        self.cap = cap
+        self.obeys_limit = obeys_limit
+        self.mood = "well"
+        self.token = 1
+        """The only one that it takes."""
+        self.polls = 0
+        self._reader = Reader(registered())
+
+    def create(self, count: int, key: str, nature: str = "good") -> None:
+        for _ in range(count):
+            number = len(self.tasks)
+            task_id = f"{nature}{number}"
+            self.tasks[task_id] = ApiTask(task_id, key, number, nature)
+
+    def poll(self, poll: Poll, asked_at: float) -> Page | PollFailed:
+        self.polls += 1
+        if poll.token.fingerprint != str(self.token):
+            return PollFailed(Transient("GET pending answered 401"), poll.token.fingerprint)
+        if self.mood in {"down", "deaf"}:
+            return PollFailed(Transient("GET pending answered 503"))
+        pending = [task.element() for task in self.tasks.values() if task.pending]
+        if not self.obeys_limit:
+            self.world.random.shuffle(pending)
+        limit = min(self.cap or len(pending), poll.limit if self.obeys_limit else len(pending))
+        try:
+            page = [json.dumps(pending[:limit]).encode()]
+            return self._reader.read(page, BEGINNING + asked_at, poll.wanted, poll.known, poll.deferred_keys)
+        except Error as error:
+            return PollFailed(error)
+
+    def patch(self, patch: Patch, body: bytes) -> Answer:
+        def answer(status: int, retry_after: float = 0.0) -> Answer:
+            error = "" if status else "no answer"
+            return Answer(patch.task_id, status, error, retry_after, patch.token.fingerprint)
+
+        if patch.token.fingerprint != str(self.token):
+            return answer(401)
+        task = self.tasks[patch.task_id]
+        if task.state == "deleted":
+            return answer(404)
+        match self.mood:
+            case "down":
+                return answer(self.world.random.choice((0, 500, 503, 429, 403)), self.world.random.choice((0.0, 2.0)))
+            case "refusing":
+                task.refused += 1
+                return answer(self.world.random.choice((400, 422)))
+            case "deaf":  # it stores, and its answer is lost, or its callback fails
+                status = self.world.random.choice((0, 400, 500))
+                task.refused += status == 400
+            case _:
+                status = 200
+        task.state = json.loads(body)["state"]
+        task.accepted.append(Accepted(self.world.now, body, status))
+        return answer(status)
+
+    def delete(self) -> None:
+        """Somebody deletes tasks while they are under way."""
+        for task in self.tasks.values():
+            if task.nature == "gone" and task.pending:
+                task.state = "deleted"
+
+
+class Provider:
+    """Who embeds, for money; a second payment for the same text buys another vector."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.mood = "well"
+        self.paid: dict[str, int] = {}
+
+    def pay(self, task: m.Task) -> bytes:
+        self.paid[task.id] = self.paid.get(task.id, 0) + 1
+        return bytes([0, 0, 128, 63, self.paid[task.id], len(task.id), 0, 0])

@@ -1,0 +1,349 @@
+"""The service on the simulated machine: the four states, as their `__main__` puts them together with their edges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from common import messages as m
+from common.answers import Answers
+from common.settled import Record
+from stages.embedder import state as embedding
+from stages.embedder.state import Embedder, Processed
+from stages.fetcher import state as fetching
+from stages.fetcher.page import Page
+from stages.fetcher.state import Fetcher, Lease
+from stages.publisher import state as publishing
+from stages.publisher.body import body, state_of
+from stages.publisher.state import Publisher
+from stages.rate_limiter.periods import Strategy
+from stages.rate_limiter.quota import Limits as QuotaLimits
+from stages.rate_limiter.quota import Receipt
+from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
+from tests.properties.outside import Api, Provider
+from tests.properties.world import Process, World
+
+LEASE_SECONDS = 15.0
+MAX_DISPATCHES = 5
+MAX_RETRIES = 3
+BATCH_SIZE = 9
+SLOTS = 2
+
+
+class FetcherProcess(Process):
+    """Leases, what was settled, and dead letters are on disk."""
+
+    def __init__(self, world: World, api: Api, window: int) -> None:
+        super().__init__(world, "fetcher")
+        self.api = api
+        self.limits = fetching.Limits(window, LEASE_SECONDS, MAX_DISPATCHES, polling_interval=5.0)
+        self.leases: dict[str, Lease] = {}
+        self.settled: dict[bytes, Record] = {}
+        self.dead: set[str] = set()
+        self.expired: dict[str, int] = {}
+        """Task id → how often its lease expired."""
+
+    def begin(self) -> None:
+        leases = {task_id: msgspec.structs.replace(lease) for task_id, lease in self.leases.items()}
+        self.state = Fetcher(self.limits, "ipc://fetcher", leases, self.dead, self.world.instant)
+        for _, record in sorted(self.settled.items()):
+            self.state.settled.add(record)
+
+    def handle(self, message: Any) -> Iterable[Any]:
+        handlers: dict[type, Callable[..., Iterable[Any]]] = {
+            m.Token: self.state.token,
+            m.Published: self.state.published,
+            m.Holding: self.state.holding,
+            m.Deferred: self.state.given_back,
+            Page: self.state.page,
+            fetching.PollFailed: self.state.poll_failed,
+        }
+        return handlers[type(message)](message, self.world.instant)
+
+    def tick(self) -> Iterable[Any]:
+        before = set(self.state.leases)
+        actions = list(self.state.tick(self.world.instant))
+        for task_id in before - set(self.state.leases):
+            self.expired[task_id] = self.expired.get(task_id, 0) + 1
+        return actions
+
+    def drain(self) -> Iterable[Any]:
+        return self.state.drain(self.world.instant)
+
+    def write(self, action: Any) -> Callable[[], None] | None:
+        match action:
+            case fetching.PutLease(task_id, lease):
+                return lambda: self.leases.update({task_id: lease})
+            case fetching.DeleteLease(task_id):
+                return lambda: void(self.leases.pop(task_id, None))
+            case fetching.PutSettled(record):
+                return lambda: self.settled.update({record.key: record})
+            case fetching.DeleteSettled(record):
+                return lambda: void(self.settled.pop(record.key, None))
+            case fetching.PutDead(task_id):
+                return lambda: self.dead.add(task_id)
+            case fetching.DeleteDead(task_id):
+                return lambda: self.dead.discard(task_id)
+        return None
+
+    def effect(self, action: Any) -> None:
+        if isinstance(action, fetching.Poll):
+            asked_at, life = self.world.now, self.life
+            coming = self.world.random.choice((0.001, 0.05, 0.5))
+
+            def answer() -> None:
+                self.event(self.api.poll(action, asked_at), self.world.random.choice((0.001, 0.05, 0.5)))
+
+            self.world.later(coming, lambda: answer() if self.life == life and self.alive else None)
+
+    def check(self) -> None:
+        state = self.state
+        assert len(state.leases) + len(state.lost) <= 2 * self.limits.window, "twice the window is known"
+
+
+class LimiterProcess(Process):
+    """The quota windows are on disk; what was charged is on record."""
+
+    def __init__(self, world: World, quota: QuotaLimits) -> None:
+        super().__init__(world, "rate_limiter")
+        self.quota = quota
+        self.stored: bytes | None = None
+        self.charges: dict[float, int] = {}
+        """When → tasks: those of batches that may have left."""
+        self.quotas = Recording(self)
+
+    def begin(self) -> None:
+        self.quotas = Recording(self)
+        if self.stored is not None:
+            self.quotas.restore(self.stored, self.world.instant.wall)
+        limits = Limits(BATCH_SIZE, LEASE_SECONDS, hold_seconds=10.0, max_dispatches=MAX_DISPATCHES)
+        self.state = RateLimiter(limits, self.quotas, f"life{self.life:04}", self.world.instant)
+
+    def handle(self, message: Any) -> Iterable[Any]:
+        handlers: dict[type, Callable[..., Iterable[Any]]] = {
+            m.Tasks: self.state.tasks,
+            m.Ready: self.state.ready,
+            m.Finished: self.state.finished,
+        }
+        return handlers[type(message)](message, self.world.instant)
+
+    def tick(self) -> Iterable[Any]:
+        return self.state.tick(self.world.instant)
+
+    def drain(self) -> Iterable[Any]:
+        return self.state.drain(self.world.instant)
+
+    def write(self, action: Any) -> Callable[[], None] | None:
+        return self._store if isinstance(action, PutQuota) else None
+
+    def _store(self) -> None:
+        self.stored = self.quotas.dump()
+        for at, tasks in self.quotas.changes:
+            self.charges[at] = self.charges.get(at, 0) + tasks
+        self.quotas.changes.clear()
+
+
+class Recording(Quotas):
+    """The real quotas; what they were charged and refunded is on record as soon as it is committed."""
+
+    def __init__(self, process: LimiterProcess) -> None:
+        super().__init__(process.quota, {}, Strategy.ROLLING)
+        self.changes: list[tuple[float, int]] = []
+
+    def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt:
+        receipt = super().charge(model, tasks, tokens, requests, now)
+        self.changes.append((receipt.at, tasks))
+        return receipt
+
+    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None:
+        super().refund(receipt, tasks, tokens, requests, now)
+        self.changes.append((receipt.at, -tasks))
+
+
+class EmbedderProcess(Process):
+    """Nothing is on disk; what it had when it died, or was silent for long, may be paid for twice."""
+
+    def __init__(self, world: World, name: str, provider: Provider, api: Api) -> None:
+        super().__init__(world, name)
+        self.provider = provider
+        self.api = api
+        self.had: dict[str, int] = {}
+        """Task id → how often it was lost with this process."""
+
+    def begin(self) -> None:
+        self.state = Embedder(self.name, f"{self.name}-{self.life}", f"ipc://{self.name}", SLOTS)
+
+    def handle(self, message: Any) -> Iterable[Any]:
+        handlers: dict[type, Callable[..., Iterable[Any]]] = {
+            m.Batch: self.state.batch,
+            m.Stored: self.state.stored,
+            Processed: self.state.processed,
+        }
+        return handlers[type(message)](message, self.world.instant)
+
+    def tick(self) -> Iterable[Any]:
+        return self.state.tick(self.world.instant)
+
+    def drain(self) -> Iterable[Any]:
+        return self.state.drain(self.world.instant)
+
+    def drained(self) -> bool:
+        return self.state.drained(self.world.instant)
+
+    def kill(self, back_after: float = 1.0) -> None:
+        if self.alive:
+            self._note_loss()
+        super().kill(back_after)
+
+    def stop(self, seconds: float) -> None:
+        if self.alive and not self.stopped and seconds > 2.0:
+            self._note_loss()
+            self.world.later(seconds - 0.001, self._note_loss)
+        super().stop(seconds)
+
+    def _note_loss(self) -> None:
+        unread = [task.id for message in self.inbox if isinstance(message, m.Batch) for task in message.tasks]
+        for task_id in {*unread, *(i for slot in self.state.slots.values() for i in slot.ids)}:
+            self.had[task_id] = self.had.get(task_id, 0) + 1
+
+    def effect(self, action: Any) -> None:
+        if isinstance(action, embedding.Process):
+            life, batch = self.life, action.batch
+            seconds = self.world.random.choice((0.01, 0.1, 0.3, 1.0, 4.0))
+            self.world.later(seconds, lambda: self._embed(batch) if self.life == life and self.alive else None)
+
+    def _embed(self, batch: m.Batch) -> None:
+        if self.stopped:
+            life = self.life
+            self.world.later(0.5, lambda: self._embed(batch) if self.life == life and self.alive else None)
+            return
+        if any(self.api.tasks[task.id].nature == "poison" for task in batch.tasks):
+            self.kill(self.world.random.uniform(0.2, 2.0))
+            return
+        done = Processed(batch.batch_id, [], requests=1)
+        for task in batch.tasks:
+            if self.provider.mood == "down":
+                done.deferred.append(task.id)
+            elif self.api.tasks[task.id].nature == "bad":
+                self.provider.pay(task)
+                failure = m.Failure("invalid_vector", "no usable vector")
+                done.results.append(m.Result(task.id, task.type, task.leased_at, failure=failure))
+            else:
+                vector = self.provider.pay(task)
+                done.results.append(m.Result(task.id, task.type, task.leased_at, vector))
+                done.tokens += task.tokens
+        if done.deferred:
+            done.until = self.world.instant.wall + self.world.random.choice((0.0, 2.0, 30.0))
+            done.unsent = self.world.random.random() < 0.5
+        self.event(done, self.world.random.choice((0.0001, 0.05)))
+
+    def check(self) -> None:
+        assert len(self.state.slots) <= SLOTS, f"{self.name} has more batches than slots"
+
+
+class PublisherProcess(Process):
+    """Results, dead letters and what was settled are on disk."""
+
+    def __init__(self, world: World, api: Api) -> None:
+        super().__init__(world, "publisher")
+        self.api = api
+        self.results: dict[str, m.Result] = {}
+        self.dead: dict[str, m.Result] = {}
+        self.settled: dict[bytes, Record] = {}
+
+    def begin(self) -> None:
+        limits = publishing.Limits(LEASE_SECONDS, MAX_RETRIES)
+        entries, dead = _entries(self.results), _entries(self.dead)
+        self.state = Publisher(limits, "ipc://publisher", entries, dead, self.world.instant)
+        for _, record in sorted(self.settled.items()):
+            self.state.settled.add(record)
+
+    def handle(self, message: Any) -> Iterable[Any]:
+        handlers: dict[type, Callable[..., Iterable[Any]]] = {
+            m.Results: self.state.results,
+            m.Token: self.state.token,
+            m.DeadLetters: self.state.dead_letters,
+            Answers: self.state.answers,
+        }
+        return handlers[type(message)](message, self.world.instant)
+
+    def tick(self) -> Iterable[Any]:
+        return self.state.tick(self.world.instant)
+
+    def drain(self) -> Iterable[Any]:
+        return self.state.drain(self.world.instant)
+
+    def drained(self) -> bool:
+        return self.state.drained(self.world.instant)
+
+    def write(self, action: Any) -> Callable[[], None] | None:
+        match action:
+            case publishing.PutResult(result):
+                return lambda: self.results.update({result.id: result})
+            case publishing.Settle(record):
+                return lambda: self._settle(record)
+            case publishing.DeleteSettled(record):
+                return lambda: void(self.settled.pop(record.key, None))
+            case publishing.Bury(task_id):
+                return lambda: self.dead.update({task_id: self.results.pop(task_id)})
+            case publishing.Revive(task_id):
+                return lambda: self.results.update({task_id: self.dead.pop(task_id)})
+            case publishing.Drop(task_id):
+                return lambda: void(self.dead.pop(task_id))
+        return None
+
+    def _settle(self, record: Record) -> None:
+        assert record.key not in self.settled, "two records share a key"
+        for task_id in record.ids:
+            del self.results[task_id]
+        self.settled[record.key] = record
+
+    def effect(self, action: Any) -> None:
+        if isinstance(action, publishing.Patch):
+            sent = body(self.results[action.task_id])
+            self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, self.life))
+
+    def _patch(self, patch: publishing.Patch, sent: bytes, life: int) -> None:
+        answer = self.api.patch(patch, sent)  # it arrives even if its sender is dead by now
+        if self.life == life and self.alive:
+            self.event(Answers([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
+
+
+class BrokerProcess(Process):
+    """Stands in for the token broker: it has its own tests."""
+
+    def __init__(self, world: World, api: Api) -> None:
+        super().__init__(world, "token_broker")
+        self.api = api
+        self.token = 1
+
+    def begin(self) -> None:
+        """It keeps nothing."""
+
+    def handle(self, message: m.TokenRequest) -> Iterable[Any]:
+        from common.actions import Send  # noqa: PLC0415
+
+        if message.rejected == str(self.token):
+            self.token = self.api.token
+        name = str(self.token)
+        yield Send(message.reply_to, m.Token(f"secret {name}", self.world.instant.wall + 1e6, name))
+
+    def tick(self) -> Iterable[Any]:
+        return ()
+
+
+def _entries(results: dict[str, m.Result]) -> dict[str, publishing.Entry]:
+    return {i: publishing.Entry(result.type, state_of(result), result.leased_at) for i, result in results.items()}
+
+
+def void(_: object) -> None:
+    """Make a statement of an expression."""
+
+
+def number_of(name: str) -> int:
+    found = re.search(r"\d+$", name)
+    return int(found[0]) if found else 0
