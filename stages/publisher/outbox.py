@@ -15,7 +15,7 @@ from stages.publisher.body import state_of
 from stages.publisher.state import Bury, DeadLetter, DeleteSettled, Drop, Entry, PutResult, Revive, Settle
 
 _encode = msgspec.msgpack.Encoder().encode
-_result = msgspec.msgpack.Decoder(Result).decode
+decode_result = msgspec.msgpack.Decoder(Result).decode
 decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 _record = msgspec.msgpack.Decoder(Record).decode
 
@@ -45,11 +45,11 @@ class Outbox:
         stored = self.store.get("results", task_id.encode())
         if stored is None:
             raise KeyError(task_id)
-        return _result(stored)
+        return decode_result(stored)
 
     def entries(self) -> dict[str, Entry]:
         """What the state keeps of each stored result."""
-        return {task_id: _entry(result) for task_id, result in self.store.scan("results", _result)}
+        return {task_id: _entry(result) for task_id, result in self.store.scan("results", decode_result)}
 
     def dead(self) -> dict[str, Entry]:
         """What the state keeps of each dead letter."""
