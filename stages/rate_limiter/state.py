@@ -36,6 +36,8 @@ SILENT = 3.0
 MISSED = 2.0
 """Seconds for which one `Ready` after another must not name a batch that counts as lost on its way. Its age would not
 do: when this process was stopped, what it reads first was said before the batch was sent."""
+UNREAD = 0.5
+"""Seconds that an embedder which counted as dead, and was not, has to read what lies in its inbox."""
 LEARNING = 1.25
 """Seconds after the start in which nothing is handed out: each living embedder says what it holds every second, not
 counting its tick and the time to connect again."""
@@ -115,6 +117,8 @@ class Worker(msgspec.Struct):
     free: int = 0
     batches: dict[str, Sent] = {}
     paused: dict[str, float] = {}
+    busy_until: float = 0.0
+    """Monotonic seconds until which it may have batches that it does not know of yet."""
 
     def takes(self, key: str, wall: float) -> bool:
         """Whether it has a slot for this batch key now."""
@@ -136,6 +140,8 @@ class RateLimiter:
         """Ids that wait here or that an embedder has."""
         self.workers: dict[str, Worker] = {}
         self._boot_id = boot_id
+        self._buried: dict[str, str] = {}
+        """Embedder → its boot that counted as dead last."""
         self._batches = 0
         self._opens = now.mono + LEARNING
         self._next_holding = now.mono
@@ -185,7 +191,7 @@ class RateLimiter:
                 worker.batches[batch_id] = Sent(batch.ids, now.mono, {}, batch.key, batch.charge, confirmed=True)
                 self._adopt(batch.ids)
         on_the_way = sum(not sent.confirmed for sent in worker.batches.values())
-        worker.free = max(0, message.free - on_the_way)
+        worker.free = max(0, message.free - on_the_way) if now.mono >= worker.busy_until else 0
         yield from self._dispatch(now)
 
     def finished(self, message: m.Finished, now: Instant) -> Actions:
@@ -195,7 +201,7 @@ class RateLimiter:
         if worker is None or sent is None:
             return
         self._gone(worker, message.batch_id)
-        worker.free += 1
+        worker.free += now.mono >= worker.busy_until
         if sent.charge is not None:
             self._settle(sent, sent.charge, message, now)
             yield PutQuota()
@@ -302,6 +308,8 @@ class RateLimiter:
         if worker is not None:
             yield from self._bury(worker, now)
         worker = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
+        if self._buried.pop(message.embedder, None) == message.boot_id:
+            worker.busy_until = now.mono + UNREAD  # it was only stopped, and reads now what was sent to it before
         self.workers[message.embedder] = worker
         if known := self._patience.in_force(now.wall):
             yield Send(worker.inbox, m.Patience(known))
@@ -314,6 +322,7 @@ class RateLimiter:
     def _bury(self, worker: Worker, now: Instant) -> Iterator[Any]:
         """An embedder is dead: queue its tasks again, as suspects; give up what has outlived too many workers."""
         del self.workers[worker.name]
+        self._buried[worker.name] = worker.boot_id
         suspects: list[m.Task] = []
         poison: list[str] = []
         for batch_id, sent in list(worker.batches.items()):
