@@ -173,6 +173,7 @@ class EmbedderProcess(Process):
         self.api = api
         self.had: dict[str, int] = {}
         """Task id → how often it was lost with this process."""
+        self._before: set[str] = set()
 
     def begin(self) -> None:
         self.state = Embedder(self.name, f"{self.name}-{self.life}", f"ipc://{self.name}", SLOTS)
@@ -205,9 +206,15 @@ class EmbedderProcess(Process):
             self.world.later(seconds - 0.001, self._note_loss)
         super().stop(seconds)
 
+    def remember(self) -> None:
+        self._before = self._ids()
+
+    def _ids(self) -> set[str]:
+        return {task_id for slot in self.state.slots.values() for task_id in slot.ids}
+
     def _note_loss(self) -> None:
         unread = [task.id for message in self.inbox if isinstance(message, m.Batch) for task in message.tasks]
-        for task_id in {*unread, *(i for slot in self.state.slots.values() for i in slot.ids)}:
+        for task_id in {*unread, *self._before, *self._ids()}:
             self.had[task_id] = self.had.get(task_id, 0) + 1
 
     def effect(self, action: Any) -> None:

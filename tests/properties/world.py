@@ -103,6 +103,9 @@ class Process:
     def drained(self) -> bool:
         return True
 
+    def remember(self) -> None:
+        """What is to be known of the moment before a turn that may be the last."""
+
     def check(self) -> None:
         """What must be true after each turn."""
 
@@ -177,6 +180,7 @@ class Process:
                 self._turn([])
 
     def _turn(self, actions: Iterable[Any], *, tick: bool = False) -> None:
+        self.remember()
         later = self._decide(actions)
         while self.inbox:
             later += self._decide(self.handle(self.inbox.popleft()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common import messages as m
-from stages.rate_limiter.state import MISSED, SILENT
+from stages.rate_limiter.state import MISSED, SILENT, UNREAD
 from tests.decisions import events, of, said, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, Limiter, ids_of
 from tests.samples import names
@@ -214,8 +214,27 @@ def test_an_embedder_that_was_only_silent_keeps_what_it_holds() -> None:
     assert limiter.waiting == []
     assert limiter.batches == []
     limiter.finished(batch)
+    limiter.after(UNREAD).ready(1)
     limiter.tasks("b")
     assert ids_of(limiter.batch) == ["b"]
+
+
+def test_but_gets_nothing_before_it_has_read_what_was_sent_to_it_while_it_was_silent() -> None:
+    limiter, batch = with_a_batch("a")
+    limiter.live(SILENT + 1, 0.5)
+    limiter.tasks("b")
+    limiter.ready(1, batch)
+    limiter.after(UNREAD - 0.1).finished(batch)
+    assert limiter.batches == []
+    limiter.after(0.1).ready(1)
+    assert ids_of(limiter.batch) == ["b"]
+
+
+def test_an_embedder_that_did_die_gets_something_at_once_when_it_is_back() -> None:
+    limiter, _ = with_a_batch("a")
+    limiter.live(SILENT + 1, 0.5)
+    limiter.ready(1, boot="another")
+    assert ids_of(limiter.batch) == ["a"]
 
 
 def test_a_stop_of_this_process_says_nothing_about_the_embedders() -> None:
