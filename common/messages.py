@@ -144,6 +144,8 @@ class Finished(Message):
     """Tasks that cost nothing: their vectors were known, or they were not sent; their charge is refunded."""
     again: dict[int, list[str]] = {}
     """Ids for which the batch's requests did not suffice, by the size of the largest batch they should be in next."""
+    reached: float = 0.0
+    """How many seconds ago its last request had reached the provider at the latest; 0 if there was none."""
 
 
 class Results(Message):

@@ -191,6 +191,11 @@ class Session:
         return self._tally.requests
 
     @property
+    def reached_at(self) -> float:
+        """Monotonic seconds by which the last of them had reached its provider; 0 if there was none."""
+        return self._tally.reached_at
+
+    @property
     def sent(self) -> bool:
         """Whether any text may have reached a provider."""
         return bool(self._tally.reached)

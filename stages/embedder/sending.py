@@ -164,9 +164,10 @@ class Sending:
         failures = 0
         while True:
             self._pass_gate()
+            began = self._tools.clock().mono
+            self._tally.requests += 1
             try:
                 with self._gate.outcome(self._model):
-                    self._tally.requests += 1
                     answer = self._provider.embed(self._model, texts)
             except NoModelYet as error:
                 raise NotNow(self._tools.clock().mono + error.delay) from error
@@ -184,6 +185,8 @@ class Sending:
                 self._tally.tokens += answer.tokens or sum(len(text.encode()) for text in texts)
                 self._gate.rest(answer.pause, "its quota is nearly used up, by its own headers")
                 return answer
+            finally:
+                self._tally.made(began, self._tools.clock().mono)
 
     def _pass_gate(self) -> None:
         """Wait while the provider asks for patience; where more is wrong, others may be tried meanwhile."""

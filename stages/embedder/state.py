@@ -44,6 +44,8 @@ class Processed(msgspec.Struct):
     requests: int = 0
     cached: int = 0
     again: dict[int, list[str]] = {}
+    reached_at: float = 0.0
+    """Monotonic seconds by which its last request had reached the provider; 0 if there was none."""
 
 
 class Slot(msgspec.Struct):
@@ -139,11 +141,12 @@ class Embedder:
 
     def _finish(self, done: Processed, now: Instant) -> Iterator[Any]:
         del self.slots[done.batch_id]
+        reached = now.mono - done.reached_at if done.reached_at else 0.0
         yield Send(
             "rate_limiter",
             m.Finished(
                 self._instance, self._boot_id, done.batch_id, done.tokens, done.requests, done.deferred, done.until,
-                done.unsent, done.cached, done.again,
+                done.unsent, done.cached, done.again, reached,
             ),
         )  # fmt: skip
         yield self._ready(now)

@@ -49,6 +49,7 @@ class Workshop:
             raise AssertionError(f"{batch.type} gave {len(outcomes)} outcomes for {len(batch.tasks)} tasks")
         processed = _sorted_out(batch, outcomes)
         processed.tokens, processed.requests = session.tokens, session.requests
+        processed.reached_at = session.reached_at
         processed.cached += session.cached + session.refused
         return processed
 

@@ -132,6 +132,17 @@ class Quota:
         """
         self._amend(receipt, _amounts(0, actual_tokens, 0) - _amounts(0, reserved_tokens, 0), now)
 
+    def move(self, receipt: Receipt, tasks: int, tokens: int, requests: int, at: float, now: float) -> None:
+        """Count what is left of a charge from the time `at` on, when it reached the provider.
+
+        The provider counts it from then on, and a rolling window must not forget it sooner. A calendar's period keeps
+        it where it was admitted.
+        """
+        self.advance(now)
+        amounts = _amounts(tasks, tokens, requests)
+        self._rolling.amend(-amounts, receipt.at)
+        self._rolling.amend(amounts, min(max(at, receipt.at), self._latest))
+
     def blocked_by(self, tokens_of_first: int, now: float) -> list[Window]:
         """Return the windows that hold back the first waiting task, which needs so many tokens, at this moment."""
         remaining = self.remaining(now)

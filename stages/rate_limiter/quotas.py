@@ -62,6 +62,12 @@ class Quotas:
         for quota in self._scopes(receipt.model):
             quota.settle(receipt, reserved_tokens, actual_tokens, now)
 
+    def move(self, receipt: Receipt, tasks: int, tokens: int, requests: int, at: float, now: float) -> None:
+        """Count what is left of a charge from the time `at` on, when it reached the provider."""
+        now = self._global.advance(now)
+        for quota in self._scopes(receipt.model):
+            quota.move(receipt, tasks, tokens, requests, at, now)
+
     def blocked_by(self, model: str, tokens_of_first: int, now: float) -> dict[str, list[Window]]:
         """Return the windows that hold back this model's first waiting task, by scope; empty if none does."""
         now = self._global.advance(now)

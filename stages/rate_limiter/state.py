@@ -57,6 +57,7 @@ class Quotas(Protocol):
     def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt: ...  # noqa: D102
     def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None: ...  # noqa: D102
     def settle(self, receipt: Receipt, reserved_tokens: int, actual_tokens: int, now: float) -> None: ...  # noqa: D102
+    def move(self, receipt: Receipt, tasks: int, tokens: int, requests: int, at: float, now: float) -> None: ...  # noqa: D102
     def blocked_by(self, model: str, tokens_of_first: int, now: float) -> dict[str, list[Window]]: ...  # noqa: D102
     def never_fits(self, model: str, tokens: int) -> bool: ...  # noqa: D102
     def opens_at(self, model: str, tokens_of_first: int, now: float) -> float: ...  # noqa: D102
@@ -436,14 +437,14 @@ class RateLimiter:
     # ---- quotas ----
 
     def _settle(self, sent: Sent, charge: m.Charge, message: m.Finished, now: Instant) -> None:
-        receipt = Receipt(charge.at, sent.key)
-        self.quotas.settle(receipt, charge.tokens, message.tokens, now.wall)
+        receipt, quotas, wall = Receipt(charge.at, sent.key), self.quotas, now.wall
         free = message.cached + (len(message.deferred) if message.unsent else 0)
-        unused = charge.requests - message.requests
-        if free or unused > 0:
-            self.quotas.refund(receipt, free, 0, max(unused, 0), now.wall)
-        if unused < 0:
-            self.quotas.charge(sent.key, 0, 0, -unused, now.wall)
+        quotas.settle(receipt, charge.tokens, message.tokens, wall)
+        quotas.refund(receipt, free, 0, max(charge.requests - message.requests, 0), wall)
+        if message.requests > charge.requests:
+            quotas.charge(sent.key, 0, 0, message.requests - charge.requests, wall)
+        requests = min(charge.requests, message.requests)
+        quotas.move(receipt, max(0, len(sent.ids) - free), message.tokens, requests, wall - message.reached, wall)
         if message.requests == 1 and not (free or message.deferred or message.again):
             self.ratios.learn(sent.key, charge.tokens, message.tokens)
 

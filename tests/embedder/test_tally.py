@@ -16,7 +16,8 @@ from common.messages import Failure
 from common.task_types import Deferral
 from stages.embedder.embedding import Embedding
 from stages.embedder.providers import AskAgain, Crashed, Embeddings, NotSent
-from tests.embedder.fakes import MODEL, Scripted, embedding, poisoned, true_answer
+from stages.embedder.tally import ON_THE_WAY
+from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
 MOST_BATCHES = 500
@@ -151,3 +152,19 @@ def test_what_is_not_worth_sending_is_given_back() -> None:
     session = embedding(Scripted()).session(8)
     session.embed(MODEL, ["", "fine", " "])
     assert (session.refused, session.cached, session.requests) == (2, 0, 1)
+
+
+def test_when_a_request_reached_its_provider_is_known_within_half_a_second() -> None:
+    clock = Clock()
+
+    def slow(seconds: float) -> Scripted:
+        provider = Scripted()
+        provider.always = lambda _: setattr(clock, "mono", clock.mono + seconds)  # type: ignore[func-returns-value]
+        return provider
+
+    for seconds, reached in ((0.2, 0.2), (30.0, ON_THE_WAY)):
+        began = clock.mono
+        session = embedding(slow(seconds), clock=clock).session(8)
+        assert session.reached_at == 0.0
+        session.embed(MODEL, TEXTS)
+        assert session.reached_at == pytest.approx(began + reached)

@@ -317,3 +317,15 @@ def test_the_largest_limits_do_not_overflow() -> None:
     quota.charge(MAX_LIMIT, MAX_LIMIT, MAX_LIMIT, NOON)
     assert quota.admits([1], NOON) == 0
     assert {usage.remaining for usage in quota.usage(NOON)} == {0}
+
+
+def test_a_charge_that_reached_its_provider_late_counts_from_then_on() -> None:
+    quota = Quota({Window(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING)
+    receipt = quota.charge(10, 0, 1, 1_000_000.0)
+    quota.move(receipt, 10, 0, 1, 1_000_004.0, 1_000_010.0)
+    assert quota.opens_at(0, 1_000_010.0) == 1_000_064.5
+    assert quota.remaining(1_000_060.5).min() == 0
+    calendar = Quota({Window(Unit.TASKS, Period.MINUTE): 10}, Strategy.FIXED)
+    late = calendar.charge(10, 0, 1, 1_000_019.0)  # a minute ends a second later
+    calendar.move(late, 10, 0, 1, 1_000_021.0, 1_000_022.0)
+    assert calendar.usage(1_000_022.0)[0].current == 0, "a calendar's minute keeps what it admitted"
