@@ -173,6 +173,9 @@ class RateLimiter:
         worker = yield from self._worker_of(message, now)
         if news := self._patience.heard(message.patience):
             yield from (Send(other.inbox, m.Patience(news)) for other in self.workers.values() if other is not worker)
+        if now.mono - worker.heard > SILENT / 2:
+            for sent in worker.batches.values():  # one of us was stopped: it may not have read what it does not name
+                sent.missed_at = None
         worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.paused
         held = {batch.batch_id: batch for batch in message.held}
         for batch_id in [batch_id for batch_id in worker.batches if batch_id not in held]:
