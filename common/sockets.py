@@ -35,7 +35,7 @@ def private_directory(path: Path, variable: str) -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
         owner = found.st_uid
-        if found.st_mode & stat.S_ISVTX:  # /tmp: closing it to all others would break the machine
+        if found.st_mode & stat.S_ISVTX and any(path.iterdir()):  # /tmp: to close it would break the machine
             raise Fatal(f"{variable}: {path} is shared by all users; set {variable} to a folder of its own")
         if owner != os.geteuid():
             raise Fatal(

@@ -201,6 +201,7 @@ def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_shared_by_all_is_left_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
+    (tmp_path / "of-somebody").touch()
     with pytest.raises(Fatal, match=r"STATE_DIR: .* is shared by all users"):
         Store(tmp_path, "stage", ("one",))
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777

@@ -62,7 +62,7 @@ def test_a_state_directory_of_another_user_is_named(tmp_path: Path) -> None:
 
 
 def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
-    mount = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o ro none {tmp_path} && exec "$@"', "sh")
+    mount = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o ro,mode=755 none {tmp_path} && exec "$@"', "sh")
     if subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
         missing("mounting a read-only folder needs root")
     environment = {**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": str(tmp_path.parent / "run")}
