@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from common import clock, logs, messages, metrics, settings, task_types
 from common.actions import Report
+from common.answers import Answers
 from common.instant import Instant
 from common.loop import Loop, Plan, main
+from common.settings import Settings
 from common.shard import Shard
 from common.wiring import Wiring
+from stages.fetcher.claiming import Claim, ClaimingFetcher
+from stages.fetcher.claims import Claims
 from stages.fetcher.leases import Leases
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.state import Fetcher, Limits, Poll, PollFailed
@@ -20,15 +27,8 @@ def start() -> None:
     logs.set_up("fetcher", config.log_level)
     loop = Loop(Wiring(config.sockets_dir, "fetcher"))
     leases = Leases(config.state_dir)
-    limits = Limits(
-        config.max_in_flight,
-        config.lease_seconds,
-        config.max_dispatches,
-        config.polling_interval_seconds,
-        config.circuit_breaker_threshold,
-        config.retry_backoff_factor,
-    )
-    state = Fetcher(limits, loop.wiring.inbox, leases.leases(), leases.dead(), clock.now())
+    kind = ClaimingFetcher if config.claim_tasks else Fetcher
+    state = kind(_limits(config), loop.wiring.inbox, leases.leases(), leases.dead(), clock.now())
     for record in leases.settled():
         state.settled.add(record)
     shard = Shard(config.shard_index, config.shard_count)
@@ -39,25 +39,49 @@ def start() -> None:
         metrics.BREAKER_STATE.labels("api").set(state.breaker.state)
         return state.report(now)
 
-    loop.run(
-        Plan(
-            handlers={
-                messages.Token: state.token,
-                messages.Published: state.published,
-                messages.Holding: state.holding,
-                messages.Deferred: state.given_back,
-                Page: state.page,
-                PollFailed: state.poll_failed,
-            },
-            writes=leases.writes,
-            effects={Poll: upstream.poll},
-            store=leases.store,
-            tick=state.tick,
-            drain=state.drain,
-            report=report,
-        )
+    plan = Plan(
+        handlers={
+            messages.Token: state.token,
+            messages.Published: state.published,
+            messages.Holding: state.holding,
+            messages.Deferred: state.given_back,
+            Page: state.page,
+            PollFailed: state.poll_failed,
+        },
+        writes=leases.writes,
+        effects={Poll: upstream.poll},
+        store=leases.store,
+        tick=state.tick,
+        drain=state.drain,
+        report=report,
     )
+    if isinstance(state, ClaimingFetcher):
+        _claim(plan, state, Claims(config, loop.post, loop.watch))
+    loop.run(plan)
     upstream.close()
+
+
+def _limits(config: Settings) -> Limits:
+    return Limits(
+        config.max_in_flight,
+        config.lease_seconds,
+        config.max_dispatches,
+        config.polling_interval_seconds,
+        config.circuit_breaker_threshold,
+        config.retry_backoff_factor,
+    )
+
+
+def _claim(plan: Plan, state: ClaimingFetcher, claims: Claims) -> None:
+    """Add to the plan what claims need."""
+
+    def tick(now: Instant) -> Iterable[Any]:
+        claims.tick()
+        return state.tick(now)
+
+    plan.handlers = {**plan.handlers, Answers: state.answers}
+    plan.effects = {**plan.effects, Claim: claims.claim}
+    plan.tick = tick
 
 
 main("fetcher", start)

@@ -118,6 +118,8 @@ class Poll(NamedTuple):
     deferred_keys: frozenset[str]
     """Batch keys of which nothing can be processed now."""
     token: m.Token
+    among: frozenset[str] | None = None
+    """If given, look for these among the tasks in progress; `limit` does not count then."""
 
 
 class PollFailed(NamedTuple):
@@ -224,9 +226,7 @@ class Fetcher:
     def published(self, message: m.Published, now: Instant) -> Actions:
         """Settle tasks: their leases end, and the room that they leave is filled."""
         for task_id in (*message.accepted, *message.dead):
-            self.lost.pop(task_id, None)
-            self.leases.pop(task_id, None)
-            yield DeleteLease(task_id)
+            yield from self._end_lease(task_id)
         for task_id in message.dead:
             if task_id not in self.dead:
                 self.dead.add(task_id)
@@ -273,9 +273,7 @@ class Fetcher:
             if message.reason == "poison":
                 yield from self._fail_poison(task_id, lease, now)
                 continue
-            if message.key is None:
-                self.deferred[task_id] = message.until
-            yield DeleteLease(task_id)
+            yield from self._give_back(task_id, lease, message)
         yield from self._poll_if_due(now)
 
     # ---- what time brings ----
@@ -325,9 +323,7 @@ class Fetcher:
     def _agree_on_dead(self, dead: set[str]) -> Iterator[Any]:
         """Take over the publisher's list: a `Published` that came while this process died is never said again."""
         for task_id in dead - self.dead:
-            self.lost.pop(task_id, None)
-            self.leases.pop(task_id, None)
-            yield DeleteLease(task_id)
+            yield from self._end_lease(task_id)
             yield PutDead(task_id)
         for task_id in self.dead - dead:
             yield DeleteDead(task_id)
@@ -354,14 +350,22 @@ class Fetcher:
                 taken.append(task)
             else:
                 failed.append(msgspec.structs.replace(candidate, task=task))
-        for start in range(0, len(taken), CHUNK):
-            chunk = taken[start : start + CHUNK]
-            yield Send("rate_limiter", m.Tasks(chunk))
-            yield Say("leased", of_tasks([task.id for task in chunk]))
+        yield from self._dispatch(taken, now)
         for candidate in failed:
             task, failure = candidate.task, candidate.failure
             yield Send("publisher", m.Results("", "", [m.Result(task.id, task.type, task.leased_at, failure=failure)]))
             yield Say("task_invalid", {"task_id": task.id, "reason": failure and failure.message}, "warning")
+
+    def _dispatch(self, tasks: list[m.Task], now: Instant) -> Iterator[Any]:  # noqa: ARG002  for those who override it
+        for start in range(0, len(tasks), CHUNK):
+            chunk = tasks[start : start + CHUNK]
+            yield Send("rate_limiter", m.Tasks(chunk))
+            yield Say("leased", of_tasks([task.id for task in chunk]))
+
+    def _give_back(self, task_id: str, lease: Lease, message: m.Deferred) -> Iterator[Any]:  # noqa: ARG002
+        if message.key is None:
+            self.deferred[task_id] = message.until
+        yield DeleteLease(task_id)
 
     def _is_new(self, task: m.Task, now: Instant) -> bool:
         if task.id in self.leases or task.id in self.dead:
@@ -390,7 +394,7 @@ class Fetcher:
 
     def _expire(self, now: Instant) -> Iterator[Any]:
         """A lease that nobody renewed is lost; the next page tells whether its task is still pending."""
-        silent = [i for i, held in self.leases.items() if self._heard_since(held, now) > self.limits.lease_seconds]
+        silent = [i for i, held in self.leases.items() if self._is_silent(i, held, now)]
         for task_id in silent:
             held = self.leases.pop(task_id)
             if held.working:
@@ -405,9 +409,14 @@ class Fetcher:
             del self.lost[task_id]
             yield DeleteLease(task_id)
 
-    def _heard_since(self, held: Held, now: Instant) -> float:
-        """For how long its holder could have renewed it and has not: a stopped publisher still has what it stored."""
-        return (self._publisher_heard if held.stored else now.mono) - held.heard
+    def _is_silent(self, task_id: str, held: Held, now: Instant) -> bool:  # noqa: ARG002  for those who override it
+        """Whether its holder could have renewed it and has not: a stopped publisher still has what it stored."""
+        return (self._publisher_heard if held.stored else now.mono) - held.heard > self.limits.lease_seconds
+
+    def _end_lease(self, task_id: str) -> Iterator[Any]:
+        self.lost.pop(task_id, None)
+        self.leases.pop(task_id, None)
+        yield DeleteLease(task_id)
 
     def _forget_gone(self, pending: set[str]) -> Iterator[Any]:
         for task_id in [i for i in self.lost if i not in pending]:
@@ -435,10 +444,14 @@ class Fetcher:
         until = self.deferred_keys.get("*", 0.0)
         return until if until > now.wall else None
 
+    def _may_poll(self, now: Instant) -> bool:
+        """Whether there is room for tasks, and nothing that keeps them from being processed."""
+        if self._polling or self._draining or not self.room or self._limiter_silent(now):
+            return False
+        return not self._asleep_until(now) and self.breaker.allows(now.mono)
+
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:
-        if self._polling or self._draining or not self.room or now.mono < max(self._next_poll, self._not_before):
-            return
-        if self._limiter_silent(now) or self._asleep_until(now) or not self.breaker.allows(now.mono):
+        if now.mono < max(self._next_poll, self._not_before) or not self._may_poll(now):
             return
         token = self._bearer.usable(now)
         if token is None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import urlencode
 
 import pycurl
@@ -21,7 +22,9 @@ from common.settings import Settings
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.state import Poll, PollFailed
 
-ENDPOINT = "/api/ai-tasks/pending"
+PENDING = "/api/ai-tasks/pending"
+ALL = "/api/ai-tasks"
+"""With `?state=`: tasks in any state."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses whose `Retry-After` means this endpoint, rather than this request."""
 LOOK_EVERY = 0.25
@@ -32,7 +35,7 @@ class Upstream:
     """The API as the fetcher sees it; answers come back as `Page` or `PollFailed` events."""
 
     def __init__(self, settings: Settings, reader: Reader, background: Callable[..., None]) -> None:
-        self._url = settings.api_base_url + ENDPOINT
+        self._url = settings.api_base_url
         self._timeout = settings.request_timeout
         self._reader = reader
         self._background = background
@@ -50,19 +53,20 @@ class Upstream:
     def fetch(self, action: Poll) -> Page | PollFailed:
         """GET one page, waiting for it."""
         began, requested_at = time.monotonic(), time.time()
+        endpoint = PENDING if action.among is None else ALL
         status = 0
         event: Page | PollFailed
         try:
-            with self._get(action) as answer:
+            with self._get(endpoint, action) as answer:
                 status = answer.status()
-                _raise_for(status, answer.lines)
+                _raise_for(endpoint, status, answer.lines)
                 event = self._reader.read(
-                    answer.body(), requested_at, action.wanted, action.known, action.deferred_keys
+                    answer.body(), requested_at, action.wanted, action.known, action.deferred_keys, action.among
                 )
         except Error as error:
             event = PollFailed(error, action.token.fingerprint if status in {401, 403} else "")
-        metrics.API_REQUESTS.labels(ENDPOINT, "GET", str(status) if status else "error").inc()
-        metrics.API_DURATION.labels(ENDPOINT, "GET").observe(time.monotonic() - began)
+        metrics.API_REQUESTS.labels(endpoint, "GET", str(status) if status else "error").inc()
+        metrics.API_DURATION.labels(endpoint, "GET").observe(time.monotonic() - began)
         return event
 
     def close(self) -> None:
@@ -72,19 +76,19 @@ class Upstream:
         self._multi.close()
 
     @contextmanager
-    def _get(self, action: Poll) -> Iterator[_Download]:
-        handle = self._handle
+    def _get(self, endpoint: str, action: Poll) -> Iterator[_Download]:
+        handle, query = self._handle, {"limit": action.limit} if action.among is None else {"state": "in_progress"}
         handle.setopt(pycurl.FRESH_CONNECT, 0)
-        handle.setopt(pycurl.URL, f"{self._url}?{urlencode({'limit': action.limit})}")
+        handle.setopt(pycurl.URL, f"{self._url}{endpoint}?{urlencode(query)}")
         handle.setopt(pycurl.HTTPHEADER, curl.bearer(action.token.access_token))
         self._multi.add_handle(handle)
         try:
-            yield _Download(self._multi, handle, self._why, lambda: self._closing)
+            yield _Download(self._multi, handle, partial(self._why, endpoint), lambda: self._closing)
         finally:
             self._multi.remove_handle(handle)  # closes the connection, if there is more to come on it
 
-    def _why(self, code: int) -> str:
-        return f"GET {ENDPOINT}: {curl.in_words(self._handle, code, self._timeout)}"
+    def _why(self, endpoint: str, code: int) -> str:
+        return f"GET {endpoint}: {curl.in_words(self._handle, code, self._timeout)}"
 
 
 class _Download:
@@ -142,11 +146,11 @@ class _Download:
         self._multi.add_handle(self._handle)
 
 
-def _raise_for(status: int, lines: list[bytes]) -> None:
+def _raise_for(endpoint: str, status: int, lines: list[bytes]) -> None:
     """Turn an answer that is no page into an error of ours."""
     if status == 200:
         return
-    sentence = f"GET {ENDPOINT} answered {status}{hint(status)}"
+    sentence = f"GET {endpoint} answered {status}{hint(status)}"
     delay = curl.patience(lines)
     if delay is not None and status in PASSING:
         raise Throttled(sentence, delay)

@@ -1,0 +1,53 @@
+"""Claims against an API, with other workers and crashes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sandbox.client import Sandbox
+from sandbox.pipeline import Pipeline
+
+TASKS = 600
+SETTINGS: dict[str, Any] = {
+    "PROCESSING_MODE": "openai",
+    "EMBEDDING_DIMENSIONS": 256,
+    "POLLING_INTERVAL_SECONDS": 0.5,
+    "CLAIM_TASKS": "true",
+    "LEASE_SECONDS": 2,
+    "EMBED_BATCH_SIZE": 16,
+}
+
+
+def states(sandbox: Sandbox, task_id: str) -> list[Any]:
+    return [patch["state"] for patch in sandbox.task(task_id)["patches"] if patch["accepted"]]
+
+
+def done(sandbox: Sandbox, number: int) -> bool:
+    return int(sandbox.summary()["api"]["accepted"]) >= number
+
+
+def test_tasks_are_claimed_first_and_taken_back_after_crashes(outside: Sandbox, tmp_path: Path) -> None:
+    others = outside.queue(20)
+    for task_id in others:
+        outside.fault("api", method="PATCH", path=task_id, status=409)
+    with Pipeline(outside, tmp_path, **SETTINGS) as pipeline:
+        pipeline.wait_until(lambda: len(pipeline.events("claim_refused")) == 20, "the claims to be refused")
+        outside.clear_faults()
+        ids = outside.queue(TASKS)
+        pipeline.wait_until(lambda: done(outside, TASKS), "all tasks")
+        assert Counter(tuple(states(outside, task_id)) for task_id in ids) == {("in_progress", "succeeded"): TASKS}
+        assert not any(states(outside, task_id) for task_id in others)
+
+        outside.settings(openai={"latency_seconds": 0.3})
+        more = outside.queue(TASKS)
+        for stage in ("rate_limiter", "fetcher"):
+            pipeline.wait_until(lambda: outside.summary()["api"]["tasks"].get("in_progress", 0) > 50, "claimed tasks")
+            pipeline.kill(stage)
+        pipeline.wait_until(lambda: done(outside, 2 * TASKS), "what was claimed when its holder died", 60)
+        assert {states(outside, task_id)[-1] for task_id in more} == {"succeeded"}
+        assert pipeline.events("taken_back")
+        told = outside.summary()
+    assert told["api"]["tasks"].get("in_progress", 0) == 0
+    assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)

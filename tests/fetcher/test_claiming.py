@@ -1,0 +1,208 @@
+"""Claims: work begins once the API has accepted `in_progress`, and what was claimed comes back if it gets lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common import messages as m
+from common.answers import Answer, Answers
+from common.errors import Transient
+from stages.fetcher.claiming import CONNECTIONS, REFUSED_FOR, Claim, ClaimingFetcher
+from stages.fetcher.page import Page
+from stages.fetcher.state import DeleteLease, Lease, Limits, Poll, PutLease
+from tests import decisions, samples
+from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate, ids
+
+BREAKER = 5
+A = frozenset("a")
+
+
+class Claiming(Fetching):
+    """The same, with claims."""
+
+    state: ClaimingFetcher
+
+    def __init__(self, *, window: int = 10, leases: dict[str, Lease] | None = None) -> None:
+        super().__init__(window=window, token=False)
+        limits = Limits(window, LEASE, 5, INTERVAL, BREAKER)
+        self.state = ClaimingFetcher(limits, INBOX, leases or {}, (), self.now)
+        self.claims: list[str] = []
+        self.token("one")
+
+    def did(self, actions: Any) -> list[Any]:
+        done = super().did(actions)
+        self.claims = [claim.task_id for claim in decisions.of(Claim, done)]
+        return done
+
+    def answered(self, *task_ids: str, status: int = 200, retry_after: float = 0.0) -> list[Any]:
+        error = "" if status else "no answer"
+        answers = [Answer(task_id, status, error, retry_after, "one") for task_id in task_ids]
+        return self.did(self.state.answers(Answers(answers), self.now))
+
+    def in_progress(self, *task_ids: str) -> list[Any]:
+        found = [candidate(task_id) for task_id in task_ids]
+        return self.did(self.state.page(Page(self.now.wall, found, len(found), True, {}, [], True), self.now))
+
+
+@pytest.fixture
+def claiming() -> Claiming:
+    fetcher = Claiming()
+    fetcher.page("a", "b")
+    return fetcher
+
+
+def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
+    fetcher = Claiming()
+    done = fetcher.page("a", "b")
+    assert fetcher.claims == ["a", "b"]
+    assert decisions.kinds(done)[:2] == ["PutLease", "PutLease"]
+    assert ids(done) == []
+    assert ids(fetcher.answered("b")) == ["b"]
+    assert ids(fetcher.answered("a")) == ["a"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
+def test_a_refused_claim_is_no_task_of_ours(claiming: Claiming, status: int) -> None:
+    done = claiming.answered("a", status=status)
+    assert ids(done) == []
+    assert decisions.of(DeleteLease, done) == [DeleteLease("a")]
+    assert claiming.leased == ["b"]
+    claiming.answered("b")
+    claiming.page()
+    claiming.live(REFUSED_FOR / 2, held=["b"])
+    claiming.page("a")
+    assert claiming.claims == []
+    claiming.live(REFUSED_FOR, held=["b"])
+    claiming.page("a")
+    assert claiming.claims == ["a"]
+
+
+@pytest.mark.parametrize("status", [0, 301, 408, 425, 429, 500, 503])
+def test_an_outage_is_no_refusal(claiming: Claiming, status: int) -> None:
+    assert ids(claiming.answered("a", status=status)) == []
+    assert claiming.leased == ["a", "b"]
+    claims = decisions.of(Claim, claiming.live(3))
+    assert [claim.task_id for claim in claims] == ["a"]
+
+
+def test_retry_after_is_obeyed(claiming: Claiming) -> None:
+    claiming.answered("a", status=429, retry_after=20)
+    assert not decisions.of(Claim, claiming.live(19))
+    assert decisions.of(Claim, claiming.live(2))
+
+
+def test_a_conflict_after_no_answer_is_with_ourselves(claiming: Claiming) -> None:
+    claiming.answered("a", status=0)
+    claiming.live(3)
+    assert ids(claiming.answered("a", status=409)) == ["a"]
+
+
+def test_a_refused_token_is_replaced_at_once(claiming: Claiming) -> None:
+    done = claiming.answered("a", status=401)
+    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert claiming.claims == []
+    claiming.token("two")
+    claiming.tick()
+    assert claiming.claims == ["a"]
+
+
+def test_an_api_that_is_down_gets_one_probe_at_a_time() -> None:
+    fetcher = Claiming(window=50)
+    tasks = samples.names(50)
+    fetcher.page(*tasks)
+    assert len(fetcher.claims) == CONNECTIONS
+    fetcher.answered(*fetcher.claims, status=0)
+    assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: no answer"]
+    for _ in range(3):
+        claims = decisions.of(Claim, fetcher.live(70))
+        assert len(claims) == 1
+        fetcher.answered(claims[0].task_id, status=503)
+    (probe,) = decisions.of(Claim, fetcher.live(70))
+    fetcher.answered(probe.task_id)
+    assert len(fetcher.claims) == CONNECTIONS
+    assert len(fetcher.leased) == 50
+
+
+def test_a_claim_that_takes_long_is_no_lost_task(claiming: Claiming) -> None:
+    claiming.live(3 * LEASE)
+    assert claiming.leased == ["a", "b"]
+    assert ids(claiming.answered("a")) == ["a"]
+
+
+def test_a_lost_task_is_looked_for_among_those_in_progress(claiming: Claiming) -> None:
+    claiming.answered("a", "b")
+    claiming.page()
+    claiming.live(LEASE + 1, held=["b"])
+    assert claiming.poll is not None
+    assert claiming.poll.among == A
+    done = claiming.in_progress("a")
+    assert ids(done) == ["a"]
+    assert claiming.claims == []  # it is ours
+
+
+def test_a_restart_takes_back_what_its_leases_name() -> None:
+    fetcher = Claiming(leases={"a": Lease(1.0, 2, "text_embedding")})
+    fetcher.page()
+    done = fetcher.live(LEASE + 1)
+    assert decisions.of(PutLease, done) == [PutLease("a", Lease(1.0, 2, "text_embedding"))]
+    assert fetcher.poll is not None
+    assert fetcher.poll.among == A
+    (task,) = decisions.of(m.Tasks, fetcher.in_progress("a"))[0].tasks
+    assert (task.id, task.attempt, task.leased_at) == ("a", 2, 1.0)
+
+
+def test_a_lost_task_that_is_pending_again_is_claimed_again() -> None:
+    fetcher = Claiming(leases={"a": Lease(1.0)})
+    fetcher.page()
+    fetcher.live(LEASE + 1)
+    fetcher.in_progress()
+    fetcher.page("a")
+    assert fetcher.claims == ["a"]
+
+
+def test_a_search_that_fails_is_repeated_and_hides_no_pending_task() -> None:
+    fetcher = Claiming(leases={"a": Lease(1.0)})
+    fetcher.page()
+    fetcher.live(LEASE + 1)
+    fetcher.failed(Transient("404"))
+    fetcher.live(3)
+    assert fetcher.poll is not None
+    assert fetcher.poll.among is None
+    assert ids(fetcher.page("b")) == []
+    fetcher.answered("b")
+    fetcher.page()
+    polls = decisions.of(Poll, fetcher.live(INTERVAL, held=["b"]))
+    assert A in [poll.among for poll in polls]
+
+
+def test_what_is_given_back_is_parked_and_comes_back_in_time(claiming: Claiming) -> None:
+    claiming.answered("a", "b")
+    claiming.page()
+    done = claiming.deferred("a", seconds=100)
+    assert not decisions.of(DeleteLease, done)
+    assert (claiming.leased, list(claiming.state.parked)) == (["b"], ["a"])
+    assert claiming.state.room == 8
+    polls = decisions.of(Poll, claiming.live(99, held=["b"]))
+    assert all(poll.among is None for poll in polls)
+    claiming.page()
+    claiming.page()  # the one that was overdue
+    polls = decisions.of(Poll, claiming.live(40, held=["b"]))
+    assert A in [poll.among for poll in polls]
+
+
+def test_a_late_result_settles_what_is_parked(claiming: Claiming) -> None:
+    claiming.answered("a", "b")
+    claiming.deferred("a", seconds=100)
+    claiming.published("a")
+    assert not claiming.state.parked
+
+
+def test_draining_claims_nothing_more() -> None:
+    fetcher = Claiming(window=50)
+    fetcher.page(*samples.names(50))
+    list(fetcher.state.drain(fetcher.now))
+    first, *_ = fetcher.claims
+    assert ids(fetcher.answered(first)) == [first]
+    assert fetcher.claims == []
