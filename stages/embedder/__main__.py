@@ -20,7 +20,7 @@ def start() -> None:
     config = settings.read_or_exit()
     logs.set_up(INSTANCE, config.log_level)
     loop = Loop(Wiring(config.sockets_dir, INSTANCE))
-    embedding = Embedding(config, INSTANCE)
+    embedding = Embedding(config)
     state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, config.concurrency_limit)
     metrics.MOCK_MODE.set(config.mode is settings.Mode.MOCK)
     workshop = Workshop(config.concurrency_limit, task_types.registered(), embedding, loop.background)

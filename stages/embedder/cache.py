@@ -1,51 +1,46 @@
-"""Vectors that were paid for before: an LMDB environment of this process, bounded, oldest out first.
+"""Vectors that were paid for before: LMDB, shared by the embedders of one machine, bounded, oldest out first.
 
     vectors  16-byte hash of provider, model, dimensions and text → CRC-32, then the vector's float32 bytes
     order    number of the entry, counting up → hash and size
+    totals   `used` → bytes that the entries take
+    claims   see claims.py
 
-It may be deleted at any time, and it never stops the service: one that cannot be opened, read or trusted is discarded
-with a line in the log. It is written without waiting for the disk (`sync=False`), so a crash of the machine may leave
-any state behind, though a crash of the process does not. So a file beside it says in which boot of the machine it was
-last open: if that was another one and it was not closed properly, it is discarded unread. Each vector's checksum
-guards against all else.
+It may be deleted at any time while no embedder runs, and it never stops the service: one that cannot be opened, read or
+trusted is discarded with a line in the log (cache_folder.py). Each vector's checksum guards against all else.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 import numpy as np
 import structlog
 
 from common import metrics
-from common.errors import Fatal
-from common.sockets import own
+from stages.embedder.cache_folder import Folder
 from stages.embedder.guard import Vector
 
-VERSION = b"1"
-"""Of the records: another one's cache is discarded."""
 FILL = 0.7
 """How full of the file it may be: LMDB needs free pages for its copies, and long values only fit into gaps."""
 PAGE = 4096
 OVERHEAD = 128
 """Bytes that an entry takes beside its vector's pages: two keys, hash, size, and its part of the trees."""
-CLOSED = b"closed"
-UNCLEAN = 3
-"""After so many starts in a row that did not end properly it is discarded: it may be what they died of."""
+READERS = 4096
+"""Threads that read at a time, of all embedders."""
+USED = b"used"
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_order = struct.Struct(">Q")
+_number = struct.Struct(">Q")
 _entry = struct.Struct(">16sI")
 _checksum = struct.Struct("<I")
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -58,87 +53,113 @@ def keys_of(provider: str, vendor: str, model: str, dimensions: int, texts: Iter
 
 
 class Cache:
-    """The cache of one embedder process, used by all its threads. One that breaks is silent from then on."""
+    """The cache as one embedder process has it, used by all its threads. One that breaks is silent from then on."""
 
-    def __init__(self, folder: Path, size: int, owner: int) -> None:
-        """Open it, in `size` bytes of disk; raises `lmdb.Error`, `OSError` or `struct.error` if it is damaged.
-
-        `owner` is the descriptor of the lock that keeps other processes out.
-        """
-        self._owner = owner
-        self._marker = folder / "state"
+    def __init__(self, folder: Folder) -> None:
+        """Open it; raises `lmdb.Error`, `OSError` or `struct.error` if it is damaged or not to be had."""
+        self._folder = folder
         self._lock = threading.Lock()
         self._broken = False
-        self._room = int(size * FILL)
-        data = folder / "vectors.lmdb"
-        unclean = self._unclean()
-        if unclean is None or unclean >= UNCLEAN or _on_disk(data) > size:
-            shutil.rmtree(data, ignore_errors=True)
-            unclean = 0
-        self._mark(_boot(), unclean + 1)
-        data.mkdir(mode=0o700, exist_ok=True)
-        self._env: Any = lmdb.open(
-            str(data), map_size=size, max_dbs=2, max_readers=512, mode=0o600, sync=False, metasync=False
-        )
-        self._vectors, self._order = self._env.open_db(b"vectors"), self._env.open_db(b"order")
-        with self._env.begin() as txn:
-            self._used = sum(_entry.unpack(value)[1] for _, value in txn.cursor(self._order))
-            last = txn.cursor(self._order)
-            self._next = _order.unpack(last.key())[0] + 1 if last.last() else 0
+        self._room = int(folder.size * FILL)
+        with folder.coming() as first:
+            self._env: Any = lmdb.open(
+                str(folder.data), map_size=folder.size, max_dbs=4, max_readers=READERS, mode=0o600,
+                sync=False, metasync=False,
+            )  # fmt: skip
+            try:
+                names = (b"vectors", b"order", b"totals", b"claims")
+                self._vectors, self._order, self._totals, self.claims = map(self._env.open_db, names)
+                self._env.reader_check()
+                if first:
+                    self._put_in_order()
+            except (lmdb.Error, struct.error):
+                self._env.close()
+                raise
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Vector]:
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
         """Look the keys up; what is not there, or was damaged, is left out."""
-        found: dict[bytes, Vector] = {}
-        if self._broken:
+
+        def look(txn: Any) -> dict[bytes, Vector]:
+            found: dict[bytes, Vector] = {}
+            for key in keys:
+                value = txn.get(key, db=self._vectors)
+                if value is not None and len(value) > 4 and _checksum.unpack_from(value)[0] == _sum(key, value[4:]):
+                    found[key] = np.frombuffer(bytes(value[4:]), dtype="<f4").astype(np.float32, copy=False)
             return found
-        try:
-            with self._env.begin(db=self._vectors, buffers=True) as txn:
-                for key in keys:
-                    value = txn.get(key)
-                    if value is not None and len(value) > 4 and _checksum.unpack_from(value)[0] == _sum(key, value[4:]):
-                        found[key] = np.frombuffer(bytes(value[4:]), dtype="<f4").astype(np.float32, copy=False)
-        except lmdb.Error as error:
-            self._give_up(error)
-        return found
+
+        return self.look(look) or {}
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
         """Keep the vectors, and let go of the oldest where there is no room."""
         values = {key: np.ascontiguousarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()}
         while sum(map(_size, values.values())) > self._room // 2:
             values.popitem()
-        with self._lock:
-            if self._broken or not values:
-                return
-            try:
-                try:
-                    self._write(values)
-                except lmdb.MapFullError:  # the gaps are too small for these vectors: make room, and do without them
-                    self._write({}, spare=self._room // 4)
-            except (lmdb.Error, struct.error) as error:
-                self._give_up(error)
-        metrics.CACHE_BYTES.set(self._used)
+        if not values:
+            return
+        used = self.change(lambda txn: self._write(txn, values))
+        if used is None:  # most likely the gaps are too small for these vectors: make room, and do without them
+            used = self.change(lambda txn: self._write(txn, {}, spare=self._room // 4))
+        metrics.CACHE_BYTES.set(used or 0)
+
+    def has(self, txn: Any, key: bytes) -> bool:
+        """Whether there is a vector, perhaps a damaged one; in a transaction of `look` or `change`."""
+        return txn.get(key, db=self._vectors) is not None
 
     def close(self) -> None:
         """Leave it on the disk, for the next start."""
         with self._lock:
             if not self._broken:
                 self._env.sync(True)
-                self._mark(CLOSED, 0)
-            self._broken = True
             self._env.close()
-            os.close(self._owner)
+            self._folder.leave(broken=self._broken)
+            self._broken = True
 
-    def _write(self, values: Mapping[bytes, bytes], spare: int = 0) -> None:
-        used, number = self._used, self._next
+    def look(self, what: Callable[[Any], T]) -> T | None:
+        """Read in a transaction; None if the cache is broken."""
+        if self._broken:
+            return None
+        try:
+            with self._env.begin(buffers=True) as txn:
+                return what(txn)
+        except lmdb.Error as error:
+            self._give_up(error)
+            return None
+
+    def change(self, what: Callable[[Any], T]) -> T | None:
+        """Write in a transaction; None if nothing was written."""
+        with self._lock:
+            if self._broken:
+                return None
+            try:
+                with self._folder.writing(), self._env.begin(write=True) as txn:
+                    return what(txn)
+            except (TimeoutError, lmdb.MapFullError) as error:
+                log.info("cache_not_written", reason=str(error))
+            except (lmdb.Error, struct.error) as error:
+                self._give_up(error)
+            return None
+
+    def _put_in_order(self) -> None:
+        """Count anew what is there, in case it is not as it was left; and forget the claims of the dead."""
         with self._env.begin(write=True) as txn:
-            incoming = sum(map(_size, values.values()))
-            used -= self._evict(txn, used + incoming + spare - self._room)
-            for key, value in values.items():
-                if txn.put(key, _checksum.pack(_sum(key, value)) + value, db=self._vectors, overwrite=False):
-                    txn.put(_order.pack(number), _entry.pack(key, _size(value)), db=self._order, append=True)
-                    number += 1
-                    used += _size(value)
-        self._used, self._next = used, number
+            used = sum(_entry.unpack(value)[1] for _, value in txn.cursor(self._order))
+            txn.put(USED, _number.pack(used), db=self._totals)
+            txn.drop(self.claims, delete=False)
+
+    def _write(self, txn: Any, values: Mapping[bytes, bytes], spare: int = 0) -> int:
+        """Write, in a transaction; returns the bytes used."""
+        used: int = _number.unpack(txn.get(USED, db=self._totals))[0]
+        incoming = sum(map(_size, values.values()))
+        used -= self._evict(txn, used + incoming + spare - self._room)
+        last = txn.cursor(self._order)
+        number = _number.unpack(last.key())[0] + 1 if last.last() else 0
+        for key, value in values.items():
+            if txn.put(key, _checksum.pack(_sum(key, value)) + value, db=self._vectors, overwrite=False):
+                txn.put(_number.pack(number), _entry.pack(key, _size(value)), db=self._order, append=True)
+                number += 1
+                used += _size(value)
+        txn.put(USED, _number.pack(used), db=self._totals)
+        return used
 
     def _evict(self, txn: Any, surplus: int) -> int:
         """Delete the oldest entries until so many bytes are free; returns how many were."""
@@ -152,41 +173,30 @@ class Cache:
         return freed
 
     def _give_up(self, error: Exception) -> None:
-        """Do without a cache until the next start, which will discard it."""
+        """Do without a cache until the next start of all embedders, which will discard it."""
         log.warning("cache_broken", reason=str(error))
         self._broken = True
-        self._mark(b"broken", UNCLEAN)
-
-    def _unclean(self) -> int | None:
-        """How often in a row it was not closed; None if what is on the disk cannot be trusted."""
-        try:
-            version, state, times = self._marker.read_bytes().split()
-            return int(times) if version == VERSION and state in {CLOSED, _boot()} else None
-        except (OSError, ValueError):
-            return None
-
-    def _mark(self, state: bytes, unclean: int) -> None:
-        with self._marker.open("wb") as file:
-            file.write(b"%b %b %d" % (VERSION, state, unclean))
-            file.flush()
-            os.fsync(file.fileno())
 
 
-def opened(folder: Path, size: int) -> Cache | None:
+def opened(path: Path, size: int) -> Cache | None:
     """Open the cache; discard one that is damaged; None, with a line in the log, if there cannot be one."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = own(folder / "owner.lock", f"the cache {folder}")
-    except (OSError, Fatal) as error:
-        log.warning("cache_off", folder=str(folder), reason=str(error))
-        return None
+    reason = ""
     for _ in range(2):
         try:
-            return Cache(folder, size, owner)
-        except (lmdb.Error, OSError, struct.error) as error:
-            log.warning("cache_discarded", folder=str(folder), reason=str(error))
-            shutil.rmtree(folder / "vectors.lmdb", ignore_errors=True)
-    os.close(owner)
+            folder = Folder(path, size)
+        except OSError as error:
+            reason = str(error)
+            break
+        try:
+            return Cache(folder)
+        except (lmdb.Error, struct.error, OSError) as error:
+            reason = str(error)
+            discarded = not isinstance(error, OSError) and folder.discard()
+            folder.close()
+            if not discarded:
+                break
+            log.warning("cache_discarded", folder=str(path), reason=reason)
+    log.warning("cache_off", folder=str(path), reason=reason)
     return None
 
 
@@ -197,16 +207,3 @@ def _sum(key: bytes, value: bytes | memoryview) -> int:
 def _size(value: bytes) -> int:
     """Bytes that an entry takes: LMDB puts long values on pages of their own."""
     return (len(value) // PAGE + 1) * PAGE + OVERHEAD
-
-
-def _boot() -> bytes:
-    """Which boot of the machine this is; a name of its own each time where that cannot be known."""
-    try:
-        return _BOOT_ID.read_bytes().strip()
-    except OSError:
-        return os.urandom(8).hex().encode()
-
-
-def _on_disk(data: Path) -> int:
-    file = data / "data.mdb"
-    return file.stat().st_size if file.exists() else 0

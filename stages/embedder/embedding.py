@@ -1,7 +1,7 @@
 """From a batch of texts to one outcome for each: a vector, a failure that nothing mends, or "not now".
 
     texts.py     refuse the hopeless, merge the identical          nothing is sent for those
-    cache.py     what was embedded before                          nor for those
+    memory.py    what was embedded before, or elsewhere            nor for those
     flights.py   what another batch is embedding right now         nor for those
     routes.py    which provider, and who stands in for it
     sending.py   requests, retries, halving; with gate.py, caps.py and guard.py
@@ -25,11 +25,12 @@ from common.retry import LONGEST_PATIENCE, Backoff
 from common.settings import Mode, Settings
 from common.task_types import Deferral
 from stages.embedder import providers
-from stages.embedder.cache import keys_of, opened
+from stages.embedder.cache import keys_of
 from stages.embedder.caps import LearnedCaps
 from stages.embedder.flights import Flight, Flights, Landed
 from stages.embedder.gate import PROBE_PATIENCE, Gate
 from stages.embedder.guard import Guard, Vector
+from stages.embedder.memory import Memory
 from stages.embedder.providers import Provider
 from stages.embedder.routes import Routes
 from stages.embedder.sending import Backend, Sending, Tools
@@ -52,7 +53,6 @@ class Embedding:
     def __init__(
         self,
         settings: Settings,
-        instance: str = "embedder",
         *,
         made: Sequence[Provider] | None = None,
         clock: Callable[[], Instant] = clocks.now,
@@ -78,9 +78,8 @@ class Embedding:
         self.tools = Tools(Guard(), backoff, settings.max_retries, clock, wait or stopping.wait, stopping.is_set)
         self.dimensions = settings.embedding_dimensions
         paid = any(not provider.free for provider in found)
-        folder = settings.state_dir / "cache" / instance
-        self.cache = opened(folder, settings.embedding_cache_size) if paid and settings.embedding_cache_size else None
-        """None: off, or not to be had; it is not worth its while where vectors cost nothing."""
+        size = settings.embedding_cache_size if paid else 0  # it is not worth its while where vectors cost nothing
+        self.memory = Memory(settings.state_dir / "cache", size, stopping.wait, alone=settings.embedder_processes == 1)
         self._seen: dict[str, Candidates] = {}
         self.facts: dict[str, Any] = {
             "mode": settings.mode.value,
@@ -150,8 +149,7 @@ class Embedding:
         self.stop()
         for backend in self._backends:
             backend.provider.close()
-        if self.cache is not None:
-            self.cache.close()
+        self.memory.close()
 
     def candidates(self, model: str) -> Candidates:
         """Who may embed for the model; may ask the providers, so it is for worker threads. Remembered for `paused`."""
@@ -263,28 +261,16 @@ class Session:
         return {keys[key]: outcome for key, outcome in (landed | shared).items()}, until
 
     def _recall(self, backend: Backend, name: str, model: str, texts: list[str]) -> tuple[dict[str, Landed], float]:
-        """Take from the cache what is there; send the rest, and keep it."""
-        cache, provider = self._embedding.cache, backend.provider
-        if cache is None:
-            return self._send(backend, name, model, texts)
-        keys = keys_of(provider.name, provider.vendor, name, self._embedding.dimensions, texts)
-        known = cache.get(keys)
-        length = self._embedding.tools.guard.length_of(model)
-        found: dict[str, Landed] = {
-            text: known[key]
-            for text, key in zip(texts, keys, strict=True)
-            if key in known and length in {None, len(known[key])}
-        }
-        metrics.CACHE_HITS.inc(len(found))
-        metrics.CACHE_MISSES.inc(len(texts) - len(found))
-        self._spared(backend, "cached", len(found))
-        missing = {text: key for text, key in zip(texts, keys, strict=True) if text not in found}
-        if not missing:
-            return found, 0.0
-        fresh, until = self._send(backend, name, model, list(missing))
-        vectors = {missing[text]: vector for text, vector in fresh.items() if _is_vector(vector)}
-        cache.put(vectors)
-        return found | fresh, until
+        """Take from memory what is there; send the rest."""
+        provider, shared = backend.provider, self._embedding
+        keys = keys_of(provider.name, provider.vendor, name, shared.dimensions, texts)
+        recalled = shared.memory.recall(
+            dict(zip(texts, keys, strict=True)),
+            shared.tools.guard.length_of(model),
+            lambda missing: self._send(backend, name, model, missing),
+        )
+        self._spared(backend, "cached", recalled.cached)
+        return recalled.outcomes, recalled.until
 
     def _spared(self, backend: Backend, how: str, count: int) -> None:
         if count:

@@ -42,7 +42,7 @@ def make(sandbox: Sandbox, tmp_path: Path) -> Iterator[Make]:
             "runtime_dir": tmp_path / "run",
             "max_retries": 2,
         }
-        embedding = Embedding(settings(**{**here, **fields}), f"embedder_{len(made):02d}")
+        embedding = Embedding(settings(**{**here, **fields}))
         embedding.tools = embedding.tools._replace(backoff=Backoff(first=0.01))
         made.append(embedding)
         return embedding

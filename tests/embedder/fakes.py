@@ -98,4 +98,4 @@ class Clock:
 def embedding(*made: Provider, clock: Clock | None = None, **fields: Any) -> Embedding:
     """An `Embedding` with these providers, whose waits take no time."""
     clock = clock or Clock()
-    return Embedding(settings(**fields), "embedder_00", made=made, clock=clock, wait=clock.wait)
+    return Embedding(settings(**fields), made=made, clock=clock, wait=clock.wait)
