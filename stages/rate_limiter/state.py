@@ -454,14 +454,19 @@ class RateLimiter:
     def _give_back(
         self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, Window]], now: Instant
     ) -> Iterator[Any]:
-        """What would wait longer than `hold_seconds` goes back to the API, where a person can still change it."""
+        """What would wait longer than `hold_seconds` goes back to the API, where a person can still change it.
+
+        Not while a batch is under way that may not spend all that it was charged with: its end comes first.
+        """
         first = queue[0].tokens
         blocked = self.quotas.blocked_by(group.key, first, now.wall)
-        blocking |= {(scope, window) for scope in blocked for window in blocked[scope]}
         until, key, reason = now.wall, group.key, "quota"
         if blocked:
-            until = self.quotas.opens_at(group.key, first, now.wall)
             key = "*" if "" in blocked else group.key
+            if self._unsettled(key):
+                return
+            blocking |= {(scope, window) for scope in blocked for window in blocked[scope]}
+            until = self.quotas.opens_at(group.key, first, now.wall)
             # not a second later than it opens: of a minute's quota that would be one part in sixty
             self._next_try = min(self._next_try, now.mono + max(0.0, until - now.wall))
         elif self.workers:
@@ -473,6 +478,10 @@ class RateLimiter:
         self.owned.difference_update(ids)
         yield Say("deferred", {"reason": reason, "until": until, "key": key, **of_tasks(ids)})
         yield Send("fetcher", m.Deferred(ids, until, reason, key))
+
+    def _unsettled(self, key: str) -> bool:
+        under_way = [sent for worker in self.workers.values() for sent in worker.batches.values() if sent.charge]
+        return any(key in ("*", sent.key) for sent in under_way)
 
     def _blocked_words(self, now: Instant) -> str:
         """Name the quotas that are used up for every model; that of requests opens within a minute."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from common import messages as m
@@ -39,8 +41,9 @@ def test_it_goes_as_soon_as_the_quota_allows_with_nothing_else_happening() -> No
 def test_a_quota_that_waits_long_gives_the_tasks_back_to_the_api() -> None:
     limiter = Limiter({PER_HOUR: 1}, hold_seconds=60)
     limiter.ready(2)
-    done = limiter.tasks("a", "b", "c")
+    assert sent_to("fetcher", limiter.tasks("a", "b", "c")) == []
     assert ids_of(limiter.batch) == ["a"]
+    done = limiter.finished(limiter.batch)
     (deferred,) = sent_to("fetcher", done)
     assert (deferred.ids, deferred.reason, deferred.key) == (["b", "c"], "quota", "*")
     assert 3600 <= deferred.until - limiter.now.wall <= 3660
@@ -52,13 +55,25 @@ def test_what_was_given_back_may_come_again() -> None:
     limiter = Limiter({PER_HOUR: 1})
     limiter.ready(2)
     limiter.tasks("a", "b")
+    limiter.finished(limiter.batch)
     assert [told.ids for told in of(m.Deferred, limiter.tasks("b"))] == [["b"]]
+
+
+@pytest.mark.parametrize("refunded", [{"cached": 1}, {"deferred": ["a"], "unsent": True}])
+def test_nothing_is_given_back_while_a_batch_may_still_give_back_its_charge(refunded: dict[str, Any]) -> None:
+    limiter = Limiter({PER_HOUR: 1})
+    limiter.ready(2)
+    assert of(m.Deferred, limiter.tasks("a", "b")) == []
+    done = limiter.finished(limiter.batch, requests=0, tokens=0, **refunded)
+    assert ids_of(limiter.batch) == ["b"]
+    assert [told.ids for told in of(m.Deferred, done)] == [ids for ids in [refunded.get("deferred")] if ids]
 
 
 def test_the_quota_of_a_model_defers_that_model_only() -> None:
     limiter = Limiter({PER_HOUR: 10}, models={"small": {PER_HOUR: 1}})
     limiter.ready(5)
-    done = limiter.tasks("a", "b", key="small")
+    limiter.tasks("a", "b", key="small")
+    done = limiter.finished(limiter.batch)
     assert [(told.ids, told.key) for told in of(m.Deferred, done)] == [(["b"], "small")]
     limiter.tasks("c", key="large")
     assert ids_of(limiter.batch) == ["c"]
