@@ -9,7 +9,9 @@ process simply tries.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import IntEnum
+from typing import NamedTuple
 
 from common.retry import Backoff
 
@@ -23,6 +25,15 @@ class State(IntEnum):
     """No call passes before `retry_at`."""
     HALF_OPEN = 2
     """One call, the probe, is on its way or may go."""
+
+
+class Change(NamedTuple):
+    """What a breaker has become; `common.breaker_news` tells it."""
+
+    service: str
+    state: State
+    reason: str
+    """Empty when closed."""
 
 
 class Breaker:
@@ -40,11 +51,18 @@ class Breaker:
         """In a row."""
         self._openings = 0
         self._probing = False
+        self._changes: deque[Change] = deque(maxlen=16)
+
+    def changes(self) -> list[Change]:
+        """What has changed since this was asked last."""
+        found = list(self._changes)
+        self._changes.clear()
+        return found
 
     def allows(self, now: float) -> bool:
         """Whether a call may be made now."""
         if self.state is State.OPEN and now >= self.retry_at:
-            self.state = State.HALF_OPEN
+            self._become(State.HALF_OPEN, self.reason)
             self._probing = False
         if self.state is State.HALF_OPEN:
             return not self._probing
@@ -57,7 +75,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Tell that a call came back with any answer that shows the service works."""
-        self.state, self.reason = State.CLOSED, ""
+        self._become(State.CLOSED, "")
         self.failures = self._openings = 0
         self._probing = False
 
@@ -68,6 +86,11 @@ class Breaker:
             return  # a call from before it opened
         if at_once or self.state is State.HALF_OPEN or self.failures >= self._threshold:
             self._openings += 1
-            self.state, self.reason = State.OPEN, reason
+            self._become(State.OPEN, reason)
             self.retry_at = now + self._backoff.delay(self._openings, error)
             self._probing = False
+
+    def _become(self, state: State, reason: str) -> None:
+        if state is not self.state:
+            self._changes.append(Change(self.service, state, reason))
+        self.state, self.reason = state, reason

@@ -24,8 +24,9 @@ import msgspec
 import structlog
 import zmq
 
-from common import clock, metrics
+from common import breaker_news, clock, metrics
 from common.actions import Actions, Count, Observe, Report, Say, Send
+from common.breaker import Breaker
 from common.errors import Fatal
 from common.instant import Instant
 from common.messages import Heartbeat, decode
@@ -56,6 +57,8 @@ class Plan:
     effects: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
     """Actions that leave the process, after the commit."""
     store: Store | None = None
+    breaker: Breaker | None = None
+    """The circuit breaker of what the stage calls; its changes are logged."""
     tick: Callable[[Instant], Actions] = _nothing
     """Called every `TICK`, for whatever the state does by the clock."""
     drain: Callable[[Instant], Actions] = _nothing
@@ -118,6 +121,8 @@ class Loop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._log.info("started", pid=os.getpid(), boot_id=self.boot_id)
+        if plan.breaker:
+            metrics.show_breaker(plan.breaker.service, plan.breaker.state, plan.breaker.reason)
         draining = False
         next_tick = next_beat = 0.0
         while True:
@@ -203,6 +208,8 @@ class Loop:
     def _finish_turn(self, plan: Plan) -> None:
         if plan.store:
             plan.store.commit()
+        if plan.breaker:
+            breaker_news.tell(plan.breaker)
         while self._later:
             action = self._later.popleft()
             perform = plan.effects.get(type(action)) or self._own_effects[type(action)]

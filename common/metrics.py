@@ -70,6 +70,12 @@ CACHE_HITS = Counter("embedding_cache_hits_total", "Texts whose vector was in th
 CACHE_MISSES = Counter("embedding_cache_misses_total", "Texts whose vector was not in the cache", registry=REGISTRY)
 CACHE_BYTES = Gauge("embedding_cache_bytes", "Bytes of the vectors in the cache", registry=REGISTRY)
 BREAKER_STATE = Gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open", ["service"], registry=REGISTRY)
+BREAKER_REASON = Gauge(
+    "circuit_breaker_reason",
+    "1 while the breaker is not closed for this reason",
+    ["service", "reason"],
+    registry=REGISTRY,
+)
 RATE_LIMIT_USAGE = Gauge("rate_limit_current_usage", "Tasks admitted in the period", ["period"], registry=REGISTRY)
 RATE_LIMIT_MAX = Gauge("rate_limit_max_allowed", "The limit of the period, in tasks", ["period"], registry=REGISTRY)
 RATE_LIMIT_REMAINING = Gauge("rate_limit_remaining", "Tasks left in the period", ["period"], registry=REGISTRY)
@@ -179,3 +185,16 @@ def snapshot() -> list[Family]:
         if samples:
             families.append(Family(metric.name, metric.type, metric.documentation, samples))
     return families
+
+
+_REASONS: dict[str, str] = {}
+
+
+def show_breaker(service: str, state: int, reason: str) -> None:
+    """Show a breaker's state, and the one reason that it is in."""
+    BREAKER_STATE.labels(service).set(state)
+    if before := _REASONS.pop(service, ""):
+        BREAKER_REASON.remove(service, before)
+    if reason:
+        _REASONS[service] = reason
+        BREAKER_REASON.labels(service, reason).set(1)

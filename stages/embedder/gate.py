@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from common import metrics
+from common import breaker_news, metrics
 from common.breaker import Breaker, State
 from common.errors import Permanent, Throttled, Transient
 from common.instant import Instant
@@ -43,7 +43,7 @@ class Gate:
         self._patience_for = ""
         self._models: dict[str, Breaker] = {}
         self._resting: dict[str, tuple[float, str]] = {}
-        metrics.BREAKER_STATE.labels(service).set(State.CLOSED)
+        metrics.show_breaker(service, State.CLOSED, "")
 
     def enter(self, model: str) -> float:
         """Return 0.0 if a request for the model may be made, and count it as begun; else when to ask again."""
@@ -123,16 +123,14 @@ class Gate:
         for breaker in self._breakers(model):
             if not breaker.allows(now):
                 until = max(until, breaker.retry_at if breaker.state is State.OPEN else now + PROBE_PATIENCE)
-        metrics.BREAKER_STATE.labels(self.service).set(self._breaker.state)
+        breaker_news.tell(self._breaker)
         return until
 
     def _succeeded(self, model: str) -> None:
-        if self._breaker.state is not State.CLOSED:
-            log.info("breaker_closed", provider=self.service)
         self._breaker.succeeded()
         self._models.pop(model, None)
         self._resting.pop(model, None)
-        metrics.BREAKER_STATE.labels(self.service).set(self._breaker.state)
+        breaker_news.tell(self._breaker)
 
     def _failed(self, model: str, error: BaseException) -> None:
         now = self._clock().mono
@@ -164,11 +162,8 @@ class Gate:
         log.error("model_unusable", provider=self.service, model=model, reason=reason)
 
     def _open(self, reason: str, *, at_once: bool) -> None:
-        before = self._breaker.state
         self._breaker.failed(self._clock().mono, reason, at_once=at_once)
-        if self._breaker.state is State.OPEN and before is not State.OPEN:
-            log.error("breaker_opened", provider=self.service, reason=reason)
-        metrics.BREAKER_STATE.labels(self.service).set(self._breaker.state)
+        breaker_news.tell(self._breaker)
 
     def _rest(self, seconds: float, why: str) -> None:
         self._rest_until(self._clock().mono + seconds, why)

@@ -36,7 +36,6 @@ def start() -> None:
 
     def report(now: Instant) -> Report:
         metrics.TASKS_IN_FLIGHT.set(len(state.leases))
-        metrics.BREAKER_STATE.labels("api").set(state.breaker.state)
         return state.report(now)
 
     plan = Plan(
@@ -51,6 +50,7 @@ def start() -> None:
         writes=leases.writes,
         effects={Poll: upstream.poll},
         store=leases.store,
+        breaker=state.breaker,
         tick=state.tick,
         drain=state.drain,
         report=report,

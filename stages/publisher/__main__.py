@@ -37,7 +37,6 @@ def start() -> None:
     def report(now: Instant) -> Report:
         metrics.OUTBOX_SIZE.set(len(state.entries))
         metrics.DEAD_LETTERS.set(len(state.dead))
-        metrics.BREAKER_STATE.labels("api").set(state.breaker.state)
         return state.report(now)
 
     loop.run(
@@ -51,6 +50,7 @@ def start() -> None:
             writes=outbox.writes,
             effects={Patch: delivery.patch},
             store=outbox.store,
+            breaker=state.breaker,
             tick=tick,
             drain=state.drain,
             drained=lambda now: state.drained(now) and not loop.sockets.others_draining("embedder"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from common import logs, loop, metrics
-from common.actions import Report
+from common import logs, loop
 from common.breaker import Breaker
-from common.instant import Instant
 from common.loop import Loop, Plan
 from common.messages import TokenRequest
 from common.retry import Backoff
@@ -31,16 +29,13 @@ def start() -> None:
     )
     issuer = Issuer(settings, main.post)
 
-    def report(now: Instant) -> Report:
-        metrics.BREAKER_STATE.labels("oauth2").set(state.breaker.state)
-        return state.report(now)
-
     main.run(
         Plan(
             handlers={TokenRequest: state.on_request, Issued: state.on_issued, Refused: state.on_refused},
             effects={Ask: issuer.ask},
             tick=state.tick,
-            report=report,
+            breaker=state.breaker,
+            report=state.report,
         )
     )
 

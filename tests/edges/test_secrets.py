@@ -106,7 +106,7 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
         watched.look()
         struck = all(fault["applied"] for fault in sandbox.faults())
         tasks = sandbox.summary()["api"]["tasks"]
-        return struck and pipeline.events("dead_letter") and tasks.get("succeeded", 0) >= 9
+        return struck and bool(pipeline.events("dead_letter")) and tasks.get("succeeded", 0) >= 9
 
     pipeline.wait_until(done, "all echoes, and all tasks", 60)
     sandbox.fault("oauth2", status=401, body=ECHO)
