@@ -245,6 +245,8 @@ class Fetcher:
     def holding(self, message: m.Holding, now: Instant) -> Actions:
         """Renew the leases of what the sender is answerable for."""
         if message.stage == "rate_limiter":
+            if self._limiter_silent(now):
+                self._credit(now.mono - self._limiter_heard, now)  # embedders and its inbox may hold what is leased
             self._limiter_heard = now.mono
         else:
             self._publisher_heard = now.mono
@@ -283,8 +285,7 @@ class Fetcher:
         gap = now.mono - self._ticked
         self._ticked = now.mono
         if gap > self.limits.lease_seconds / 3:
-            for held in self.leases.values():  # this process was stopped: that says nothing about the holders
-                held.heard = min(held.heard + gap, now.mono)
+            self._credit(gap, now)  # this process was stopped: that says nothing about the holders
             self._limiter_heard = min(self._limiter_heard + gap, now.mono)
             self._publisher_heard = min(self._publisher_heard + gap, now.mono)
         if now.mono >= self._next_expiry:
@@ -410,8 +411,19 @@ class Fetcher:
             yield DeleteLease(task_id)
 
     def _is_silent(self, task_id: str, held: Held, now: Instant) -> bool:  # noqa: ARG002  for those who override it
-        """Whether its holder could have renewed it and has not: a stopped publisher still has what it stored."""
-        return (self._publisher_heard if held.stored else now.mono) - held.heard > self.limits.lease_seconds
+        """Whether its holder could have renewed it and has not.
+
+        A stopped publisher still has what it stored. While the rate limiter is gone, nobody can say what embedders
+        have, nor what waits before its inbox.
+        """
+        if held.stored:
+            return self._publisher_heard - held.heard > self.limits.lease_seconds
+        return now.mono - held.heard > self.limits.lease_seconds and not self._limiter_silent(now)
+
+    def _credit(self, seconds: float, now: Instant) -> None:
+        """Give each holder so much more time."""
+        for held in self.leases.values():
+            held.heard = min(held.heard + seconds, now.mono)
 
     def _end_lease(self, task_id: str) -> Iterator[Any]:
         self.lost.pop(task_id, None)
@@ -437,8 +449,8 @@ class Fetcher:
                 yield Say("unknown_task_type", {"type": unknown, "reason": "left alone: another worker's"}, "warning")
 
     def _limiter_silent(self, now: Instant) -> bool:
-        """Whether the rate limiter is gone for so long that what is sent to it would only pile up."""
-        return now.mono - self._limiter_heard > self.limits.lease_seconds
+        """Whether the rate limiter is gone: it has not spoken twice, and what is sent to it would only pile up."""
+        return now.mono - self._limiter_heard > self.limits.lease_seconds * 2 / 3
 
     def _asleep_until(self, now: Instant) -> float | None:
         until = self.deferred_keys.get("*", 0.0)
