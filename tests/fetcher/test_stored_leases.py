@@ -38,8 +38,29 @@ def test_it_is_lost_when_the_publisher_speaks_for_a_lease_and_does_not_name_it()
     assert TASK in state.lost
 
 
-def test_a_task_that_nobody_stored_is_lost_with_the_silence_of_its_holder() -> None:
+def test_a_task_that_nobody_stored_is_lost_when_the_rate_limiter_speaks_and_does_not_name_it() -> None:
     state = fetcher()
     list(state.holding(Holding("rate_limiter", [TASK]), after(1)))
-    tick_until(state, 2, LEASE + 2)
+    for second in range(2, int(LEASE) + 3, 5):
+        list(state.holding(Holding("rate_limiter", []), after(second)))
+        tick_until(state, second, second + 4)
+    assert TASK in state.lost
+
+
+def test_while_the_rate_limiter_is_gone_nobody_can_claim_it_so_it_is_not_lost() -> None:
+    state = fetcher()
+    list(state.holding(Holding("rate_limiter", [TASK]), after(1)))
+    tick_until(state, 2, 10 * LEASE)
+    assert TASK in state.leases
+
+
+def test_when_it_is_back_what_it_held_has_a_lease_s_time_to_be_claimed() -> None:
+    state = fetcher()
+    tick_until(state, 1, 10 * LEASE)
+    for second in range(int(10 * LEASE), int(11 * LEASE) + 1):
+        list(state.holding(Holding("rate_limiter", []), after(second)))
+        list(state.tick(after(second)))
+    assert TASK in state.leases
+    list(state.holding(Holding("rate_limiter", []), after(11 * LEASE + 1.1)))
+    tick_until(state, 11 * LEASE + 1, 11 * LEASE + 2)
     assert TASK in state.lost

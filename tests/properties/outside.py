@@ -78,7 +78,7 @@ class Api:
         if self.mood in {"down", "deaf"}:
             return PollFailed(Transient("GET pending answered 503"))
         pending = [task.element() for task in self.tasks.values() if task.pending]
-        if not self.obeys_limit:
+        if self.cap or not self.obeys_limit:  # capped in one order, dead letters at its front would hide the rest
             self.world.random.shuffle(pending)
         limit = min(self.cap or len(pending), poll.limit if self.obeys_limit else len(pending))
         try:

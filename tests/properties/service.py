@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from common import messages as m
+from common.actions import Send
 from common.answers import Answers
 from common.settled import Record
 from stages.embedder import state as embedding
@@ -74,7 +74,7 @@ class FetcherProcess(Process):
     def drain(self) -> Iterable[Any]:
         return self.state.drain(self.world.instant)
 
-    def write(self, action: Any) -> Callable[[], None] | None:
+    def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
             case fetching.PutLease(task_id, lease):
                 return lambda: self.leases.update({task_id: lease})
@@ -287,7 +287,7 @@ class PublisherProcess(Process):
     def drained(self) -> bool:
         return self.state.drained(self.world.instant)
 
-    def write(self, action: Any) -> Callable[[], None] | None:
+    def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
             case publishing.PutResult(result):
                 return lambda: self.results.update({result.id: result})
@@ -311,8 +311,8 @@ class PublisherProcess(Process):
 
     def effect(self, action: Any) -> None:
         if isinstance(action, publishing.Patch):
-            sent = body(self.results[action.task_id])
-            self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, self.life))
+            sent, life = body(self.results[action.task_id]), self.life
+            self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, life))
 
     def _patch(self, patch: publishing.Patch, sent: bytes, life: int) -> None:
         answer = self.api.patch(patch, sent)  # it arrives even if its sender is dead by now
@@ -332,8 +332,6 @@ class BrokerProcess(Process):
         """It keeps nothing."""
 
     def handle(self, message: m.TokenRequest) -> Iterable[Any]:
-        from common.actions import Send  # noqa: PLC0415
-
         if message.rejected == str(self.token):
             self.token = self.api.token
         name = str(self.token)
@@ -349,8 +347,3 @@ def _entries(results: dict[str, m.Result]) -> dict[str, publishing.Entry]:
 
 def void(_: object) -> None:
     """Make a statement of an expression."""
-
-
-def number_of(name: str) -> int:
-    found = re.search(r"\d+$", name)
-    return int(found[0]) if found else 0

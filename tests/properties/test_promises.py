@@ -20,7 +20,6 @@ from stages.rate_limiter.ring import Unit, Window
 from tests.properties.outside import Api, ApiTask, Provider
 from tests.properties.service import (
     MAX_DISPATCHES,
-    MAX_RETRIES,
     BrokerProcess,
     EmbedderProcess,
     FetcherProcess,
@@ -127,7 +126,9 @@ class Service:
         """What is not at its end."""
         dead = set(self.publisher.dead)
         every = {
-            "pending": [t.id for t in self.api.tasks.values() if t.pending and t.nature != "foreign" and t.id not in dead],
+            "pending": [
+                t.id for t in self.api.tasks.values() if t.pending and t.nature != "foreign" and t.id not in dead
+            ],
             "dead": [] if all(process.alive for process in self.world.processes.values()) else ["somebody"],
             "leases": list(self.fetcher.state.leases),
             "limiter": list(self.limiter.state.owned),
@@ -207,7 +208,11 @@ spans = st.sampled_from([0.3, 1.0, 3.0, 8.0, 20.0])
 processes = st.sampled_from(STAGES)
 nobody = st.just("token_broker")
 deaths = st.builds(
-    Fault, times, st.sampled_from(["kill", "kill", "kill before commit", "kill after commit", "terminate"]), processes, spans
+    Fault,
+    times,
+    st.sampled_from(["kill", "kill", "kill before commit", "kill after commit", "terminate"]),
+    processes,
+    spans,
 )
 stops = st.builds(Fault, times, st.just("stop"), processes, spans)
 outside = st.builds(
