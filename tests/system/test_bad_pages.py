@@ -37,8 +37,8 @@ def test_one_broken_element_hides_no_other(outside: Sandbox, pipeline: Pipeline)
     ids = outside.queue(20)
     pipeline.wait_until(lambda: all(outside.task(i)["state"] == "succeeded" for i in ids), "the good tasks")
     pipeline.wait_until(lambda: pipeline.events("page_element_skipped"), "the log line")
-    metrics = pipeline.get("/metrics")[1]
-    assert 'ai_tasks_skipped_total{reason="malformed"}' in metrics
+    metric = 'ai_tasks_skipped_total{reason="malformed"}'
+    pipeline.wait_until(lambda: metric in pipeline.get("/metrics")[1], "the metric, with the next heartbeat")
 
 
 def test_fifty_thousand_tasks_at_once_stay_in_bounded_memory(outside: Sandbox, pipeline: Pipeline) -> None:
