@@ -249,7 +249,7 @@ def promise(examples: int) -> settings:
     )
 
 
-@promise(60)
+@promise(100)
 @given(scenarios(deaths))
 def test_whatever_is_killed_at_whatever_moment(scenario: Scenario) -> None:
     happen(scenario)
@@ -261,13 +261,13 @@ def test_whatever_the_outside_answers(scenario: Scenario) -> None:
     happen(scenario)
 
 
-@promise(40)
+@promise(60)
 @given(scenarios(stops))
 def test_whatever_stops_for_however_long(scenario: Scenario) -> None:
     happen(scenario)
 
 
-@promise(80)
+@promise(120)
 @given(scenarios(deaths, stops, outside, most=12))
 def test_all_of_it_together(scenario: Scenario) -> None:
     happen(scenario)

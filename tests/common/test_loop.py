@@ -1,0 +1,393 @@
+"""The one loop, with real sockets in a folder of the test: what it lets in, what it does in which order, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import zmq
+from structlog.testing import capture_logs
+
+from common import messages as m
+from common import metrics
+from common.actions import Count, Report, Say, Send
+from common.instant import Instant
+from common.loop import FRAMES_A_TURN, Loop, Plan
+from common.store import Store
+from common.wiring import Wiring
+
+PATIENCE = 10.0
+
+
+class Write(NamedTuple):
+    """An action that goes into the turn's transaction."""
+
+    key: bytes
+
+
+class Effect(NamedTuple):
+    """One that leaves the process."""
+
+    what: str
+
+
+class Poked(NamedTuple):
+    """An event from a thread."""
+
+    what: str = ""
+
+
+class Peer:
+    """Another process: it pushes frames into the loop's inbox, and reads what comes to its own."""
+
+    def __init__(self, sockets: Path, name: str, inbox: str) -> None:
+        self.context = zmq.Context()
+        self.name = name.encode()
+        self.inbox = self.context.socket(zmq.PULL)
+        self.inbox.bind(f"ipc://{sockets / name}.sock")
+        self.push = self.context.socket(zmq.PUSH)
+        self.push.connect(inbox)
+
+    def send(self, *messages: m.Message) -> None:
+        for message in messages:
+            self.push.send_multipart((self.name, m.encode(message)))
+
+    def send_bytes(self, payload: bytes) -> None:
+        self.push.send_multipart((self.name, payload))
+
+    def heard(self) -> list[Any]:
+        """What has come by now, within a second of the first."""
+        found: list[Any] = []
+        while self.inbox.poll(1000 if not found else 50):
+            found.append(m.decode(self.inbox.recv_multipart()[1]))
+        return found
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+
+
+class Bench:
+    """A loop as the publisher's, the fetcher beside it, and what the test's handlers were told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loop = Loop(Wiring(folder, "publisher"))
+        self.fetcher = Peer(folder, "fetcher", self.loop.wiring.inbox)
+        self.monitor = Peer(folder, "monitor", self.loop.wiring.inbox)
+        self.told: list[Any] = []
+        self.log: list[Any] = []
+
+    def tell(self, message: Any, _: Instant) -> Iterable[Any]:
+        self.told.append(message)
+        return ()
+
+    def run(self, until: Callable[[], bool], **plan: Any) -> None:
+        """Run the loop, and send SIGTERM to this process as soon as `until` holds."""
+        handlers = {m.Results: self.tell, Poked: self.tell, **plan.pop("handlers", {})}
+        tick = plan.pop("tick", lambda _: ())
+        gives_up = time.monotonic() + PATIENCE
+        asked = False
+
+        def ticking(now: Instant) -> Iterator[Any]:
+            nonlocal asked
+            yield from tick(now)
+            if not asked and (until() or now.mono > gives_up):
+                asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with capture_logs() as self.log:
+            self.loop.run(Plan(handlers=handlers, tick=ticking, **plan))
+        assert until(), "gave up waiting"
+
+    def logged(self, event: str) -> list[Any]:
+        return [entry for entry in self.log if entry["event"] == event]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    umask = os.umask(0o077)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # short: a socket's path has at most 107 bytes
+        made = Bench(Path(folder))
+        yield made
+        made.fetcher.close()
+        made.monitor.close()
+        made.loop.sockets._context.destroy(linger=0)
+    os.umask(umask)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def results(name: str) -> m.Results:
+    return m.Results(name, "", [])
+
+
+def undecodable() -> float:
+    return metrics.REGISTRY.get_sample_value("messages_undecodable_total", {"sender": "fetcher"}) or 0.0
+
+
+# ---- what comes in ----
+
+
+def test_each_message_goes_to_its_handler_in_order(bench: Bench) -> None:
+    bench.fetcher.send(results("1"), results("2"), results("3"))
+    bench.run(lambda: len(bench.told) == 3)
+    assert bench.told == [results("1"), results("2"), results("3")]
+
+
+def test_more_frames_than_one_turn_takes_are_all_handled(bench: Bench) -> None:
+    many = 3 * FRAMES_A_TURN + 1
+    bench.fetcher.send(*(results(str(number)) for number in range(many)))
+    bench.run(lambda: len(bench.told) == many)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x92\xa5Tasks\x91", b"\x92\xa5\x80Tasks\x90", b"\x91" * 5000])
+def test_a_frame_that_does_not_decode_is_counted_logged_and_dropped(bench: Bench, garbage: bytes) -> None:
+    before = undecodable()
+    bench.fetcher.send_bytes(garbage)
+    bench.fetcher.send(results("after it"))
+    bench.run(lambda: bool(bench.told))
+    assert undecodable() == before + 1
+    (entry,) = bench.logged("undecodable_frame")
+    assert (entry["sender"], entry["bytes"]) == ("fetcher", len(garbage))
+
+
+def test_so_is_a_frame_of_one_part(bench: Bench) -> None:
+    bench.fetcher.push.send(b"only a sender")
+    bench.fetcher.send(results("after it"))
+    bench.run(lambda: bool(bench.told))
+    assert len(bench.logged("undecodable_frame")) == 1
+
+
+def test_and_a_message_that_this_stage_has_no_handler_for(bench: Bench) -> None:
+    before = undecodable()
+    bench.fetcher.send(m.Stored("b1"), results("after it"))
+    bench.run(lambda: bool(bench.told))
+    assert undecodable() == before + 1
+    assert len(bench.logged("unexpected_message")) == 1
+
+
+# ---- what is done about it ----
+
+
+def test_what_is_written_is_committed_before_anything_leaves(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path, "loop", ("things",))
+    seen: list[bytes | None] = []
+
+    def handle(message: m.Results, _: Instant) -> Iterator[Any]:
+        yield Effect(message.batch_id)
+        yield Write(message.batch_id.encode())
+
+    def effect(action: Effect) -> None:
+        seen.append(store.get("things", action.what.encode()))
+
+    bench.fetcher.send(results("1"), results("2"))
+    bench.run(
+        lambda: len(seen) == 2,
+        handlers={m.Results: handle},
+        writes={Write: lambda write: store.put("things", write.key, b"stored")},
+        effects={Effect: effect},
+        store=store,
+    )
+    assert seen == [b"stored", b"stored"]
+
+
+def test_if_it_cannot_be_committed_nothing_leaves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, "loop", ("things",))
+    done: list[str] = []
+
+    def fail() -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(store, "commit", fail)
+    bench.loop.post(Poked())
+    with pytest.raises(OSError, match="disk full"):
+        bench.run(
+            lambda: False,
+            handlers={Poked: lambda *_: [Effect("left"), Write(b"a")]},
+            writes={Write: lambda write: store.put("things", write.key, b"")},
+            effects={Effect: lambda effect: done.append(effect.what)},
+            store=store,
+        )
+    assert done == []
+
+
+def test_messages_leave_in_the_order_in_which_they_were_decided(bench: Bench) -> None:
+    def handle(message: m.Results, _: Instant) -> Iterator[Any]:
+        yield Send("fetcher", m.Published([message.batch_id]))
+        yield Send("fetcher", m.Holding("publisher", [message.batch_id]))
+
+    heard: list[Any] = []
+
+    def listen(_: Instant) -> Iterable[Any]:
+        if bench.fetcher.inbox.poll(0):
+            heard.extend(bench.fetcher.heard())
+        return ()
+
+    bench.loop.sockets.send("fetcher", m.Published([]))  # so that it is connected: a Holding would not wait for that
+    bench.fetcher.heard()
+    bench.fetcher.send(results("1"), results("2"))
+    bench.run(lambda: len(heard) >= 4, handlers={m.Results: handle}, tick=listen)
+    kept = [message for message in heard if message != m.Published([])]
+    assert kept == [
+        m.Published(["1"]), m.Holding("publisher", ["1"]), m.Published(["2"]), m.Holding("publisher", ["2"]),
+    ]  # fmt: skip
+
+
+def test_a_message_that_no_edge_carries_is_a_bug_and_stops_the_process(bench: Bench) -> None:
+    bench.loop.post(Poked())
+    with pytest.raises(AssertionError, match="no edge carries Stored from publisher to fetcher"):
+        bench.run(lambda: False, handlers={Poked: lambda *_: [Send("fetcher", m.Stored("b1"))]})
+
+
+def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
+    before = metrics.REGISTRY.get_sample_value("leases_expired_total") or 0.0
+    bench.loop.post(Poked())
+    said = [Say("something", {"task_id": "a"}, "warning"), Count("leases_expired_total", amount=3)]
+    done: list[str] = []
+    bench.run(
+        lambda: bool(done),
+        handlers={Poked: lambda *_: [*said, Effect("done")]},
+        effects={Effect: lambda effect: done.append(effect.what)},
+    )
+    assert bench.logged("something") == [{"event": "something", "task_id": "a", "log_level": "warning"}]
+    assert metrics.REGISTRY.get_sample_value("leases_expired_total") == before + 3
+
+
+# ---- events ----
+
+
+def test_what_a_thread_posts_wakes_the_loop(bench: Bench) -> None:
+    at: list[float] = []
+
+    def told(*_: Any) -> Iterable[Any]:
+        at.append(time.monotonic())
+        return ()
+
+    posted: list[float] = []
+
+    def post() -> None:
+        posted.append(time.monotonic())
+        bench.loop.post(Poked())
+
+    threading.Timer(0.25, post).start()
+    bench.run(lambda: bool(at), handlers={Poked: told})
+    assert at[0] - posted[0] < 0.09  # sooner than the next tick
+
+
+def test_a_background_call_comes_back_as_an_event(bench: Bench) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        bench.loop.background(pool, Poked, "from afar")
+        bench.run(lambda: bench.told == [Poked("from afar")])
+
+
+def test_one_that_raises_what_it_should_not_stops_the_process(bench: Bench) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        bench.loop.background(pool, int, "no number")
+        with pytest.raises(ValueError, match="no number"):
+            bench.run(lambda: False)
+
+
+def test_so_does_a_handler_that_does(bench: Bench) -> None:
+    def handle(*_: Any) -> Iterable[Any]:
+        raise KeyError("bug")
+
+    bench.fetcher.send(results("1"))
+    with pytest.raises(KeyError, match="bug"):
+        bench.run(lambda: False, handlers={m.Results: handle})
+
+
+def test_a_watched_descriptor_is_read_when_it_is_ready(bench: Bench) -> None:
+    receiving, sending = os.pipe()
+    read: list[bytes] = []
+    bench.loop.watch(receiving, lambda: read.append(os.read(receiving, 100)))
+    os.write(sending, b"ready")
+    bench.run(lambda: read == [b"ready"])
+    os.close(receiving)
+    os.close(sending)
+
+
+# ---- by the clock ----
+
+
+def test_it_ticks_all_the_time(bench: Bench) -> None:
+    ticks: list[float] = []
+
+    def tick(now: Instant) -> Iterable[Any]:
+        ticks.append(now.mono)
+        return ()
+
+    bench.run(lambda: len(ticks) >= 5, tick=tick)
+    assert 0.35 <= ticks[4] - ticks[0] <= 2.0
+
+
+def test_it_tells_the_monitor_that_it_lives(bench: Bench) -> None:
+    began = time.monotonic()
+    bench.run(
+        lambda: time.monotonic() > began + 1.2,
+        report=lambda _: Report(["no token"], {"outbox": 7}),
+    )
+    beats = bench.monitor.heard()
+    assert beats
+    beat = beats[-1]
+    assert isinstance(beat, m.Heartbeat)
+    assert (beat.stage, beat.instance, beat.pid) == ("publisher", "publisher", os.getpid())
+    assert (beat.boot_id, beat.blockers, beat.facts) == (bench.loop.boot_id, ["no token"], {"outbox": 7})
+    assert beat.metrics
+
+
+# ---- the end ----
+
+
+def test_sigterm_drains_once_and_ends_when_the_stage_is_drained(bench: Bench) -> None:
+    drains: list[Instant] = []
+
+    def drain(now: Instant) -> Iterable[Any]:
+        drains.append(now)
+        bench.loop.post(Poked("settled while draining"))
+        return ()
+
+    bench.run(
+        lambda: True,
+        drain=drain,
+        drained=lambda now: now.mono > drains[0].mono + 0.3,
+    )
+    assert len(drains) == 1
+    assert bench.told == [Poked("settled while draining")]
+    assert [entry["event"] for entry in bench.log] == ["started", "draining", "stopped"]
+
+
+def test_what_is_decided_while_draining_is_still_done(bench: Bench) -> None:
+    done: list[str] = []
+    bench.run(
+        lambda: True,
+        drain=lambda _: [Effect("last words")],
+        effects={Effect: lambda effect: done.append(effect.what)},
+    )
+    assert done == ["last words"]
+
+
+def test_an_event_that_is_already_there_is_handled_before_it_ends(bench: Bench) -> None:
+    bench.run(lambda: True, handlers={Poked: bench.tell}, effects={Effect: lambda _: bench.loop.post(Poked("last"))},
+              drain=lambda _: [Effect("posts")])  # fmt: skip
+    assert bench.told == [Poked("last")]
+
+
+def test_others_can_see_that_it_is_draining(bench: Bench) -> None:
+    locks: list[str] = []
+    lock = bench.loop.sockets.lock_of("publisher")
+    bench.run(
+        lambda: True,
+        drain=lambda _: [Effect("look")],
+        effects={Effect: lambda _: locks.append(lock.read_text())},
+    )
+    assert locks == [f"{os.getpid()} draining"]
