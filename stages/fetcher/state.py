@@ -24,6 +24,7 @@ from common import messages as m
 from common.actions import Actions, Count, Report, Say, Send, of_tasks
 from common.bearer import Bearer
 from common.breaker import Breaker
+from common.errors import Throttled
 from common.instant import Instant
 from common.retry import Backoff
 from common.settled import Record, SettledLately
@@ -166,6 +167,8 @@ class Fetcher:
         self._next_poll = 0.0
         self._not_before = 0.0
         """Monotonic seconds; no reason to poll is good enough before it."""
+        self._patience_for = ""
+        """What the API said when it asked for patience, if it did."""
         self._largest_page = 0
         self._pages_full = False
         self._asked = 0
@@ -217,6 +220,7 @@ class Fetcher:
         error = event.error
         yield Say("poll_failed", {"reason": str(error)}, "warning")
         self.breaker.failed(now.mono, str(error), error=error)
+        self._patience_for = str(error) if isinstance(error, Throttled) else ""
         self._next_poll = now.mono
         if not event.rejected or self.breaker.failures > 1:  # a refused token is replaced at once, the first time
             self._not_before = now.mono + self._backoff.delay(self.breaker.failures, error)
@@ -312,6 +316,9 @@ class Fetcher:
             blockers.append(problem)
         if self.breaker.reason:
             blockers.append(f"the API does not answer polls: {self.breaker.reason}")
+        elif self._patience_for and now.mono < self._not_before:
+            wait = self._not_before - now.mono
+            blockers.append(f"the API asks for patience: {self._patience_for}; next poll in {wait:.0f} s")
         if self._limiter_silent(now):
             blockers.append("the rate limiter does not say what it holds")
         facts: dict[str, Any] = {"leased": len(self.leases), "lost": len(self.lost), "dead_letters": len(self.dead)}

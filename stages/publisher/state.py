@@ -178,6 +178,8 @@ class Publisher:
         self._accepted: list[str] = []
         self._accepted_at = 0.0
         self._not_before = 0.0
+        self._patience_for = ""
+        """What the API said when it asked for patience."""
         self._next_holding = now.mono
         self._draining = False
         self._drained_from = float("inf")
@@ -283,6 +285,8 @@ class Publisher:
             blockers.append(problem)
         if self.breaker.reason:
             blockers.append(f"the API does not take results: {self.breaker.reason}")
+        elif (wait := self._not_before - now.mono) > 0:
+            blockers.append(f"the API asks for patience: {self._patience_for}; next PATCH in {wait:.0f} s")
         return Report(blockers, {"outbox": len(self.entries), "dead_letters": len(self.dead)})
 
     # ---- answers ----
@@ -308,7 +312,8 @@ class Publisher:
             self.breaker.succeeded()
         else:
             self.breaker.failed(now.mono, reason, error=error)
-            self._not_before = max(self._not_before, now.mono + patience)
+            if now.mono + patience > self._not_before:
+                self._not_before, self._patience_for = now.mono + patience, reason
         heapq.heappush(self._later, (now.mono + self._backoff.delay(entry.tries, error), task_id))
         yield Say("patch_failed", {"task_id": task_id, "status": answer.status, "reason": reason}, "warning")
 

@@ -252,6 +252,15 @@ def test_a_page_ends_the_pauses() -> None:
     assert fetcher.polling
 
 
+def test_patience_that_was_asked_for_shows_on_ready() -> None:
+    fetcher = Fetching()
+    fetcher.failed(Throttled("too many", 100))
+    (blocker,) = fetcher.state.report(fetcher.now).blockers
+    assert blocker == "the API asks for patience: too many; next poll in 100 s"
+    fetcher.live(101)
+    assert fetcher.state.report(fetcher.now).blockers == []
+
+
 def test_many_failures_open_the_breaker() -> None:
     fetcher = Fetching(breaker_threshold=2)
     fetcher.failed()

@@ -146,6 +146,25 @@ def test_many_failures_open_the_breaker_and_one_probe_at_a_time_goes_out() -> No
     assert publisher.state.report(publisher.now).blockers == []
 
 
+def test_a_probe_whose_token_is_refused_has_an_outcome_too() -> None:
+    publisher = sending(*names(20), breaker_threshold=1)
+    publisher.answer(503, *publisher.patched)
+    while not publisher.patched:
+        publisher.after(0.1).tick()
+    publisher.answer(401, *publisher.patched)
+    publisher.token("two")
+    assert len(publisher.patched) == 16
+
+
+def test_patience_that_was_asked_for_shows_on_ready() -> None:
+    publisher = sending("a", "b")
+    publisher.answer(429, "a", retry_after=30)
+    (blocker,) = publisher.state.report(publisher.now).blockers
+    assert blocker == "the API asks for patience: PATCH answered 429; next PATCH in 30 s"
+    publisher.live(31)
+    assert publisher.state.report(publisher.now).blockers == []
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_obeyed_for_everything(status: int) -> None:
     publisher = sending("a", "b")
