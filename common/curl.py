@@ -82,12 +82,20 @@ def was_stale(handle: pycurl.Curl, code: int, lines: Sequence[bytes]) -> bool:
     return code in _CLOSED and not lines and handle.getinfo(pycurl.NUM_CONNECTS) == 0
 
 
-def has_whole_head(lines: Sequence[bytes]) -> bool:
-    """Whether the blank line that ends the head has come: libcurl takes the end of the connection for it too."""
-    for line in reversed(lines):  # trailers may stand behind it
-        if not line.strip() or line.startswith(b"HTTP/"):
-            return not line.strip()
-    return False
+def status(lines: Sequence[bytes]) -> int:
+    """The status of an answer whose head is whole and begins as HTTP does; else 0.
+
+    libcurl's own number is not enough where 200 settles a task: it also takes the end of the connection for the end of
+    the head, and `HTTP/1.1 0 ` or `HTTP!` for a server of old that means 200.
+    """
+    whole = False
+    for line in reversed(lines):  # trailers may stand behind the head, interim answers before it
+        whole = whole or not line.strip()
+        if line.startswith(b"HTTP/"):
+            words = line.split(None, 2)
+            number = words[1] if whole and len(words) > 1 else b""
+            return int(number) if len(number) == 3 and number.isdigit() and number >= b"200" else 0
+    return 0
 
 
 def headers(lines: Iterable[bytes]) -> Mapping[str, str]:

@@ -134,9 +134,8 @@ class Patches:
         self._call_if_due()
 
     def _answered(self, handle: pycurl.Curl) -> Answer:
-        if not curl.has_whole_head(self._lines[handle]):
-            return self._end(handle, 0, curl.BROKE)
-        return self._end(handle, int(handle.getinfo(pycurl.RESPONSE_CODE)), "")
+        status = curl.status(self._lines[handle])
+        return self._end(handle, status, "" if status else curl.BROKE)
 
     def _end(self, handle: pycurl.Curl, status: int, error: str) -> Answer:
         task_id, token, began = self._under_way.pop(handle)

@@ -112,9 +112,10 @@ class _Download:
         """Wait for the head of the answer, and return its status; raise `Transient` if none comes."""
         while not self._pieces and not self._ended:
             self._advance()
-        if not curl.has_whole_head(self.lines):
+        found = curl.status(self.lines)
+        if not found:
             raise Transient(self._why(pycurl.E_PARTIAL_FILE))
-        return int(self._handle.getinfo(pycurl.RESPONSE_CODE))
+        return found
 
     def body(self) -> Iterator[bytes]:
         """Yield the body piece by piece; raise `Transient` if it breaks off or takes too long."""

@@ -1,0 +1,87 @@
+"""The three HTTP edges against any answer: each gives one of the project's own outcomes, in time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from common.answers import Answer
+from common.errors import Permanent, Transient
+from common.messages import Token
+from common.retry import LONGEST_PATIENCE
+from common.settings import Settings, read
+from stages.fetcher.page import Page
+from stages.fetcher.state import PollFailed
+from stages.publisher.state import Verdict, verdict
+from stages.token_broker.answer import Grant
+from stages.token_broker.issuer import Issuer
+from tests.edges.api import Api, api
+from tests.fuzz.wire import Wire, answers, wire
+
+TIMEOUT = 1.0
+SLACK = 1.0
+quick = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Wire]:
+    with wire() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def edges(server: Wire) -> Iterator[Api]:
+    with api(server.url, Token("t", 1e12, "f"), request_timeout=TIMEOUT) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def issuer(server: Wire) -> Issuer:
+    config: Settings = read(
+        api_base_url=server.url, oauth2_client_id="c", oauth2_client_secret="s", processing_mode="mock",
+        oauth2_token_url=server.url, request_timeout=TIMEOUT,
+    )  # fmt: skip
+    return Issuer(config, lambda _: None)
+
+
+@quick
+@given(answers())
+def test_poll(server: Wire, edges: Api, answer: bytes) -> None:
+    server.answer = answer
+    began = time.monotonic()
+    found = edges.get()
+    assert time.monotonic() - began < TIMEOUT + SLACK
+    if isinstance(found, PollFailed):
+        assert isinstance(found.error, Transient)
+    else:
+        assert isinstance(found, Page)
+        assert found.candidates == []
+        assert re.search(rb"HTTP/[\d.]+ 200[^\d]", answer)
+
+
+@quick
+@given(answers())
+def test_patch(server: Wire, edges: Api, answer: bytes) -> None:
+    server.answer = answer
+    began = time.monotonic()
+    found = edges.patch_one("0" * 24)
+    assert time.monotonic() - began < TIMEOUT + SLACK
+    assert isinstance(found, Answer)
+    assert 0 <= found.retry_after <= LONGEST_PATIENCE
+    if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # what ends a task
+        assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, answer)
+
+
+@quick
+@given(answers())
+def test_token(server: Wire, issuer: Issuer, answer: bytes) -> None:
+    server.answer = answer
+    began = time.monotonic()
+    with contextlib.suppress(Transient, Permanent):
+        assert isinstance(issuer.fetch(), Grant)
+    assert time.monotonic() - began < TIMEOUT + SLACK
