@@ -3,15 +3,22 @@
 A check of all fifteen windows and a charge, for 256 waiting tasks, in two scopes (global, and the model's own), with a
 limit on every window. The target is under 50 µs, fsync not included. "Clock moving" turns the minute's ring on at
 each call, as half a second between batches does; "clock standing" is the cost when batches follow at once.
+
+A commit writes the windows of both scopes to LMDB, with its two flushes, as each batch does before it leaves. What it
+takes is the disk's: say which one, when you compare (the folder is TMPDIR).
 """
 
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import count
+from pathlib import Path
 from statistics import quantiles
 
 import numpy as np
 
+from common.store import Store
 from stages.rate_limiter.periods import Strategy
 from stages.rate_limiter.quotas import Quotas
 from stages.rate_limiter.ring import WINDOWS
@@ -31,6 +38,9 @@ def main() -> None:
         show(f"{strategy}: settle", settle(strategy))
         show(f"{strategy}: dump", new_quotas(strategy).dump)
     show("rolling: usage and forecasts of 30 windows", usage(), rounds=200)
+    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder), "quota", ("quota",))) as store:
+        show("commit to LMDB, with fsync", commit(store), rounds=1_000)
+        print(f"{'commits a second, with fsync':<46}{commits_a_second(store):>8,.0f}")
     print(f"a dump is {len(new_quotas(Strategy.ROLLING).dump()):,} bytes")
 
 
@@ -47,7 +57,9 @@ def check_and_charge(strategy: Strategy, step: float) -> Callable[[], object]:
 
     def once() -> None:
         now = START + step * next(clock)
+        quotas.requests_left(MODEL, now)  # bounds the batch, and then what it is charged with
         admitted = quotas.admits(MODEL, estimates, now)
+        quotas.requests_left(MODEL, now)
         quotas.charge(MODEL, admitted, int(estimates[:admitted].sum()), 1, now)
 
     return once
@@ -58,6 +70,27 @@ def settle(strategy: Strategy) -> Callable[[], object]:
     quotas = new_quotas(strategy)
     receipt = quotas.charge(MODEL, BATCH, 10**9, 1, START)
     return lambda: quotas.settle(receipt, 1_000, 900, START + 3)
+
+
+def commit(store: Store) -> Callable[[], object]:
+    """Return what a batch waits for before it leaves."""
+    quotas, clock = new_quotas(Strategy.ROLLING), count()
+
+    def once() -> None:
+        quotas.charge(MODEL, BATCH, 1_000, 1, START + 0.03 * next(clock))
+        store.put("quota", b"windows", quotas.dump())
+        store.commit()
+
+    return once
+
+
+def commits_a_second(store: Store, seconds: float = 2.0) -> float:
+    """Return how many batches could leave one after the other."""
+    once, done, begin = commit(store), 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        once()
+        done += 1
+    return done / (time.perf_counter() - begin)
 
 
 def usage() -> Callable[[], object]:

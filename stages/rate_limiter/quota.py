@@ -33,8 +33,6 @@ MAX_LIMIT: Final = 10**15
 UNLIMITED: Final = 2**62
 """What remains in a window without a limit."""
 
-_REQUESTS: Final = tuple(Unit).index(Unit.REQUESTS)
-
 _RECENT: Final = BUCKETS // 10
 """A forecast takes the rate of a period's last tenth: long enough to be steady, short enough to be the present."""
 
@@ -70,6 +68,7 @@ class Quota:
         self._strategy = Strategy(strategy)
         self._limited = [window for window in WINDOWS if limits.get(window)]
         self._ceilings = _ceilings(limits)
+        self._request_limits = [(w.cell, limits[w]) for w in self._limited if w.unit is Unit.REQUESTS]
         self._rolling = Ring(RollingBuckets())
         self._fixed = Ring(CalendarBuckets(timezone))
         self._limiting = self._rolling if self._strategy is Strategy.ROLLING else self._fixed
@@ -87,9 +86,10 @@ class Quota:
 
     def requests_left(self, now: float) -> int | None:
         """Return what is left of the quotas of requests; None if there is none."""
-        if not any(window.unit is Unit.REQUESTS for window in self._limited):
-            return None
-        return int(self.remaining(now)[_REQUESTS].min())
+        self.advance(now)
+        used = self._limiting.used
+        left = [limit - int(used[cell]) for cell, limit in self._request_limits]
+        return max(0, min(left)) if left else None
 
     def advance(self, now: float) -> float:
         """Move the windows on to `now`; returns their time, which is later if the clock was set back."""
