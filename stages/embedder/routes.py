@@ -1,11 +1,14 @@
 """Which provider embeds for which model, and which one may stand in for it.
 
-In the mode `hybrid` a model goes to the provider that has it: OpenAI has those named `text-embedding-…`; Ollama those
-in SUPPORTED_MODELS and those it lists; for all others OpenAI is asked first, since Ollama would download them. When the
-first provider cannot be used now, the next one in line is tried, and that is either the same model there, under the
-same name, or what FALLBACK_MODELS says. That map (`{"bge-m3": "BAAI/bge-m3"}`) means: *these two names are one model*,
-with the same vectors. It must not name a model that merely is similar, because its vectors would end up under the
-first one's name and compare with none of the others; a fallback with vectors of another length is refused.
+In the mode `hybrid` a model goes to the provider that has it: OpenAI has those named `text-embedding-…`, and what a
+compatible server lists; Ollama those in SUPPORTED_MODELS and those it lists. What nobody has, Ollama downloads, and a
+server that does not list its models is asked before that. Who is known not to have a model is never sent its texts,
+also when the one that has it, or might have it, is down.
+
+When the first provider cannot be used now, the next one in line is tried, and that is either the same model there,
+under the same name, or what FALLBACK_MODELS says. That map (`{"bge-m3": "BAAI/bge-m3"}`) means: *these two names are
+one model*, with the same vectors. It must not name a model that merely is similar, because its vectors would end up
+under the first one's name and compare with none of the others; a fallback with vectors of another length is refused.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from common.settings import Mode, Settings
 from stages.embedder.sending import Backend
 
-HAS, MAY_HAVE, HAS_NOT, NEVER = range(4)
-"""Whether a provider has a model. `NEVER`: it has it not, and SUPPORTED_MODELS does not let it get it."""
+HAS, MAY_HAVE, COULD_GET, NEVER = range(4)
+"""Whether a provider has a model. `COULD_GET`: Ollama would download it, if SUPPORTED_MODELS lets it."""
 
 
 class Routes:
@@ -40,8 +43,10 @@ class Routes:
             return [(self._backends[0], model)]
         ranked = sorted((self._rank(backend, model), index) for index, backend in enumerate(self._backends))
         best = ranked[0][0]
-        # one that has it not is asked only where nobody has it for sure: Ollama would download it
-        may = [self._backends[index] for rank, index in ranked if rank < HAS_NOT or (best > HAS and rank < NEVER)]
+        # Ollama would download it: that is only asked for where nobody has it for sure
+        may = [self._backends[index] for rank, index in ranked if rank < COULD_GET or (best > HAS and rank < NEVER)]
+        if best == NEVER:  # one of them shall say so itself, and be asked again now and then
+            may = [backend for backend in self._backends if backend.provider.name != "ollama"]
         other = self._fallbacks.get(model)
         if other is None or not may:
             return [(backend, model) for backend in may]
@@ -49,8 +54,9 @@ class Routes:
 
     def _rank(self, backend: Backend, model: str) -> int:
         has = backend.provider.has(model)
-        if backend.provider.name != "ollama":
-            return MAY_HAVE if has is None else HAS if has else HAS_NOT
-        if model in self._supported or has:
+        ollama = backend.provider.name == "ollama"
+        if has or (ollama and model in self._supported):
             return HAS
-        return NEVER if self._supported else HAS_NOT
+        if ollama and self._supported:
+            return NEVER
+        return MAY_HAVE if has is None else COULD_GET if ollama else NEVER

@@ -218,6 +218,14 @@ def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
     assert (openai.models, ollama.models) == (["new"], ["new"])
 
 
+def test_who_has_a_model_not_is_not_sent_its_texts_when_the_other_is_down() -> None:
+    ollama, openai = pair()
+    ollama.always, ollama.having, openai.having = Transient("down"), None, frozenset({SMALL})
+    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0)
+    assert isinstance(shared.session().embed("nomic", ["a"])[0], Deferral)
+    assert openai.requests == []
+
+
 def test_supported_models_restrict() -> None:
     provider = Scripted(name="ollama")
     shared = embedding(provider, processing_mode="ollama", supported_models=["nomic"])

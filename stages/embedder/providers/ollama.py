@@ -33,8 +33,8 @@ from stages.embedder.providers import (
 from stages.embedder.providers.ratelimits import delay
 from stages.embedder.providers.words import fit
 
-QUEUE_FULL_DELAY = 1.0
-"""Seconds to leave it alone when its queue is full; it does not say how long."""
+QUEUE_FULL_DELAY = 0.2
+"""Seconds to leave it alone when its queue is full; it does not say how long, and there is room with each answer."""
 LIST_AGE = 30.0
 """Seconds that the list of its models is good for."""
 

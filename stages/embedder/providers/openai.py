@@ -7,11 +7,14 @@ is made with `client.post`, the SDK's documented way to any endpoint: `embedding
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 import openai
 import structlog
 
@@ -27,7 +30,19 @@ MAX_INPUTS = 2048
 NO_DIMENSIONS = ("text-embedding-ada-002",)
 """Models that refuse `dimensions`, by the API's reference. Others that do are found out once and remembered."""
 
+LIST_AGE = 30.0
+"""Seconds that the list of a compatible server's models is good for."""
+LIST_TIMEOUT = 5.0
+
 log = structlog.get_logger()
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
 
 
 class OpenAI:
@@ -42,6 +57,10 @@ class OpenAI:
         self._key = settings.openai_api_key.get_secret_value()
         self._dimensions = settings.embedding_dimensions
         self._dropped: dict[str, set[str]] = {}
+        self._official = urlsplit(settings.openai_base_url).hostname == "api.openai.com"
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._listed: frozenset[str] | None = None
         self._client = openai.OpenAI(
             api_key=self._key,
             base_url=settings.openai_base_url,
@@ -64,8 +83,16 @@ class OpenAI:
             raise AskAgain(f"{model} is asked without {field} from now on") from error
 
     def has(self, model: str) -> bool | None:
-        """OpenAI's own models are known by name; a compatible server may have any."""
-        return True if model.startswith("text-embedding-") else None
+        """OpenAI's own models are known by name; a compatible server is asked, at most every `LIST_AGE` seconds."""
+        if model.startswith("text-embedding-"):
+            return True
+        if self._official:
+            return False
+        with self._lock:
+            if time.monotonic() - self._asked_at >= LIST_AGE:
+                self._asked_at = time.monotonic()
+                self._listed = self._list() or self._listed
+            return None if self._listed is None else model in self._listed
 
     def notices(self) -> Mapping[str, str]:
         """Nothing goes on with single models."""
@@ -74,6 +101,14 @@ class OpenAI:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _list(self) -> frozenset[str] | None:
+        """Ask which models there are; None if it does not say."""
+        try:
+            raw = self._client.get("/models", cast_to=httpx2.Response, options={"timeout": LIST_TIMEOUT})
+            return frozenset(model.id for model in msgspec.json.decode(raw.content, type=_Models).data)
+        except (openai.OpenAIError, msgspec.MsgspecError):
+            return None
 
     def _fields(self, model: str) -> dict[str, Any]:
         fields: dict[str, Any] = {"encoding_format": "base64"}

@@ -31,7 +31,7 @@ LOOK_AGAIN = 1.0
 AFTER_FAILURE = Backoff(first=5.0, factor=2.0, longest=300.0)
 """Before a pull that failed is tried again: the registry may be back, or a person may have mended the name."""
 LOG_EVERY = 10.0
-"""Seconds between two lines of progress in the log."""
+"""Seconds between two lines of progress in the log; each quarter of the way is told too."""
 
 log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ class Puller:
         with requests.post(url, json=body, stream=True, timeout=self._timeout, verify=trusted) as answer:
             if answer.status_code != 200:
                 raise Transient(f"{answer.status_code}: {answer.text[:300]}")
-            logged = time.monotonic()
+            logged, told = time.monotonic(), 0
             for line in map(_line, answer.iter_lines(chunk_size=64)):
                 if line.error:
                     raise Transient(line.error)
@@ -146,8 +146,9 @@ class Puller:
                 if self._closing.is_set():
                     raise Transient("the embedder stops")
                 self._show(model, f"{model} is being fetched: {_in_words(line)}")
-                if time.monotonic() - logged >= LOG_EVERY:
-                    logged = time.monotonic()
+                quarters = 4 * line.completed // line.total if line.total else 0
+                if time.monotonic() - logged >= LOG_EVERY or quarters > told:
+                    logged, told = time.monotonic(), max(told, quarters)
                     log.info("model_pull_progress", model=model, progress=_in_words(line))
         raise Transient("the download ended before it was done")
 

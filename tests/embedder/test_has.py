@@ -1,0 +1,24 @@
+"""Which models OpenAI, or a server like it, has: texts for others are never sent there while Ollama is down."""
+
+from __future__ import annotations
+
+from sandbox.client import Sandbox
+from stages.embedder.providers.openai import OpenAI
+from tests.embedder.conftest import Make
+from tests.embedder.fakes import settings
+
+
+def test_a_compatible_server_is_asked_what_it_has(make: Make, sandbox: Sandbox) -> None:
+    provider = make()._backends[0].provider
+    sandbox.settings(openai={"models": {"BAAI/bge-m3": 8}})
+    assert [provider.has(name) for name in ("BAAI/bge-m3", "bge-m3", "text-embedding-3-small")] == [True, False, True]
+    sandbox.fault("openai", path="models", status=404, body='{"detail": "Not Found"}')
+    silent = make()._backends[0].provider
+    assert silent.has("bge-m3") is None
+    assert silent.has("text-embedding-3-small") is True
+
+
+def test_openai_itself_has_its_own_models_only() -> None:
+    official = OpenAI(settings())
+    assert [official.has(name) for name in ("text-embedding-3-large", "nomic-embed-text")] == [True, False]
+    official.close()
