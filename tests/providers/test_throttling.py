@@ -1,0 +1,64 @@
+"""A provider that asks for patience: all embedders leave it alone, and then come back with full batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from itertools import pairwise
+
+import pytest
+
+from sandbox.pipeline import Pipeline
+from tests.providers.conftest import SETTINGS
+from tests.providers.job import Job, wait_for_words
+
+FULL = SETTINGS["EMBED_BATCH_SIZE"]
+TASKS = 32 * FULL
+THINKS = 0.1
+"""Seconds: what was on its way when the answer came may still arrive for so long."""
+TOO_MANY = (
+    '{"error": {"message": "Rate limit reached for requests", "type": "requests", "code": "rate_limit_exceeded"}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "headers"),
+    [
+        (3.0, {"retry-after": "3"}),
+        (2.5, {"retry-after-ms": "2500", "retry-after": "60"}),
+        (12.0, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "12s"}),
+    ],
+    ids=["seconds", "milliseconds", "longer than a slot waits"],
+)
+def test_one_429_pauses_all_embedders_and_then_full_batches_go_out(
+    job: Job, seconds: float, headers: dict[str, str]
+) -> None:
+    job.sandbox.settings(openai={"latency_seconds": THINKS})
+    job.sandbox.fault("openai", skip=5, times=1, status=429, headers=headers, body=TOO_MANY)
+    job.queue(TASKS)
+    job.pipeline.wait_until(lambda: "429" in job.statuses, "the 429")
+    asked = time.time()
+    if seconds > 5:
+        assert "asked again in" in wait_for_words(job.pipeline, "openai: 429: Rate limit reached for requests")
+    job.wait_done()
+    assert job.states == {"succeeded": TASKS}
+    assert (job.paid, job.paid_again) == (TASKS, 0)
+    times = [charge["time"] for charge in job.charges]
+    late = [at - asked for at in times if asked + 2 * THINKS + 0.1 < at < asked + seconds - 0.2]
+    assert late == [], "the pause holds for both embedders"
+    assert max(b - a for a, b in pairwise(sorted(times))) < seconds + 2, "and ends when it is over"
+    afterwards = sorted(charge["inputs"] for charge in job.charges if charge["time"] > asked + seconds - 0.2)
+    assert len(afterwards) <= math.ceil(sum(afterwards) / FULL) + 3
+    assert job.requests == len(times) + 1, "nothing was asked in vain but once"
+    assert {event["stage"] for event in job.pipeline.events("embedding")} == {"embedder_00", "embedder_01"}
+
+
+def test_headers_slow_down_before_there_is_a_429(job: Job, pipeline: Pipeline) -> None:
+    job.queue(1, text="sees the headers {n}").wait_done()
+    left = {"remaining": "0", "limit": "100", "reset": "200s"}
+    job.sandbox.settings(openai={"headers": {f"x-ratelimit-{name}-requests": value for name, value in left.items()}})
+    job.queue(1, text="sees the headers {n}").wait_done()
+    job.sandbox.settings(openai={"headers": {}})
+    asked = time.time()
+    job.queue(100).wait_done()
+    assert min(charge["time"] for charge in job.charges[2:]) - asked > 1.0, "one request in two seconds is left"
