@@ -28,7 +28,7 @@ def start() -> None:
 
     def report(now: Instant) -> Report:
         told = state.report(now)
-        gauges.show(told.windows, state.ratios.by_model())
+        gauges.show(told.windows, state.charging.ratios.by_model())
         return told
 
     loop.run(

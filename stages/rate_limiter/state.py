@@ -18,18 +18,18 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from common import messages as m
 from common.actions import Actions, Count, Report, Say, Send, of_tasks
 from common.instant import Instant
+from stages.rate_limiter.charging import Charging, Quotas, used_up
 from stages.rate_limiter.clocks import LEAP, ClockWatch
-from stages.rate_limiter.estimates import Ratios
 from stages.rate_limiter.patience import Patience
-from stages.rate_limiter.quota import Receipt, Usage
-from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.ring import Window
+from stages.rate_limiter.workers import Sent, Worker
 
 SILENT = 3.0
 """Seconds without `Ready` after which an embedder counts as dead."""
@@ -45,27 +45,6 @@ NEVER_FITS = 3600.0
 """Seconds until a task is tried again that is larger than a token quota."""
 ALONE = 3
 """From this attempt on a task is processed alone."""
-MOST_REQUESTS = 8
-"""Requests that a batch is charged with where there are quotas: for retries, and for halving what is refused. What it
-does not use is refunded; what it would need beyond comes again in a batch of its own."""
-
-
-class Quotas(Protocol):
-    """What is asked of the quotas (`quotas.Quotas`); times are wall seconds, `model` is the batch key."""
-
-    def admits(self, model: str, token_estimates: list[int], now: float) -> int: ...  # noqa: D102
-    def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt: ...  # noqa: D102
-    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None: ...  # noqa: D102
-    def settle(self, receipt: Receipt, reserved_tokens: int, actual_tokens: int, now: float) -> None: ...  # noqa: D102
-    def move(self, receipt: Receipt, tasks: int, tokens: int, requests: int, at: float, now: float) -> None: ...  # noqa: D102
-    def blocked_by(self, model: str, tokens_of_first: int, now: float) -> dict[str, list[Window]]: ...  # noqa: D102
-    def never_fits(self, model: str, tokens: int) -> bool: ...  # noqa: D102
-    def opens_at(self, model: str, tokens_of_first: int, now: float) -> float: ...  # noqa: D102
-    def usage(self, now: float) -> list[Usage]: ...  # noqa: D102
-    def limits(self, model: str) -> bool: ...  # noqa: D102
-    def requests_left(self, model: str, now: float) -> int | None: ...  # noqa: D102
-    @property
-    def latest(self) -> float: ...  # noqa: D102
 
 
 class PutQuota(NamedTuple):
@@ -92,44 +71,6 @@ class Group(NamedTuple):
     """The largest batch that may be formed of them, because a larger one was refused; 0: any."""
 
 
-class Sent(msgspec.Struct):
-    """A batch that an embedder has, or should have."""
-
-    ids: list[str]
-    sent_at: float
-    """Monotonic seconds."""
-    tasks: dict[str, m.Task] = {}
-    """Empty for a batch that was learnt from `Ready` after a restart: its contents are not known here."""
-    key: str = ""
-    charge: m.Charge | None = None
-    confirmed: bool = False
-    missed_at: float | None = None
-    """Monotonic seconds of the first `Ready` that did not name it; none has named it yet."""
-
-
-class Worker(msgspec.Struct):
-    """One embedder."""
-
-    name: str
-    boot_id: str
-    inbox: str
-    heard: float
-    """Monotonic seconds of its last `Ready`."""
-    free: int = 0
-    batches: dict[str, Sent] = {}
-    paused: dict[str, float] = {}
-    busy_until: float = 0.0
-    """Monotonic seconds until which it may have batches that it does not know of yet."""
-
-    def takes(self, key: str, wall: float) -> bool:
-        """Whether it has a slot for this batch key now."""
-        return self.free > 0 and self.paused_until(key) <= wall
-
-    def paused_until(self, key: str) -> float:
-        """When its provider can serve this batch key; in the past if it can."""
-        return max(self.paused.get(key, 0.0), self.paused.get("*", 0.0))
-
-
 class RateLimiter:
     """The state; its handlers return actions."""
 
@@ -147,7 +88,7 @@ class RateLimiter:
         self._opens = now.mono + LEARNING
         self._next_holding = now.mono
         self._next_try = 0.0
-        self.ratios = Ratios()
+        self.charging = Charging(quotas)
         self._patience = Patience()
         self._blocking: set[tuple[str, Window]] = set()
         self._clock = ClockWatch(quotas.latest, now)
@@ -207,7 +148,7 @@ class RateLimiter:
         self._gone(worker, message.batch_id)
         worker.free += now.mono >= worker.busy_until
         if sent.charge is not None:
-            self._settle(sent, sent.charge, message, now)
+            self.charging.settle(sent, sent.charge, message, now.wall)
             yield PutQuota()
         yield from self._again(sent, message, now)
         if message.deferred:
@@ -242,14 +183,11 @@ class RateLimiter:
         blockers = []
         if not self.workers:
             blockers.append("no embedder has reported ready")
-        if reasons := self._blocked_words(now):
+        windows = self.charging.windows(now.wall)
+        if reasons := used_up(windows):
             blockers.append(f"waiting for a quota: {reasons}")
         waiting = sum(map(len, self.waiting.values()))
         working = sum(len(sent.ids) for worker in self.workers.values() for sent in worker.batches.values())
-        windows = [
-            m.Window(u.scope, u.unit, u.period, u.current, u.limit, u.remaining, u.reset_at, u.exhausted_at)
-            for u in self.quotas.usage(now.wall)
-        ]
         facts: dict[str, Any] = {"waiting": waiting, "working": working}
         if (ahead := self.quotas.latest - now.wall) > LEAP:
             facts["clock_behind_windows_seconds"] = round(ahead, 1)
@@ -412,9 +350,10 @@ class RateLimiter:
     def _size(self, group: Group, waiting: int, now: Instant) -> int:
         if group.attempt == ALONE:
             return 1
+        most = self.limits.batch_size if group.attempt == 1 else math.isqrt(self.limits.batch_size)
+        most = min(group.at_most or most, most)
         if group.attempt > 1:
-            return math.isqrt(self.limits.batch_size)
-        most = min(group.at_most or self.limits.batch_size, self.limits.batch_size)
+            return most
         if self.quotas.requests_left(group.key, now.wall) is not None or self._patience.scarce(now.wall):
             return most  # where requests are few, no batch leaves smaller than it could be
         return min(most, math.ceil(waiting / max(1, self._free_slots(group.key, now))))
@@ -425,31 +364,14 @@ class RateLimiter:
     def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
         self._batches += 1
         batch_id = f"{self._boot_id[:8]}-{self._batches}"
-        requests, limited = 1, self.quotas.limits(group.key)
-        if limited:
-            left = self.quotas.requests_left(group.key, now.wall)
-            fair = MOST_REQUESTS if left is None else left // self._free_slots(group.key, now)
-            requests = max(1, min(MOST_REQUESTS, fair))
-        tokens = sum(task.tokens for task in batch)
-        charge = m.Charge(self.quotas.charge(group.key, len(batch), tokens, requests, now.wall).at, tokens, requests)
+        charge = self.charging.charge(group.key, batch, self._free_slots(group.key, now), now.wall)
         tasks = {task.id: task for task in batch}
         worker.batches[batch_id] = Sent(list(tasks), now.mono, tasks, group.key, charge)
         worker.free -= 1
+        limited = self.quotas.limits(group.key)
         return Send(worker.inbox, m.Batch(batch_id, worker.boot_id, group.type, group.key, batch, charge, limited))
 
     # ---- quotas ----
-
-    def _settle(self, sent: Sent, charge: m.Charge, message: m.Finished, now: Instant) -> None:
-        receipt, quotas, wall = Receipt(charge.at, sent.key), self.quotas, now.wall
-        free = message.cached + (len(message.deferred) if message.unsent else 0)
-        quotas.settle(receipt, charge.tokens, message.tokens, wall)
-        quotas.refund(receipt, free, 0, max(charge.requests - message.requests, 0), wall)
-        if message.requests > charge.requests:
-            quotas.charge(sent.key, 0, 0, message.requests - charge.requests, wall)
-        requests = min(charge.requests, message.requests)
-        quotas.move(receipt, max(0, len(sent.ids) - free), message.tokens, requests, wall - message.reached, wall)
-        if message.requests == 1 and not (free or message.deferred or message.again):
-            self.ratios.learn(sent.key, charge.tokens, message.tokens)
 
     def _give_back(
         self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, Window]], now: Instant
@@ -482,8 +404,3 @@ class RateLimiter:
     def _unsettled(self, key: str) -> bool:
         under_way = [sent for worker in self.workers.values() for sent in worker.batches.values() if sent.charge]
         return any(key in ("*", sent.key) for sent in under_way)
-
-    def _blocked_words(self, now: Instant) -> str:
-        """Name the quotas that are used up for every model; that of requests opens within a minute."""
-        full = [u for u in self.quotas.usage(now.wall) if u.remaining == 0 and not u.scope]
-        return ", ".join(f"{u.limit} {u.unit} a {u.period}" for u in full if u.unit is not Unit.REQUESTS)
