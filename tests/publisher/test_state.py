@@ -29,6 +29,7 @@ def test_a_result_is_stored_before_anybody_hears_of_it() -> None:
     assert kinds(done) == ["PutResult", "PutResult", "Stored", "Holding", "Patch", "Patch"]
     assert [put.result for put in of(PutResult, done)] == [result("a"), result("b")]
     assert sent_to("ipc://embedder_00", done) == [m.Stored("b1")]
+    assert events(done) == ["stored"]
 
 
 def test_whoever_asks_for_no_answer_gets_none() -> None:
@@ -239,9 +240,15 @@ def test_draining_begins_no_patch_and_settles_what_was_accepted() -> None:
     done = publisher.did(publisher.state.drain(publisher.now))
     assert [settled.record.ids for settled in of(Settle, done)] == [["a"]]
     publisher.results("c")
+    assert publisher.patched == []
     publisher.live(5)
     assert publisher.patched == []
     assert publisher.outbox == {"b", "c"}
+
+
+def test_draining_with_nothing_accepted_settles_nothing() -> None:
+    publisher = Publishing(stored=["a"])
+    assert list(publisher.state.drain(publisher.now)) == []
 
 
 def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:

@@ -89,6 +89,27 @@ def test_a_probe_that_meets_a_refused_token_does_not_stop_everything() -> None:
     assert publisher.patched == ["a"]
 
 
+def test_nor_does_one_that_meets_a_400() -> None:
+    publisher = sending("a", breaker_threshold=1)
+    publisher.answer(503, "a")
+    publisher.live(2)
+    assert publisher.patched == ["a"]
+    publisher.answer(400, "a")
+    publisher.results("b")
+    assert publisher.patched == ["b"]
+
+
+def test_after_an_acceptance_a_refused_token_is_replaced_at_once_again() -> None:
+    publisher = sending("a")
+    for name in ("two", "three", "four"):
+        publisher.answer(401, "a")
+        publisher.token(name)
+        assert publisher.patched == ["a"]
+        publisher.answer(200, "a")
+        publisher.after(200).tick()
+        publisher.results("a")
+
+
 def test_a_403_asks_for_a_new_token_and_backs_off() -> None:
     publisher = sending("a")
     done = publisher.answer(403, "a")
@@ -285,6 +306,7 @@ def test_one_that_is_dropped_is_deleted_and_its_task_may_be_fetched_again() -> N
     publisher = Publishing(dead=["a", "b"])
     done = publisher.letters(drop=["a"])
     assert of(Drop, done) == [Drop("a")]
+    assert events(done) == ["dead_letter_dropped"]
     assert sent_to("fetcher", done) == [m.Published([], [], ["a"])]
     assert set(publisher.state.dead) == {"b"}
     assert len(of(PutResult, publisher.results("a"))) == 1

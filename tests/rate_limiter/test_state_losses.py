@@ -284,6 +284,17 @@ def test_lost_tasks_wait_in_front_in_their_order() -> None:
     assert limiter.waiting == ["a", "b", "c", "d"]
 
 
+def test_a_lost_task_that_is_sent_again_was_only_sent_twice() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    for _ in range(3):
+        limiter.ready(0)
+        limiter.after(MISSED / 2)
+    limiter.tasks("a")
+    assert limiter.waiting == ["a"]
+
+
 def test_all_that_was_said_before_a_stop_of_this_process_proves_no_loss() -> None:
     """What it reads first afterwards was said before the batch had arrived."""
     limiter = Limiter()
@@ -306,7 +317,7 @@ def test_nor_does_what_an_embedder_says_first_after_a_stop_of_its_own() -> None:
     limiter.tasks("a", "b")
     first, second = limiter.batches
     limiter.ready(2)
-    limiter.after(MISSED + 0.5).ready(1, first)
+    assert "batch_lost" not in events(limiter.after(MISSED + 0.5).ready(1, first))
     limiter.ready(0, first, second)
     assert limiter.waiting == []
     assert limiter.batches == []
@@ -331,6 +342,14 @@ def test_a_restarted_one_relearns_what_embedders_hold_and_hands_out_nothing_twic
     limiter.tasks("a")
     limiter.live(2)
     assert ids_of(limiter.batch) == ["b"]
+
+
+def test_what_comes_after_it_was_relearnt_is_not_handed_out_either() -> None:
+    limiter = Limiter()
+    limiter.ready(1, m.Held("old-1", "model", ["a"]))
+    limiter.tasks("a")
+    assert limiter.batches == []
+    assert limiter.waiting == []
 
 
 def test_it_says_that_it_holds_what_it_has_relearnt() -> None:
