@@ -1,0 +1,93 @@
+"""What a batch is charged with where there are quotas, and what comes again of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import messages as m
+from stages.rate_limiter.charging import MOST_REQUESTS
+from stages.rate_limiter.periods import Period
+from stages.rate_limiter.ring import Unit, Window
+from tests.decisions import of, sent_to
+from tests.rate_limiter.limiter import PER_HOUR, REQUESTS_PER_MINUTE, Limiter, ids_of
+from tests.samples import names
+
+TOKENS_PER_DAY = Window(Unit.TOKENS, Period.DAY)
+
+
+def charged(batch: m.Batch) -> int:
+    assert batch.charge is not None
+    return batch.charge.requests
+
+
+def test_without_quotas_a_batch_may_take_what_it_takes() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    assert (limiter.batch.limited, charged(limiter.batch)) == (False, 1)
+
+
+def test_with_any_quota_it_keeps_to_its_charge() -> None:
+    limiter = Limiter({PER_HOUR: 100})
+    limiter.ready(1)
+    limiter.tasks("a", tokens=7)
+    assert limiter.batch.limited
+    assert limiter.batch.charge == m.Charge(limiter.now.wall, 7, MOST_REQUESTS)
+
+
+@pytest.mark.parametrize(("limit", "slots", "expected"), [(1, 4, 1), (9, 4, 2), (100, 4, MOST_REQUESTS)])
+def test_the_free_slots_share_the_requests_that_are_left(limit: int, slots: int, expected: int) -> None:
+    limiter = Limiter({REQUESTS_PER_MINUTE: limit}, batch_size=1, hold_seconds=100)
+    limiter.ready(slots)
+    limiter.tasks("a")
+    assert charged(limiter.batch) == expected
+    assert limiter.used(REQUESTS_PER_MINUTE) == expected
+    limiter.finished(limiter.batch, requests=1)
+    assert limiter.used(REQUESTS_PER_MINUTE) == 1
+
+
+def test_what_a_batch_had_no_requests_for_comes_again_first_and_smaller() -> None:
+    limiter = Limiter({REQUESTS_PER_MINUTE: 100}, batch_size=8)
+    limiter.ready(1)
+    limiter.tasks(*names(10))
+    first = limiter.batch
+    done = limiter.finished(first, again={4: names(8)}, cached=8, tokens=0, requests=1)
+    assert ids_of(limiter.batch) == ["t8", "t9"], "one turn for each group"
+    assert sent_to("fetcher", done) == []
+    limiter.finished(limiter.batch)
+    assert ids_of(limiter.batch) == ["t0", "t1", "t2", "t3"]
+    limiter.finished(limiter.batch)
+    assert ids_of(limiter.batch) == ["t4", "t5", "t6", "t7"]
+
+
+def test_suspects_shrink_too() -> None:
+    limiter = Limiter({REQUESTS_PER_MINUTE: 100}, batch_size=16)
+    limiter.ready(1)
+    limiter.tasks(*names(4), attempt=2)
+    limiter.finished(limiter.batch, again={2: names(4)}, cached=4, tokens=0)
+    assert ids_of(limiter.batch) == ["t0", "t1"]
+
+
+def test_of_a_batch_that_a_predecessor_sent_the_rest_goes_back_to_the_api() -> None:
+    limiter = Limiter({REQUESTS_PER_MINUTE: 100})
+    held = m.Held("old-1", "small", ["a", "b"], m.Charge(limiter.now.wall - 5, 10, 2))
+    limiter.ready(1, held)
+    told = m.Finished("embedder_00", "boot", "old-1", 5, 2, again={1: ["b"]})
+    done = limiter.did(limiter.state.finished(told, limiter.now))
+    (deferred,) = of(m.Deferred, done)
+    assert (deferred.ids, deferred.until, deferred.key) == (["b"], limiter.now.wall, None)
+
+
+def test_a_day_of_tokens_is_used_to_the_last_though_far_more_was_reserved() -> None:
+    limiter = Limiter({TOKENS_PER_DAY: 1000}, batch_size=2)
+    limiter.ready(1)
+    limiter.tasks(*names(40), tokens=200)  # of which a quarter will be used
+    spent = batches = 0
+    while limiter.batches:
+        batch = limiter.batch
+        batches += 1
+        spent += 50 * len(batch.tasks)
+        done = limiter.finished(batch, tokens=50 * len(batch.tasks))
+    assert 800 < spent <= 1000
+    assert sent_to("fetcher", done)
+    assert batches < 15
