@@ -45,6 +45,7 @@ format: $(READY) ## Put the code into its one format
 
 bench: $(READY) ## All benchmarks
 	@python -m bench.quota
+	@python -m bench.embedding
 	@python -m bench.quick
 
 lock: $(READY) ## Pin what the container installs, with hashes
