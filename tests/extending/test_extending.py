@@ -1,16 +1,49 @@
-"""The example of `docs/extending.md` is what the tests run, and it runs through the whole pipeline."""
+"""The examples of `docs/extending.md` are what the tests run, and they run through the whole pipeline."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import ROOT, Pipeline
+from tests.extending import tei
 
-PACKAGE = ROOT / "tests" / "example_package"
+TASK_TYPE = ROOT / "tests" / "example_package"
+PROVIDER = ROOT / "tests" / "example_provider"
+
+
+def install(package: Path, scratch: Path, target: Path) -> None:
+    source = scratch / package.name
+    shutil.copytree(package, source)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+         "--upgrade", "--target", target, source],
+        check=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """With both packages installed, and nothing else changed."""
+    scratch, installed = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for package in (TASK_TYPE, PROVIDER):
+        install(package, scratch, installed)
+    with Sandbox.start() as sandbox, tei.serving() as url:
+        sandbox.settings(api={"keep_results": True})
+        settings = {"PROCESSING_MODE": "openai", "PYTHONPATH": installed, "TEI_URL": url, "TEI_MODEL": tei.MODEL}
+        folder = tmp_path_factory.mktemp("run")
+        with Pipeline(sandbox, folder, POLLING_INTERVAL_SECONDS=0.3, **settings) as running:
+            running.wait_ready()
+            yield running
 
 
 def test_the_guide_shows_the_files_that_are_tested() -> None:
@@ -19,32 +52,40 @@ def test_the_guide_shows_the_files_that_are_tested() -> None:
     assert [path for path, _ in shown] == [
         "tests/example_package/src/text_statistics.py",
         "tests/example_package/pyproject.toml",
+        "tests/example_provider/src/tei_provider.py",
+        "tests/example_provider/pyproject.toml",
     ]
     for path, text in shown:
         assert text == (ROOT / path).read_text(), path
 
 
-def test_a_task_type_of_another_package_goes_through_the_whole_pipeline(sandbox: Sandbox, tmp_path: Path) -> None:
-    installed = tmp_path / "installed"
-    source = tmp_path / "package"
-    subprocess.run(["cp", "-r", PACKAGE, source], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--target", installed, source],
-        check=True,
-    )  # fmt: skip
-    sandbox.settings(api={"keep_results": True})
-    folder = tmp_path / "run"
-    folder.mkdir()
-    with Pipeline(sandbox, folder, PYTHONPATH=installed, POLLING_INTERVAL_SECONDS=0.3) as pipeline:
-        pipeline.wait_ready()
-        counted, empty = sandbox.queue_tasks(
-            [{"type": "text_statistics", "content": {"text": t}} for t in ("three short words", "")]
-        )
-        embedded = sandbox.queue(1)[0]
-        ids = (counted, empty, embedded)
-        pipeline.wait_until(lambda: all(sandbox.task(i)["state"] != "pending" for i in ids), "all three tasks")
-        results = sandbox.results()
+def test_a_task_type_of_another_package_goes_through_the_whole_pipeline(pipeline: Pipeline) -> None:
+    sandbox = pipeline.sandbox
+    counted, empty = sandbox.queue_tasks(
+        [{"type": "text_statistics", "content": {"text": text}} for text in ("three short words", "")]
+    )
+    embedded = sandbox.queue(1)[0]
+    ids = (counted, empty, embedded)
+    pipeline.wait_until(lambda: all(sandbox.task(i)["state"] != "pending" for i in ids), "all three tasks")
+    results = sandbox.results()
     assert results[counted] == {"characters": 17, "words": 3}
     assert results[empty]["error"] == {"code": "invalid_content", "message": "content.text is empty"}
     assert len(results[embedded]) == 1536
+
+
+def test_a_provider_of_another_package_goes_through_the_whole_pipeline(pipeline: Pipeline) -> None:
+    sandbox = pipeline.sandbox
+    texts = [f"for the other provider {number}" for number in range(100)]
+    poisoned, *ids = sandbox.queue_tasks([{"text": text, "model": tei.MODEL} for text in ("poisoned", *texts)])
+    (openais,) = sandbox.queue_tasks([{"text": "for OpenAI"}])
+    everyone = (poisoned, openais, *ids)
+    pipeline.wait_until(lambda: all(sandbox.task(i)["state"] != "pending" for i in everyone), "all tasks")
+    results = sandbox.results()
+    received = np.array([results[task_id] for task_id in ids], dtype=np.float32)
+    np.testing.assert_allclose(received, np.array(tei.vectors(texts), dtype=np.float32), atol=1e-6)
+    error = results[poisoned]["error"]
+    assert (error["code"], "Tokenization error" in error["message"]) == ("refused_by_provider", True)
+    assert Counter(tei.Handler.paid) == Counter(texts), "each once, though the first request was refused with 429"
+    assert len(results[openais]) == 1536
+    metrics = pipeline.get("/metrics")[1]
+    assert 'circuit_breaker_state{service="tei"}' in metrics
