@@ -37,7 +37,7 @@ class Api:
     """`get` as the fetcher does, `patch` as the publisher does."""
 
     def __init__(self, url: str, token: Token, dimensions: int = 3, **changes: Any) -> None:
-        config = settings.read(
+        self.settings = config = settings.read(
             settings.Settings,
             **{
                 "api_base_url": url,
@@ -59,7 +59,11 @@ class Api:
 
     def get(self, limit: int = 100) -> Page | PollFailed:
         """Poll once."""
-        return self._upstream.fetch(Poll(limit, limit, frozenset(), frozenset(), self.token))
+        return self._upstream.fetch(self.poll(limit))
+
+    def poll(self, limit: int = 100) -> Poll:
+        """What the fetcher's state asks for."""
+        return Poll(limit, limit, frozenset(), frozenset(), self.token)
 
     def patch(self, ids: Iterable[str]) -> list[Answer]:
         """PATCH one result for each id, all at a time; the answers in the order of the ids."""

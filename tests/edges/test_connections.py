@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from common.errors import Transient
 from common.messages import Token
 from sandbox.client import Sandbox
 from sandbox.pipeline import free_port
+from stages.fetcher.page import Reader
+from stages.fetcher.state import PollFailed
+from stages.fetcher.upstream import Upstream
 from tests.edges.api import Api, api, failure, page
 
 BROKEN: list[dict[str, Any]] = [
@@ -110,3 +114,16 @@ def test_a_server_that_comes_back_is_found_again(outside: Sandbox, edges: Api) -
         failure(edges.get())
         outside.up("api")
         page(edges.get())
+
+
+def test_a_poll_under_way_does_not_keep_the_fetcher_from_stopping(outside: Sandbox, edges: Api) -> None:
+    outside.fault("api", path="pending", delay=4)
+    before = outside.summary()["api"]["requests"]
+    polled: list[Future[Any]] = []
+    upstream = Upstream(edges.settings, Reader({}), lambda pool, *call: polled.append(pool.submit(*call)))
+    upstream.poll(edges.poll())
+    outside.wait_until(lambda told: told["api"]["requests"] > before, 5)
+    began = time.monotonic()
+    upstream.close()
+    assert time.monotonic() - began < 1
+    assert isinstance(polled[0].result(), PollFailed)
