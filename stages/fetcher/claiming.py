@@ -63,6 +63,8 @@ class ClaimingFetcher(Fetcher):
         """Given back: task id → its lease, and not before (wall seconds)."""
         self._look_at = 0.0
         """Monotonic seconds; when to look for lost tasks among those in progress."""
+        self._looked_at = 0.0
+        """Monotonic seconds; when that was answered last."""
 
     @property
     def room(self) -> int:
@@ -164,6 +166,9 @@ class ClaimingFetcher(Fetcher):
         self._reached()
         self._bearer.worked()
         self._ours = {candidate.task.id for candidate in page.candidates if candidate.task.id in self.lost}
+        self._looked_at = now.mono
+        for task_id in self._ours:
+            self.lost[task_id] = (self.lost[task_id][0], now.mono)  # still there, should there be no room for it now
         if self._ours:
             yield Say("taken_back", of_tasks(sorted(self._ours)))
         self._buffer = deque(candidate for candidate in page.candidates if candidate.task.id in self._ours)
@@ -195,6 +200,9 @@ class ClaimingFetcher(Fetcher):
 
     def _expire(self, now: Instant) -> Iterator[Any]:
         before = len(self.lost)
+        for task_id, (lease, since) in self.lost.items():
+            if since > self._looked_at:  # nobody could look for it yet: only then may it be given up as gone
+                self.lost[task_id] = (lease, now.mono)
         yield from super()._expire(now)
         if len(self.lost) > before:
             self._look_at = now.mono

@@ -11,7 +11,7 @@ from common.answers import Answer, Answers
 from common.errors import Transient
 from stages.fetcher.claiming import CONNECTIONS, REFUSED_FOR, Claim, ClaimingFetcher
 from stages.fetcher.page import Page
-from stages.fetcher.state import DeleteLease, Lease, Limits, Poll, PutLease
+from stages.fetcher.state import FORGET_LOST, DeleteLease, Lease, Limits, Poll, PutLease
 from tests import decisions, samples
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate, ids
 
@@ -175,6 +175,27 @@ def test_a_search_that_fails_is_repeated_and_hides_no_pending_task() -> None:
     fetcher.page()
     polls = decisions.of(Poll, fetcher.live(INTERVAL, held=["b"]))
     assert A in [poll.among for poll in polls]
+
+
+def test_a_lost_task_is_not_given_up_while_nobody_can_look_for_it() -> None:
+    """An API that is down for hours: what is in progress there must be found afterwards."""
+    fetcher = Claiming(leases={"a": Lease(1.0)})
+    for _ in range(30):
+        fetcher.failed(Transient("down"))
+        fetcher.live(FORGET_LOST / 5, step=1)
+    assert fetcher.poll is not None
+    assert ids(fetcher.in_progress("a")) == ["a"]
+
+
+def test_one_that_is_in_progress_nowhere_is_given_up_in_the_end() -> None:
+    fetcher = Claiming(leases={"a": Lease(1.0)})
+    fetcher.page()
+    done = []
+    for _ in range(30):
+        done += fetcher.live(INTERVAL, step=1)
+        done += fetcher.in_progress() if fetcher.poll and fetcher.poll.among else fetcher.page()
+    assert DeleteLease("a") in done
+    assert not fetcher.state.lost
 
 
 def test_what_is_given_back_is_parked_and_comes_back_in_time(claiming: Claiming) -> None:
