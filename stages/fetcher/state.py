@@ -208,10 +208,9 @@ class Fetcher:
         before = len(self.leases)
         self._buffer, self._buffered_at = deque(page.candidates), Instant(now.mono, page.requested_at)
         yield from self._take(now)
-        if self.room and (len(self.leases) > before or hidden):
-            self._next_poll = now.mono  # where these came from, or behind those in the way, may be more
-        else:
+        if not self.room or (len(self.leases) == before and not hidden):
             self._next_poll = self._polled_at + self.limits.polling_interval
+        # else at once: where these came from, or behind those in the way, may be more
         yield from self._poll_if_due(now)
 
     def poll_failed(self, event: PollFailed, now: Instant) -> Actions:
@@ -221,7 +220,6 @@ class Fetcher:
         yield Say("poll_failed", {"reason": str(error)}, "warning")
         self.breaker.failed(now.mono, str(error), error=error)
         self._patience_for = str(error) if isinstance(error, Throttled) else ""
-        self._next_poll = now.mono
         if not event.rejected or self.breaker.failures > 1:  # a refused token is replaced at once, the first time
             self._not_before = now.mono + self._backoff.delay(self.breaker.failures, error)
         if event.rejected:
