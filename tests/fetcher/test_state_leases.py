@@ -171,6 +171,7 @@ def test_a_lost_task_that_is_not_pending_any_more_is_forgotten() -> None:
     done = fetcher.page("c")
     assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
     assert fetcher.leased == ["c"]
+    assert fetcher.state.lost == {}
 
 
 def test_but_not_if_the_page_may_have_hidden_it() -> None:
@@ -195,6 +196,7 @@ def test_one_that_is_published_after_all_is_settled() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
     assert of(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
+    assert fetcher.state.lost == {}
     assert ids(fetcher.page("a")) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from common import messages as m
 from common.errors import Throttled
 from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL, DeleteLease, Poll
-from tests.decisions import of, sent_to
+from tests.decisions import of, said, sent_to
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate
 from tests.samples import names, token
 
@@ -232,6 +232,10 @@ def test_a_failed_poll_is_tried_again_after_growing_pauses() -> None:
     assert waits == sorted(waits) or all(waits[i] < waits[i + 2] for i in range(5))
 
 
+def test_it_is_logged_with_its_reason() -> None:
+    assert said("poll_failed", Fetching().failed()) == {"level": "warning", "reason": "down"}
+
+
 def test_no_other_reason_to_poll_shortens_them() -> None:
     fetcher = Fetching(window=10)
     fetcher.page(*names(10))
@@ -369,6 +373,15 @@ def test_while_nothing_of_any_key_can_be_processed_there_is_no_poll_and_nothing_
     assert fetcher.leased == []
     assert of(Poll, fetcher.live(999)) == []
     assert len(of(Poll, fetcher.live(1.5))) == 1
+
+
+def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> None:
+    fetcher = Fetching(window=2)
+    fetcher.page(candidate("a", "small"), candidate("b", "large"))
+    fetcher.live(INTERVAL + 1, held=["a", "b"])
+    assert not fetcher.polling
+    fetcher.deferred("a", seconds=100, key="small")
+    assert fetcher.polling
 
 
 def test_everything_deferred_is_no_storm_of_polls() -> None:
