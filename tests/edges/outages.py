@@ -191,7 +191,7 @@ def main() -> int:
                 sys.stdout.flush()
     if options.write:
         table = "\n".join([HEAD, *(row.markdown() for row in rows)])
-        PAGE.write_text(re.sub(r"\| fault \|.*\|\n(?!\|)", lambda _: table + "\n", PAGE.read_text(), flags=re.DOTALL))
+        PAGE.write_text(re.sub(r"\| fault \|.*?\|\n(?!\|)", lambda _: table + "\n", PAGE.read_text(), flags=re.DOTALL))
     return int(any(row.lost or row.failed for row in rows))
 
 
