@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
-from sandbox.client import Sandbox
+import pytest
+
 from sandbox.pipeline import Pipeline
-from tests.providers.conftest import SETTINGS
+from tests.providers.conftest import running
 from tests.providers.job import Job
-from tests.waiting import wait_until
 
 TASKS = 800
 THINKS = 0.4
+EMBEDDERS = ("embedder:embedder_00", "embedder:embedder_01")
 NO_CACHE = {"EMBEDDING_CACHE_SIZE": 0, "LEASE_SECONDS": 3}
 """Nothing but the stop itself keeps a text from being paid for twice, and what was leased is free again soon."""
 
 
-def test_nothing_that_was_paid_for_is_lost(sandbox: Sandbox, tmp_path: Path) -> None:
-    sandbox.settings(openai={"latency_seconds": THINKS})
-    with Pipeline(sandbox, tmp_path, **{**SETTINGS, **NO_CACHE}) as pipeline:
-        pipeline.wait_ready()
-        job = Job(pipeline).queue(TASKS)
-        wait_until(lambda: 0 < job.paid < TASKS / 2 and sandbox.summary()["openai"]["under_way"] == 4)
-        pipeline.stop()
-        paid = job.paid
-        assert paid < TASKS
-        assert len(pipeline.events("stopped")) == 7
-        pipeline.start()
-        job.wait_done(60)
-        assert job.states == {"succeeded": TASKS}
-        assert (job.paid, job.paid_again) == (TASKS, 0)
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    with running(tmp_path_factory.mktemp("stopping"), **NO_CACHE) as pipeline:
+        yield pipeline
 
 
-def test_a_back_off_does_not_delay_it(sandbox: Sandbox, tmp_path: Path) -> None:
-    sandbox.fault("openai", status=429, headers={"retry-after": "9"}, body='{"error": {"message": "slow down"}}')
-    with Pipeline(sandbox, tmp_path, **{**SETTINGS, **NO_CACHE}) as pipeline:
-        pipeline.wait_ready()
-        job = Job(pipeline).queue(TASKS)
-        wait_until(lambda: "429" in job.statuses)
-        began = time.monotonic()
-        for program in ("embedder_00", "embedder_01"):
-            pipeline.supervisor("stopProcess", f"embedder:{program}", False)
-        pipeline.wait_until(lambda: len(pipeline.events("stopped")) == 2, "both embedders to stop")
-        assert time.monotonic() - began < 3
-        pipeline.supervisor("stopAllProcesses", False)
+def test_a_back_off_does_not_delay_it(job: Job, pipeline: Pipeline) -> None:
+    job.sandbox.fault("openai", status=429, headers={"retry-after": "9"}, body='{"error": {"message": "slow down"}}')
+    job.queue(TASKS)
+    pipeline.wait_until(lambda: "429" in job.statuses, "the 429")
+    began = time.monotonic()
+    for program in EMBEDDERS:
+        pipeline.supervisor("stopProcess", program, False)
+    pipeline.wait_until(lambda: len(pipeline.events("stopped")) == 2, "both embedders to stop")
+    assert time.monotonic() - began < 4
     assert job.states == {"pending": TASKS}
+    job.sandbox.clear_faults()
+    pipeline.wait_until(
+        lambda: not any(pipeline.programs()[p.partition(":")[2]]["pid"] for p in EMBEDDERS), "their end"
+    )
+    for program in EMBEDDERS:
+        pipeline.supervisor("startProcess", program, False)
+    job.wait_done()
+    assert job.states == {"succeeded": TASKS}
+
+
+def test_nothing_that_was_paid_for_is_lost(job: Job, pipeline: Pipeline) -> None:
+    job.sandbox.settings(openai={"latency_seconds": THINKS})
+    job.queue(TASKS)
+
+    def in_the_middle() -> bool:
+        return 0 < job.paid < TASKS / 2 and job.sandbox.summary()["openai"]["under_way"] == 4
+
+    pipeline.wait_until(in_the_middle, "the middle of provider calls")
+    stopped = len(pipeline.events("stopped"))
+    pipeline.stop()
+    assert job.paid < TASKS
+    assert len(pipeline.events("stopped")) == stopped + 7
+    job.sandbox.settings(openai={"latency_seconds": 0.0})
+    pipeline.start()
+    job.wait_done(60)
+    assert job.states == {"succeeded": TASKS}
+    assert (job.paid, job.paid_again) == (TASKS, 0)
