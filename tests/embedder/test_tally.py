@@ -159,7 +159,7 @@ def test_when_a_request_reached_its_provider_is_known_within_half_a_second() -> 
 
     def slow(seconds: float) -> Scripted:
         provider = Scripted()
-        provider.always = lambda _: setattr(clock, "mono", clock.mono + seconds)  # type: ignore[func-returns-value]
+        provider.always = lambda _: setattr(clock, "mono", clock.mono + seconds)
         return provider
 
     for seconds, reached in ((0.2, 0.2), (30.0, ON_THE_WAY)):
