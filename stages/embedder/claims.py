@@ -2,7 +2,8 @@
 
 flights.py does this between the threads of a process; this, between processes, in the cache's LMDB environment. A
 claim is 16 bytes of hash → process id and time. Nobody waits while others wait for him: claims are dropped before their
-holder looks at what it left to others. A process that dies leaves claims behind, which count no more.
+holder looks at what it left to others. A process that dies, or is stopped, leaves claims behind, which count no more:
+the rate limiter gives its tasks to another, which must not wait for it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from stages.embedder.cache import Cache
 
 LOOK_EVERY = 0.02
 """Seconds between two looks whether the others are done."""
-OLDEST = 600.0
-"""Seconds; an older claim is not believed: its process id may be another process's by now."""
+OLDEST = 180.0
+"""Seconds; an older claim is not believed. A batch waits no longer for its provider, OPENAI_TIMEOUT and all."""
 
 _claim = struct.Struct("<Id")
 
@@ -71,14 +73,13 @@ class Claims:
         if claim is None or len(claim) != _claim.size:
             return False
         pid, since = _claim.unpack(claim)
-        return pid != self._pid and abs(time.time() - since) < OLDEST and _alive(pid)
+        return pid != self._pid and abs(time.time() - since) < OLDEST and _runs(pid)
 
 
-def _alive(pid: int) -> bool:
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and it is neither stopped nor dead and unmourned (proc(5), field 3)."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
         return False
-    except PermissionError:
-        return True
-    return True
+    return stat.rpartition(b")")[2].split()[:1] not in ([b"T"], [b"t"], [b"Z"], [b"X"])

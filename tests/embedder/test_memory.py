@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -134,8 +135,17 @@ def test_one_that_was_killed_claims_nothing(here: Here, tmp_path: Path) -> None:
     with other(tmp_path, "a") as process, ThreadPoolExecutor(1) as pool:
         wanted = pool.submit(here.want, "a")
         process.kill()
-        process.wait()
         assert wanted.result(10).keys() == {"a"}
+    assert here.sent == [["a"]]
+
+
+def test_one_that_is_stopped_holds_up_nobody(here: Here, tmp_path: Path) -> None:
+    with other(tmp_path, "a") as process, ThreadPoolExecutor(1) as pool:
+        wanted = pool.submit(here.want, "a")
+        process.send_signal(signal.SIGSTOP)
+        assert wanted.result(10).keys() == {"a"}
+        process.send_signal(signal.SIGCONT)
+        tell(process, "vectors")
     assert here.sent == [["a"]]
 
 
