@@ -11,9 +11,10 @@ from common.answers import Answers
 from common.instant import Instant
 from common.loop import Loop, Plan, main
 from common.wiring import Wiring
+from stages.publisher.actions import Patch
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox
-from stages.publisher.state import Limits, Patch, Publisher
+from stages.publisher.state import Limits, Publisher
 
 
 def start() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from common.messages import Result
 from common.patches import Patches
 from common.settings import Settings
+from stages.publisher.actions import Patch
 from stages.publisher.body import body
-from stages.publisher.state import CONNECTIONS, Patch
+from stages.publisher.state import CONNECTIONS
 
 
 class Delivery:

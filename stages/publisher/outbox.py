@@ -11,8 +11,8 @@ import msgspec
 from common.messages import Result
 from common.settled import Record
 from common.store import Store
+from stages.publisher.actions import Bury, DeadLetter, DeleteSettled, Drop, Entry, PutResult, Revive, Settle
 from stages.publisher.body import state_of
-from stages.publisher.state import Bury, DeadLetter, DeleteSettled, Drop, Entry, PutResult, Revive, Settle
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_result = msgspec.msgpack.Decoder(Result).decode

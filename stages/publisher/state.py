@@ -16,10 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
-from enum import Enum
 from typing import Any, NamedTuple
-
-import msgspec
 
 from common import messages as m
 from common.actions import Actions, Count, Observe, Report, Say, Send, of_tasks
@@ -29,7 +26,9 @@ from common.breaker import Breaker
 from common.errors import Throttled, Transient
 from common.instant import Instant
 from common.retry import LONGEST_PATIENCE, Backoff
-from common.settled import Record, SettledLately
+from common.settled import SettledLately
+from stages.publisher.actions import Bury, DeleteSettled, Drop, Entry, Patch, PutResult, Revive, Settle
+from stages.publisher.verdicts import Verdict, verdict
 
 CONNECTIONS = 16
 """PATCHes under way at a time: measured enough for 14,500 a second on a local API."""
@@ -41,112 +40,6 @@ DRAIN_AT_LEAST = 1.0
 """Seconds: results of embedders that are stopped in the same moment are still taken."""
 REMEMBER = 120.0
 """Seconds for which the id of a settled task is known, to drop what arrives late."""
-
-
-class Verdict(Enum):
-    """What an answer means for the result that was sent."""
-
-    ACCEPTED = "accepted"
-    """The API has it."""
-    GONE = "gone"
-    """404: the task does not exist any more; there is nothing left to do for it."""
-    TOKEN = "token"  # noqa: S105
-    """401: the token was refused; the same again with a new one."""
-    LATER = "later"
-    """The API cannot take anything now: outage, overload, a refused token that a new one may mend."""
-    DOUBTFUL = "doubtful"
-    """400: perhaps the API's callback failed after the state was stored, and a resend mends it."""
-    REFUSED = "refused"
-    """No resend mends it: a dead letter."""
-
-
-VERDICTS = {
-    401: Verdict.TOKEN,
-    403: Verdict.LATER,  # may be a hiccup of the API's own check of the token
-    404: Verdict.GONE,
-    400: Verdict.DOUBTFUL,
-    408: Verdict.LATER,
-    425: Verdict.LATER,
-    429: Verdict.LATER,
-}
-
-
-def verdict(status: int) -> Verdict:
-    """Judge an HTTP status; 0 is no answer at all. Redirects are not followed: they tell of a wrong API_BASE_URL."""
-    if 200 <= status < 300:
-        return Verdict.ACCEPTED
-    if status < 400 or status >= 500:
-        return Verdict.LATER
-    return VERDICTS.get(status, Verdict.REFUSED)
-
-
-class Entry(msgspec.Struct):
-    """A stored result, as it is kept in memory."""
-
-    type: str
-    state: str
-    leased_at: float
-    tries: int = 0
-    """PATCHes that did not get through."""
-    doubts: int = 0
-    """PATCHes that were answered with 400."""
-
-
-class DeadLetter(msgspec.Struct, array_like=True):
-    """A result that the API refused for good."""
-
-    result: m.Result
-    status: int
-    reason: str
-    at: float
-    """Seconds since the epoch."""
-
-
-# Actions; the edges perform them.
-class PutResult(NamedTuple):
-    """Store a result."""
-
-    result: m.Result
-
-
-class Settle(NamedTuple):
-    """Delete results that need no further PATCH, and store that they were settled."""
-
-    record: Record
-
-
-class DeleteSettled(NamedTuple):
-    """Forget what was settled long ago."""
-
-    record: Record
-
-
-class Bury(NamedTuple):
-    """Move a stored result to the dead letters."""
-
-    task_id: str
-    status: int
-    reason: str
-    at: float
-
-
-class Revive(NamedTuple):
-    """Move a dead letter back to the outbox."""
-
-    task_id: str
-
-
-class Drop(NamedTuple):
-    """Delete a dead letter."""
-
-    task_id: str
-
-
-class Patch(NamedTuple):
-    """PATCH the stored result of this task."""
-
-    task_id: str
-    token: m.Token
 
 
 class Limits(NamedTuple):

@@ -19,8 +19,8 @@ from sandbox.client import Sandbox
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.state import Poll, PollFailed
 from stages.fetcher.upstream import Upstream
+from stages.publisher.actions import Patch
 from stages.publisher.delivery import Delivery
-from stages.publisher.state import Patch
 
 PATIENCE = 20.0
 """Seconds for all PATCHes of one call to end."""

@@ -11,7 +11,7 @@ import pytest
 from common.errors import Throttled, Transient
 from common.retry import LONGEST_PATIENCE
 from sandbox.client import Sandbox
-from stages.publisher.state import Verdict, verdict
+from stages.publisher.verdicts import Verdict, verdict
 from tests.edges.api import Api, api, failure, page
 
 LATER = Verdict.LATER

@@ -9,7 +9,7 @@ from common.shard import Shard
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 
-TASKS = 1500
+TASKS = 1000
 SETTINGS: dict[str, Any] = {
     "PROCESSING_MODE": "openai",  # so that the sandbox counts what is paid
     "EMBEDDING_DIMENSIONS": 256,

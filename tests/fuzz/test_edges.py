@@ -17,7 +17,7 @@ from common.retry import LONGEST_PATIENCE
 from common.settings import Settings, read
 from stages.fetcher.page import Page
 from stages.fetcher.state import PollFailed
-from stages.publisher.state import Verdict, verdict
+from stages.publisher.verdicts import Verdict, verdict
 from stages.token_broker.answer import Grant
 from stages.token_broker.issuer import Issuer
 from tests.edges.api import Api, api

@@ -12,7 +12,7 @@ from common.errors import Error, Transient
 from common.task_types import registered
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.state import Poll, PollFailed
-from stages.publisher.state import Patch
+from stages.publisher.actions import Patch
 from tests.properties.world import BEGINNING, World
 
 

@@ -16,6 +16,7 @@ from stages.embedder.state import Embedder, Processed
 from stages.fetcher import state as fetching
 from stages.fetcher.page import Page
 from stages.fetcher.state import Fetcher, Lease
+from stages.publisher import actions as published
 from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
 from stages.publisher.state import Publisher
@@ -293,17 +294,17 @@ class PublisherProcess(Process):
 
     def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
-            case publishing.PutResult(result):
+            case published.PutResult(result):
                 return lambda: self.results.update({result.id: result})
-            case publishing.Settle(record):
+            case published.Settle(record):
                 return lambda: self._settle(record)
-            case publishing.DeleteSettled(record):
+            case published.DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
-            case publishing.Bury(task_id):
+            case published.Bury(task_id):
                 return lambda: self.dead.update({task_id: self.results.pop(task_id)})
-            case publishing.Revive(task_id):
+            case published.Revive(task_id):
                 return lambda: self.results.update({task_id: self.dead.pop(task_id)})
-            case publishing.Drop(task_id):
+            case published.Drop(task_id):
                 return lambda: void(self.dead.pop(task_id))
         return None
 
@@ -314,11 +315,11 @@ class PublisherProcess(Process):
         self.settled[record.key] = record
 
     def effect(self, action: Any) -> None:
-        if isinstance(action, publishing.Patch):
+        if isinstance(action, published.Patch):
             sent, life = body(self.results[action.task_id]), self.life
             self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, life))
 
-    def _patch(self, patch: publishing.Patch, sent: bytes, life: int) -> None:
+    def _patch(self, patch: published.Patch, sent: bytes, life: int) -> None:
         answer = self.api.patch(patch, sent)  # it arrives even if its sender is dead by now
         if self.life == life and self.alive:
             self.event(Answers([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
@@ -345,8 +346,8 @@ class BrokerProcess(Process):
         return ()
 
 
-def _entries(results: dict[str, m.Result]) -> dict[str, publishing.Entry]:
-    return {i: publishing.Entry(result.type, state_of(result), result.leased_at) for i, result in results.items()}
+def _entries(results: dict[str, m.Result]) -> dict[str, published.Entry]:
+    return {i: published.Entry(result.type, state_of(result), result.leased_at) for i, result in results.items()}
 
 
 def void(_: object) -> None:

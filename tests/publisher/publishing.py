@@ -7,7 +7,8 @@ from typing import Any
 
 from common import messages as m
 from common.answers import Answer, Answers
-from stages.publisher.state import Entry, Limits, Patch, Publisher
+from stages.publisher.actions import Entry, Patch
+from stages.publisher.state import Limits, Publisher
 from tests import decisions, samples
 from tests.decisions import START, after
 

@@ -7,17 +7,8 @@ import pytest
 from common import messages as m
 from common.actions import Observe
 from common.settled import BUCKET_SECONDS, Record
-from stages.publisher.state import (
-    CONNECTIONS,
-    DRAIN_AT_LEAST,
-    REMEMBER,
-    SETTLE_AFTER,
-    SETTLE_BATCH,
-    DeleteSettled,
-    Patch,
-    PutResult,
-    Settle,
-)
+from stages.publisher.actions import DeleteSettled, Patch, PutResult, Settle
+from stages.publisher.state import CONNECTIONS, DRAIN_AT_LEAST, REMEMBER, SETTLE_AFTER, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result

@@ -8,7 +8,8 @@ import pytest
 
 from common import messages as m
 from common.retry import LONGEST_PATIENCE
-from stages.publisher.state import Bury, Drop, Patch, PutResult, Revive, Settle, Verdict, verdict
+from stages.publisher.actions import Bury, Drop, Patch, PutResult, Revive, Settle
+from stages.publisher.verdicts import Verdict, verdict
 from tests.decisions import events, of, said, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import names
