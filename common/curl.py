@@ -43,6 +43,8 @@ _WORDS = {
     pycurl.E_FTP_WEIRD_SERVER_REPLY: "what answers there is no HTTP server",
     pycurl.E_BAD_CONTENT_ENCODING: "its answer cannot be decompressed",
 }
+END = frozenset({b"\r\n", b"\n"})
+"""The line that ends a head."""
 _CLOSED = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_HTTP2, E_HTTP2_STREAM})
 """How a connection fails that the server has closed."""
 
@@ -90,8 +92,9 @@ def status(lines: Sequence[bytes]) -> int:
     """
     whole = False
     for line in reversed(lines):  # trailers may stand behind the head, interim answers before it
-        whole = whole or not line.strip()
-        if line.startswith(b"HTTP/"):
+        if line[:5] != b"HTTP/":
+            whole = whole or line in END
+        else:
             words = line.split(None, 2)
             number = words[1] if whole and len(words) > 1 else b""
             return int(number) if len(number) == 3 and number.isdigit() and number >= b"200" else 0

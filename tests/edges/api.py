@@ -16,8 +16,8 @@ from common import settings, task_types
 from common.answers import Answer, Answers
 from common.messages import Result, Token
 from sandbox.client import Sandbox
+from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
-from stages.fetcher.state import Poll, PollFailed
 from stages.fetcher.upstream import Upstream
 from stages.publisher.actions import Patch
 from stages.publisher.delivery import Delivery

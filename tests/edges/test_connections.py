@@ -12,8 +12,8 @@ from common.errors import Transient
 from common.messages import Token
 from sandbox.client import Sandbox
 from sandbox.pipeline import free_port
+from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Reader
-from stages.fetcher.state import PollFailed
 from stages.fetcher.upstream import Upstream
 from tests.edges.api import Api, api, failure, page
 
