@@ -13,8 +13,8 @@ from common.errors import Error
 from common.messages import Token
 from common.settings import PLACEHOLDER_API_KEY, Mode, Settings
 from common.sockets import private_directory
+from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
-from stages.fetcher.state import Poll, PollFailed
 from stages.fetcher.upstream import Upstream
 from stages.token_broker.issuer import Issuer
 

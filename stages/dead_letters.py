@@ -23,9 +23,9 @@ from common.messages import DeadLetters
 from common.settings import Settings
 from common.sockets import Sockets
 from common.wiring import OPERATOR, Wiring
+from stages.publisher.actions import DeadLetter, Drop, Revive
 from stages.publisher.body import state_of
 from stages.publisher.outbox import Outbox, decode_letter
-from stages.publisher.actions import DeadLetter, Drop, Revive
 
 Letters = Mapping[str, DeadLetter]
 

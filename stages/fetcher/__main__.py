@@ -13,11 +13,12 @@ from common.loop import Loop, Plan, main
 from common.settings import Settings
 from common.shard import Shard
 from common.wiring import Wiring
+from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.claiming import Claim, ClaimingFetcher
 from stages.fetcher.claims import Claims
 from stages.fetcher.leases import Leases
 from stages.fetcher.page import Page, Reader
-from stages.fetcher.state import Fetcher, Limits, Poll, PollFailed
+from stages.fetcher.state import Fetcher, Limits
 from stages.fetcher.upstream import Upstream
 
 

@@ -22,8 +22,9 @@ from common.actions import Actions, Report, Say, of_tasks
 from common.answers import Answer, Answers, in_words
 from common.errors import Throttled, Transient
 from common.instant import Instant
+from stages.fetcher.actions import Held, Lease, Poll
 from stages.fetcher.page import Page
-from stages.fetcher.state import Fetcher, Held, Lease, Poll
+from stages.fetcher.state import Fetcher
 
 CONNECTIONS = 16
 """Claims under way at a time."""

@@ -10,7 +10,7 @@ import msgspec
 
 from common.settled import Record
 from common.store import Store
-from stages.fetcher.state import DeleteDead, DeleteLease, DeleteSettled, Lease, PutDead, PutLease, PutSettled
+from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, PutDead, PutLease, PutSettled
 
 _encode = msgspec.msgpack.Encoder().encode
 _lease = msgspec.msgpack.Decoder(Lease).decode

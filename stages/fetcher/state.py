@@ -27,7 +27,19 @@ from common.breaker import Breaker
 from common.errors import Throttled
 from common.instant import Instant
 from common.retry import Backoff
-from common.settled import Record, SettledLately
+from common.settled import SettledLately
+from stages.fetcher.actions import (
+    DeleteDead,
+    DeleteLease,
+    DeleteSettled,
+    Held,
+    Lease,
+    Poll,
+    PollFailed,
+    PutDead,
+    PutLease,
+    PutSettled,
+)
 from stages.fetcher.page import Candidate, Page
 
 CHUNK = 256
@@ -48,86 +60,6 @@ IN_THE_WAY = ("unknown_type", "other_shard", "deferred", "not_pending", "malform
 """Reasons for which elements are skipped in every page: an API that obeys `limit` is asked for so many more."""
 FORGET_LOST = 600.0
 """Seconds: after that a lost task that no page shows is given up; if it is pending after all, it is simply new."""
-
-
-class Lease(msgspec.Struct, array_like=True):
-    """What is stored of a leased task."""
-
-    leased_at: float
-    attempt: int = 1
-    type: str = ""
-
-
-class Held(msgspec.Struct):
-    """A lease in memory."""
-
-    lease: Lease
-    heard: float
-    """Monotonic seconds at which its holder was last heard of."""
-    working: bool = False
-    """Whether a worker has it, so that it may be the reason if it gets lost."""
-    stored: bool = False
-    """Whether the publisher has its result on disk: that outlives any silence of the publisher."""
-
-
-# Actions; the edges perform them.
-class PutLease(NamedTuple):
-    """Store a lease, before its task leaves."""
-
-    task_id: str
-    lease: Lease
-
-
-class DeleteLease(NamedTuple):
-    """Forget a lease."""
-
-    task_id: str
-
-
-class PutSettled(NamedTuple):
-    """Store what was settled in this turn."""
-
-    record: Record
-
-
-class DeleteSettled(NamedTuple):
-    """Forget it."""
-
-    record: Record
-
-
-class PutDead(NamedTuple):
-    """Store that the task's result is a dead letter."""
-
-    task_id: str
-
-
-class DeleteDead(NamedTuple):
-    """Forget that."""
-
-    task_id: str
-
-
-class Poll(NamedTuple):
-    """GET the pending tasks."""
-
-    limit: int
-    wanted: int
-    """New tasks that can be used before the next poll."""
-    known: frozenset[str]
-    """Ids that need no second look."""
-    deferred_keys: frozenset[str]
-    """Batch keys of which nothing can be processed now."""
-    token: m.Token
-    among: frozenset[str] | None = None
-    """If given, look for these among the tasks in progress; `limit` does not count then."""
-
-
-class PollFailed(NamedTuple):
-    """Event: the poll brought no page; `rejected` is the fingerprint of a token that the API refused."""
-
-    error: Exception
-    rejected: str = ""
 
 
 class Limits(NamedTuple):

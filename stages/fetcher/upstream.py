@@ -19,8 +19,8 @@ from common import curl, metrics
 from common.answers import hint
 from common.errors import Error, Throttled, Transient
 from common.settings import Settings
+from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
-from stages.fetcher.state import Poll, PollFailed
 
 PENDING = "/api/ai-tasks/pending"
 ALL = "/api/ai-tasks"

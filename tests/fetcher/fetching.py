@@ -7,8 +7,9 @@ from typing import Any
 
 from common import messages as m
 from common.errors import Transient
+from stages.fetcher.actions import Lease, Poll, PollFailed
 from stages.fetcher.page import Candidate, Page
-from stages.fetcher.state import Fetcher, Lease, Limits, Poll, PollFailed
+from stages.fetcher.state import Fetcher, Limits
 from tests import decisions, samples
 from tests.decisions import START, after
 

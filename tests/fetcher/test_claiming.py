@@ -9,9 +9,10 @@ import pytest
 from common import messages as m
 from common.answers import Answer, Answers
 from common.errors import Transient
+from stages.fetcher.actions import DeleteLease, Lease, Poll, PutLease
 from stages.fetcher.claiming import CONNECTIONS, REFUSED_FOR, Claim, ClaimingFetcher
 from stages.fetcher.page import Page
-from stages.fetcher.state import FORGET_LOST, DeleteLease, Lease, Limits, Poll, PutLease
+from stages.fetcher.state import FORGET_LOST, Limits
 from tests import decisions, samples
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate, ids
 

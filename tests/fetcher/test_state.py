@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from common import messages as m
+from stages.fetcher.actions import DeleteLease, Lease, PutLease
 from stages.fetcher.page import Page
-from stages.fetcher.state import CHUNK, MOST_UNKNOWN_TYPES, DeleteLease, Lease, PutLease
+from stages.fetcher.state import CHUNK, MOST_UNKNOWN_TYPES
 from tests.decisions import START, counted, events, kinds, of, said, sent_to
 from tests.fetcher.fetching import INTERVAL, Fetching, candidate, dispatched, ids
 from tests.samples import names

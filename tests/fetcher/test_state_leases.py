@@ -6,19 +6,8 @@ from typing import Any
 
 from common import messages as m
 from common.settled import BUCKET_SECONDS, Record
-from stages.fetcher.state import (
-    FORGET_LOST,
-    REQUEUED_AFTER,
-    SLOWEST_PAGE,
-    DeleteDead,
-    DeleteLease,
-    DeleteSettled,
-    Lease,
-    Poll,
-    PutDead,
-    PutLease,
-    PutSettled,
-)
+from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, Poll, PutDead, PutLease, PutSettled
+from stages.fetcher.state import FORGET_LOST, REQUEUED_AFTER, SLOWEST_PAGE
 from tests.decisions import START, counted, of, said, sent_to
 from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids
 

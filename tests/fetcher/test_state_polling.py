@@ -6,7 +6,8 @@ import pytest
 
 from common import messages as m
 from common.errors import Throttled
-from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL, DeleteLease, Poll
+from stages.fetcher.actions import DeleteLease, Poll
+from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL
 from tests.decisions import of, said, sent_to
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate
 from tests.samples import names, token

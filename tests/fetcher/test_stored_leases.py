@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from common.messages import Holding
-from stages.fetcher.state import Fetcher, Lease, Limits
+from stages.fetcher.actions import Lease
+from stages.fetcher.state import Fetcher, Limits
 from tests.decisions import START, after
 
 LEASE = 15.0

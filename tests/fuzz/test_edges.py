@@ -15,8 +15,8 @@ from common.errors import Permanent, Transient
 from common.messages import Token
 from common.retry import LONGEST_PATIENCE
 from common.settings import Settings, read
+from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Page
-from stages.fetcher.state import PollFailed
 from stages.publisher.verdicts import Verdict, verdict
 from stages.token_broker.answer import Grant
 from stages.token_broker.issuer import Issuer

@@ -10,8 +10,8 @@ from common import messages as m
 from common.answers import Answer
 from common.errors import Error, Transient
 from common.task_types import registered
+from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
-from stages.fetcher.state import Poll, PollFailed
 from stages.publisher.actions import Patch
 from tests.properties.world import BEGINNING, World
 

@@ -13,9 +13,11 @@ from common.answers import Answers
 from common.settled import Record
 from stages.embedder import state as embedding
 from stages.embedder.state import Embedder, Processed
+from stages.fetcher import actions as fetched
 from stages.fetcher import state as fetching
+from stages.fetcher.actions import Lease
 from stages.fetcher.page import Page
-from stages.fetcher.state import Fetcher, Lease
+from stages.fetcher.state import Fetcher
 from stages.publisher import actions as published
 from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
@@ -61,10 +63,10 @@ class FetcherProcess(Process):
             m.Holding: self.state.holding,
             m.Deferred: self.state.given_back,
             Page: self.state.page,
-            fetching.PollFailed: self.state.poll_failed,
+            fetched.PollFailed: self.state.poll_failed,
         }
         actions = list(handlers[type(message)](message, self.world.instant))
-        if any(isinstance(action, fetching.PutLease) for action in actions):
+        if any(isinstance(action, fetched.PutLease) for action in actions):
             assert len(self.state.leases) <= self.limits.window, "leased beyond the window"
         return actions
 
@@ -80,22 +82,22 @@ class FetcherProcess(Process):
 
     def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
-            case fetching.PutLease(task_id, lease):
+            case fetched.PutLease(task_id, lease):
                 return lambda: self.leases.update({task_id: lease})
-            case fetching.DeleteLease(task_id):
+            case fetched.DeleteLease(task_id):
                 return lambda: void(self.leases.pop(task_id, None))
-            case fetching.PutSettled(record):
+            case fetched.PutSettled(record):
                 return lambda: self.settled.update({record.key: record})
-            case fetching.DeleteSettled(record):
+            case fetched.DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
-            case fetching.PutDead(task_id):
+            case fetched.PutDead(task_id):
                 return lambda: self.dead.add(task_id)
-            case fetching.DeleteDead(task_id):
+            case fetched.DeleteDead(task_id):
                 return lambda: self.dead.discard(task_id)
         return None
 
     def effect(self, action: Any) -> None:
-        if isinstance(action, fetching.Poll):
+        if isinstance(action, fetched.Poll):
             asked_at, life = self.world.now, self.life
             coming = self.world.random.choice((0.001, 0.05, 0.5))
 
