@@ -24,6 +24,7 @@ class Listener:
     def __init__(self, application: Application, port: int) -> None:
         self._application = application
         self._server: asyncio.Server | None = None
+        self._reserved: socket.socket | None = None
         self.port = port
 
     async def up(self) -> None:
@@ -31,6 +32,9 @@ class Listener:
         if self._server is not None:
             return
         loop = asyncio.get_running_loop()
+        if self._reserved is not None:
+            self._reserved.close()
+        self._reserved = None
         self._server = await loop.create_server(
             lambda: Connection(self._application, loop),
             HOST,
@@ -47,6 +51,10 @@ class Listener:
             return
         self._server.close()
         self._server = None
+        # bound and not listening: connections are refused, and no other process gets the port meanwhile
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((HOST, self.port))
         for connection in list(self._application.traffic.connections):
             connection.close(reset=True)
 
