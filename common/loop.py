@@ -9,6 +9,7 @@ SIGTERM drains: the loop goes on until the stage says that it is drained.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -233,6 +234,7 @@ class Loop:
 
 def main(instance: str, start: Callable[[], None]) -> None:
     """Run a stage's entry point: what a person can mend is one line in the log, anything else a traceback."""
+    faulthandler.enable()  # a library that crashes the process says where, on standard error
     try:
         start()
     except Fatal as error:
