@@ -48,7 +48,7 @@ def test_list_and_show_say_what_is_known_and_no_text(letters: list[str], pipelin
     assert (table.returncode, shown.returncode) == (0, 0)
     assert table.stdout.splitlines()[-1] == "3 dead letters"
     assert f"PATCH answered {REFUSED}" in table.stdout
-    assert "vector length   256" in shown.stdout
+    assert "vector length   64" in shown.stdout
     as_json = json.loads(command(pipeline, "list", "--json").stdout)
     assert {letter["id"]: letter["status"] for letter in as_json} == dict.fromkeys(letters, REFUSED)
     assert TEXT not in table.stdout + shown.stdout

@@ -20,9 +20,8 @@ MAY_COST = {  # service: accepted twice, paid twice; what was under way when it 
 
 
 @pytest.mark.parametrize("service", MAY_COST)
-def test_an_outage_for_longer_than_a_lease(service: str, short_lease: Pipeline) -> None:
-    pipeline, sandbox = short_lease, short_lease.sandbox
-    ledger = Ledger(sandbox, pipeline)
+def test_an_outage_for_longer_than_a_lease(service: str, short_lease: Pipeline, short_ledger: Ledger) -> None:
+    pipeline, sandbox, ledger = short_lease, short_lease.sandbox, short_ledger
     sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 5)
     sandbox.down(service)

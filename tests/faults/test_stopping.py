@@ -28,21 +28,22 @@ STOPS = {"stop all": (stop_all, start_all), "shutdown": (Pipeline.stop, Pipeline
 
 
 @pytest.mark.parametrize("way", STOPS)
-def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(way: str, short_lease: Pipeline) -> None:
-    pipeline = short_lease
-    ledger = Ledger(pipeline.sandbox, pipeline)
+def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
+    way: str, short_lease: Pipeline, short_ledger: Ledger
+) -> None:
+    pipeline, ledger = short_lease, short_ledger
     stop, start = STOPS[way]
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 5)
-    killed = len(pipeline.events("started"))
+    programs, before = len(pipeline.programs()), len(pipeline.events("stopped"))
     stop(pipeline)
-    stored = outbox(pipeline)
-    paid, accepted = ledger.paid(), ledger.accepted()
-    assert paid == accepted + len(stored) < TASKS
     ledger.struck()
+    stopped, stored = len(pipeline.events("stopped")) - before, len(outbox(pipeline))
+    paid, accepted = ledger.paid(), ledger.accepted()
     start(pipeline)
     ledger.wait_done()
-    assert len(pipeline.events("stopped")) == killed  # each that was started had come to its end, and none was killed
+    assert paid == accepted + stored < TASKS
+    assert stopped == programs  # each came to its end, and none was killed
     cost = ledger.cost(f"{way}, then start")
     assert (cost.tasks, cost.lost, cost.failed) == (TASKS, 0, 0)
     assert (cost.accepted_twice, cost.paid_twice, cost.bytes_differ) == (0, 0, 0)
