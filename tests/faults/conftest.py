@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,24 @@ def short_lease(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         sandbox.settings(openai={"latency_seconds": LATENCY})
         running.wait_ready()
         yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path, sandbox: Sandbox) -> Iterator[Callable[..., Pipeline]]:
+    """Starts a pipeline of the test's own, with more settings."""
+    started: list[Pipeline] = []
+
+    def start(**settings: object) -> Pipeline:
+        pipeline = Pipeline(sandbox, tmp_path, **{**SETTINGS, **settings})
+        started.append(pipeline)
+        sandbox.settings(openai={"latency_seconds": LATENCY})
+        pipeline.start()
+        pipeline.wait_ready()
+        return pipeline
+
+    yield start
+    for pipeline in started:
+        pipeline.stop()
 
 
 @pytest.fixture

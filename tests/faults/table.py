@@ -1,4 +1,5 @@
-"""`python -m tests.faults.table`: run the faults and print what each has cost (`--last`: only print the last run's).
+"""`python -m tests.faults.table`: run the faults and print what each has cost (`--last`: only print the last run's; else
+arguments go to pytest).
 
 The rows are written by the tests, into `bench/results/faults.json`.
 """
@@ -37,7 +38,7 @@ def main() -> int:
     status = 0
     if "--last" not in sys.argv[1:]:
         ROWS.unlink(missing_ok=True)
-        status = int(pytest.main(["tests/faults", "-q"]))
+        status = int(pytest.main(["tests/faults", "-q", *sys.argv[1:]]))
     sys.stdout.write(table() + "\n")
     return status
 

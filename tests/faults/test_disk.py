@@ -10,7 +10,7 @@ from sandbox.pipeline import Pipeline
 from tests.faults.ledger import SETTLE_BATCH, Ledger
 from tests.needs import require
 
-TASKS = 2000
+TASKS = 6000
 FULL = "inject=pwrite64,pwritev:error=ENOSPC"
 BROKEN = "inject=fdatasync:error=EIO"
 WORDS = {FULL: "No space left on device", BROKEN: "Input/output error"}
@@ -27,12 +27,12 @@ def test_a_stage_that_cannot_write_stops_and_loses_nothing(
     pipeline, ledger = short_lease, short_ledger
     strace = require("strace")
     pipeline.sandbox.queue(TASKS)
-    ledger.wait_accepted(TASKS // 5)
+    ledger.wait_accepted(TASKS // 10)
     said = len(pipeline.events("fatal"))
     pid = int(pipeline.programs()[program]["pid"])
     ledger.struck()
-    tracer = subprocess.Popen([strace, "-f", "-qq", "-o", "/dev/null", "-e", fault, "-p", str(pid)])
-    tracer.wait(30)  # it ends with the process, which supervisord then starts anew, untraced
+    # it ends with the process, which supervisord then starts anew, untraced
+    subprocess.run([strace, "-f", "-qq", "-o", "/dev/null", "-e", fault, "-p", str(pid)], check=False, timeout=30)
     ledger.wait_done()
     (fatal,) = pipeline.events("fatal")[said:]
     assert fatal["stage"] == program

@@ -12,7 +12,7 @@ from sandbox.pipeline import Pipeline
 from stages.publisher.outbox import decode_result
 from tests.faults.ledger import Ledger
 
-TASKS = 3000
+TASKS = 6000
 
 
 def stop_all(pipeline: Pipeline) -> None:
@@ -34,7 +34,7 @@ def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
     pipeline, ledger = short_lease, short_ledger
     stop, start = STOPS[way]
     pipeline.sandbox.queue(TASKS)
-    ledger.wait_accepted(TASKS // 5)
+    ledger.wait_accepted(TASKS // 10)
     programs, before = len(pipeline.programs()), len(pipeline.events("stopped"))
     stop(pipeline)
     ledger.struck()
