@@ -64,7 +64,11 @@ class Ledger:
     def wait_done(self, seconds: float = 90.0) -> None:
         """Wait until no task is pending and nobody in the pipeline has anything left to do."""
         self._sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0, seconds)
-        self._pipeline.wait_until(self._at_rest, "the pipeline to be at rest", seconds)
+        self._wait_without("waiting", "working", "outbox", "running", "unstored", seconds=seconds)
+
+    def wait_unleased(self, seconds: float = 60.0) -> None:
+        """Wait until no lease is left either: one whose end was told to a process that died ends by itself."""
+        self._wait_without("leased", "lost", seconds=seconds)
 
     def cost(self, fault: str) -> Cost:
         """Judge what was queued since, and note it for the table."""
@@ -83,11 +87,15 @@ class Ledger:
         note(cost)
         return cost
 
-    def _at_rest(self) -> bool:
-        _, health = self._pipeline.get("/health")
-        processes: dict[str, dict[str, Any]] = (health or {}).get("processes", {})
-        busy = ("leased", "lost", "waiting", "working", "outbox", "running", "unstored")
-        return bool(processes) and all(not facts.get(fact) for facts in processes.values() for fact in busy)
+    def _wait_without(self, *facts: str, seconds: float) -> None:
+        """Wait until none of these facts of any process is anything but zero."""
+
+        def at_rest() -> bool:
+            _, health = self._pipeline.get("/health")
+            processes: dict[str, dict[str, Any]] = (health or {}).get("processes", {})
+            return bool(processes) and not any(told.get(fact) for told in processes.values() for fact in facts)
+
+        self._pipeline.wait_until(at_rest, f"nothing to be {', '.join(facts)}", seconds)
 
     def _longest_pause(self, times: list[float]) -> float:
         after = sorted([self.began, *(at for at in times if at >= self.began)])

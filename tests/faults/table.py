@@ -1,7 +1,7 @@
-"""`python -m tests.faults.table`: run the faults and print what each has cost (`--last`: only print the last run's; else
-arguments go to pytest).
+"""`python -m tests.faults.table`: run the faults and print what each has cost.
 
-The rows are written by the tests, into `bench/results/faults.json`.
+With `--last`, only print the last run's; other arguments go to pytest. The rows are written by the tests, into
+`bench/results/faults.json`.
 """
 
 from __future__ import annotations

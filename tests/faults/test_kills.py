@@ -53,6 +53,7 @@ def test_forty_random_kills_in_one_run_lose_nothing(pipeline: Pipeline, ledger: 
         # not a wait for anything: the moments of the kills are what is random
         time.sleep(chance.uniform(0.0, 1.0))
     ledger.wait_done()
+    ledger.wait_unleased()
     cost = ledger.cost(f"{KILLS} kills at random")
     embedders = sum(count for program, count in killed.items() if program.startswith("embedder"))
     assert (cost.tasks, cost.lost, cost.failed, cost.bytes_differ) == (TASKS, 0, 0, 0)
