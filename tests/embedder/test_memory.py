@@ -135,6 +135,7 @@ def test_one_that_was_killed_claims_nothing(here: Here, tmp_path: Path) -> None:
     with other(tmp_path, "a") as process, ThreadPoolExecutor(1) as pool:
         wanted = pool.submit(here.want, "a")
         process.kill()
+        process.wait()
         assert wanted.result(10).keys() == {"a"}
     assert here.sent == [["a"]]
 
