@@ -106,7 +106,8 @@ def test_state_and_reason_are_on_the_pages(running: Sandbox, pipeline: Pipeline)
     pipeline.wait_until(opened, "the breaker to open")
     metrics, (status, ready) = str(pipeline.get("/metrics")[1]), pipeline.get("/ready")
     assert 'circuit_breaker_reason{service="api",reason="' in metrics or 'circuit_breaker_reason{reason="' in metrics
-    assert (status, "answered 500" in str(ready)) == (503, True)
+    assert status == 503, ready
+    pipeline.wait_until(lambda: "answered 500" in str(pipeline.get("/ready")), "the reason on /ready")
     running.clear_faults()
     pipeline.wait_ready()
     pipeline.wait_until(lambda: f"{state} 0.0" in str(pipeline.get("/metrics")[1]), "the breaker to close")
