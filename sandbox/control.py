@@ -16,7 +16,7 @@
     POST   /release        {"service"?}: let held answers go
     POST   /down           {"service"}: refuse connections, reset those there are; POST /up: the same port again
     POST   /revoke         no token is good any more
-    POST   /reset          everything as at the start
+    POST   /reset          everything as at the start; the requests under way are broken off
     GET    /clock          {"time": Unix seconds, "monotonic": seconds}
 
 What is not understood is a 400 with {"error": in words}.

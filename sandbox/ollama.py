@@ -150,7 +150,7 @@ class Ollama(Service[OllamaSettings]):
                 yield _line({"error": "pull model manifest: file does not exist"})
                 return
             for step in range(1, settings.pull_steps + 1):
-                await asyncio.sleep(settings.pull_seconds / settings.pull_steps)
+                await asyncio.sleep(self.settings.pull_seconds / settings.pull_steps)
                 if settings.pull_error is not None and step > settings.pull_steps // 2:
                     yield _line({"error": settings.pull_error})
                     return

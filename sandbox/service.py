@@ -72,7 +72,10 @@ class Service(ABC, Generic[SettingsT]):
 
     def _over(self, connection: Connection, request: Request, task: asyncio.Task[None]) -> None:
         self._exchanges.discard(task)
-        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            connection.close()
+            return
+        error = task.exception()
         if error is not None:
             self._broke(connection, request, error)
 
@@ -93,6 +96,13 @@ class Service(ABC, Generic[SettingsT]):
         """Let all held answers go."""
         self.gate.set()
         self.gate = asyncio.Event()
+
+    async def break_off(self) -> None:
+        """End the exchanges that are under way, as if they had never been; their connections are closed."""
+        exchanges = list(self._exchanges)
+        for exchange in exchanges:
+            exchange.cancel()
+        await asyncio.gather(*exchanges, return_exceptions=True)
 
     def reset(self) -> None:
         """Back to how it started."""

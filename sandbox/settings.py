@@ -81,6 +81,7 @@ class OllamaSettings(ServiceSettings, frozen=True, kw_only=True):
     pullable: dict[str, int] = msgspec.field(default_factory=_OLLAMA_LIBRARY.copy)
     """Models that a pull can get."""
     pull_seconds: Seconds = 0.2
+    """Changing it hurries or slows the pulls that are under way, too."""
     pull_steps: Annotated[int, msgspec.Meta(ge=1)] = 5
     """Progress lines of one pull."""
     pull_error: str | None = None

@@ -104,5 +104,6 @@ class World:
     async def reset(self) -> None:
         """Everything as at the start: settings, tasks, records, tokens, faults, listeners."""
         for service in self.services.values():
+            await service.break_off()  # else what was delayed or held would still happen, in the next test
             service.reset()
         await self.up()

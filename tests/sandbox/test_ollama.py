@@ -73,6 +73,15 @@ def test_a_pull_may_fail_after_its_200(sandbox: Sandbox, session: requests.Sessi
     assert "all-minilm:latest" not in tags(sandbox, session)
 
 
+def test_a_pull_under_way_can_be_hurried(sandbox: Sandbox, session: requests.Session) -> None:
+    sandbox.settings(ollama={"pull_seconds": 60, "pull_steps": 600})
+    with ThreadPoolExecutor(1) as pool:
+        pulling = pool.submit(pull, sandbox, session, "all-minilm")
+        sandbox.wait_until(lambda summary: summary["ollama"]["pulling"] == 1)
+        sandbox.settings(ollama={"pull_seconds": 0})
+        assert pulling.result(30)[-1] == {"status": "success"}
+
+
 def test_a_full_queue_is_a_503(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.settings(ollama={"max_under_way": 1})
     sandbox.fault("ollama", hold=True, times=1)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from sandbox.client import Sandbox, SandboxError
 
@@ -75,6 +77,18 @@ def test_reset_forgets_everything(sandbox: Sandbox) -> None:
     assert sandbox.summary()["api"]["tasks"] == {"pending": 0}
     sandbox.down("openai")
     sandbox.up("openai")
+
+
+def test_reset_ends_what_is_under_way(sandbox: Sandbox) -> None:
+    for effect in ({"delay": 60}, {"hold": True}):
+        sandbox.fault("ollama", **effect)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(requests.get, f"{sandbox.ollama}/api/tags", timeout=30)
+            sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 1)
+            sandbox.reset()
+            assert isinstance(answer.exception(), requests.ConnectionError)
+        told = sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 0)["ollama"]
+        assert (told["held"], told["requests"], told["statuses"]) == (0, 0, {})
 
 
 def test_one_can_attach_to_a_running_one(sandbox: Sandbox, tmp_path: Path) -> None:
