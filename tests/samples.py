@@ -1,15 +1,32 @@
-"""Messages as tests need them: everything has a believable default, so that a test names only what it is about."""
+"""Messages and settings as tests need them: all has believable defaults, so that a test names only what it is about."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from common import messages as m
+from common.settings import Settings, read
 from common.task_types.text_embedding import DEFAULT_MODEL, TextEmbeddingContent
 
 TYPE = "text_embedding"
 LEASED_AT = 1_750_000_000.0
+ENVIRONMENT = {
+    "API_BASE_URL": "http://127.0.0.1:1",
+    "OAUTH2_TOKEN_URL": "http://127.0.0.1:1",
+    "OAUTH2_CLIENT_ID": "client",
+    "OAUTH2_CLIENT_SECRET": "canary-secret",
+    "PROCESSING_MODE": "mock",
+}
+"""The variables that a process needs to start; nothing listens there."""
+
+
+def settings(**fields: Any) -> Settings:
+    """Valid settings, whatever `.env` there is."""
+    needed = {name.lower(): value for name, value in ENVIRONMENT.items()}
+    return read(Settings, **{"_env_file": None, **needed, **fields})
 
 
 def task(task_id: str, *, key: str = DEFAULT_MODEL, tokens: int = 5, attempt: int = 1) -> m.Task:

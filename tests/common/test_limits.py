@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from common.errors import SettingsError
 from common.limits import ModelLimits
-from common.settings import Settings, read
+from common.settings import Settings
+from tests.samples import settings
 
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
-
-
-def settings(**fields: Any) -> Settings:
-    required = {"api_base_url": "http://a", "oauth2_client_id": "c", "oauth2_client_secret": "s"}
-    found: Settings = read(**{**required, "oauth2_token_url": "http://o", "processing_mode": "mock", **fields})
-    return found
 
 
 def test_each_model_has_its_own_limits_and_what_is_left_out_is_off() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from stages.rate_limiter.periods import Strategy
-from tests.contracts.installations import KINDS, Installation, settings
+from tests.contracts.installations import KINDS, Installation
 from tests.decisions import START
+from tests.samples import settings
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
@@ -20,7 +21,8 @@ def install(
     made: list[Installation] = []
 
     def make(strategy: Strategy = Strategy.ROLLING, **fields: Any) -> Installation:
-        made.append(request.param(settings(strategy, **fields), tmp_path, monkeypatch, START.wall))
+        configured = settings(rate_limit_strategy=strategy, **fields)
+        made.append(request.param(configured, tmp_path, monkeypatch, START.wall))
         return made[-1]
 
     yield make

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from common.settings import Settings, read
+from common.settings import Settings
 from stages.rate_limiter.periods import Strategy
 from stages.rate_limiter.quotas import Quotas
 from stages.rate_limiter.state import PutQuota
 from stages.rate_limiter.windows import Windows, limits_of
-
-
-def settings(strategy: Strategy, **fields: Any) -> Settings:
-    required = {"api_base_url": "http://a", "oauth2_client_id": "c", "oauth2_client_secret": "s"}
-    required |= {"oauth2_token_url": "http://o", "processing_mode": "mock", "rate_limit_strategy": strategy}
-    found: Settings = read(**{**required, **fields})
-    return found
 
 
 class Installation(ABC):

@@ -9,6 +9,7 @@ from supervisor.options import ServerOptions
 
 from common import supervision
 from tests.deploy.tools import ROOT
+from tests.samples import ENVIRONMENT
 
 STAGES = {"monitor", "token_broker", "publisher", "embedder", "rate_limiter", "fetcher"}
 
@@ -22,14 +23,7 @@ def parsed() -> ServerOptions:
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every program that supervisord would start with EMBEDDER_PROCESSES=3, first to last."""
-    for name, value in {
-        "API_BASE_URL": "http://api.invalid",
-        "OAUTH2_CLIENT_ID": "client",
-        "OAUTH2_CLIENT_SECRET": "secret",
-        "ORY_PROJECT_SLUG": "slug",
-        "PROCESSING_MODE": "mock",
-        "EMBEDDER_PROCESSES": "3",
-    }.items():
+    for name, value in {**ENVIRONMENT, "EMBEDDER_PROCESSES": "3"}.items():
         monkeypatch.setenv(name, value)
     options = parsed()
     supervision.load(SimpleNamespace(options=options, process_groups={}))

@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 import numpy as np
 import requests
 
-from common import settings, task_types
+from common import task_types
 from common.answers import Answer, Answers
 from common.messages import Result, Token
 from sandbox.client import Sandbox
@@ -21,6 +21,7 @@ from stages.fetcher.page import Page, Reader
 from stages.fetcher.upstream import Upstream
 from stages.publisher.actions import Patch
 from stages.publisher.delivery import Delivery
+from tests import samples
 
 PATIENCE = 20.0
 """Seconds for all PATCHes of one call to end."""
@@ -37,18 +38,7 @@ class Api:
     """`get` as the fetcher does, `patch` as the publisher does."""
 
     def __init__(self, url: str, token: Token, dimensions: int = 3, **changes: Any) -> None:
-        self.settings = config = settings.read(
-            settings.Settings,
-            **{
-                "api_base_url": url,
-                "oauth2_client_id": "c",
-                "oauth2_client_secret": "s",
-                "oauth2_token_url": "http://localhost:1",
-                "processing_mode": "mock",
-                "request_timeout": 5,
-                **changes,
-            },
-        )
+        self.settings = config = samples.settings(**{"api_base_url": url, "request_timeout": 5, **changes})
         self.token = token
         self._vector = np.full(dimensions, 0.1234567, "<f4").tobytes()
         self._answers: list[Answer] = []

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.instant import Instant
-from common.settings import Settings, read
+from common.settings import Settings
 from stages.embedder.embedding import Embedding
 from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
+from tests import samples
 
 MODEL = "some-model"
 Answer = Callable[[Sequence[str]], Embeddings | Exception | None]
@@ -18,16 +19,9 @@ Step = Embeddings | Exception | Answer | None
 
 
 def settings(**fields: Any) -> Settings:
-    """Valid settings that nothing outside has a say in."""
-    required = {
-        "api_base_url": "http://127.0.0.1:1",
-        "oauth2_client_id": "id",
-        "oauth2_client_secret": "secret",
-        "oauth2_token_url": "http://127.0.0.1:1",
-        "openai_api_key": "sk-0123456789",
-        "embedding_cache_size": 0,
-    }
-    return read(Settings, **{**required, **fields})
+    """Settings for OpenAI, without a cache."""
+    usual = {"processing_mode": "openai", "openai_api_key": "sk-0123456789", "embedding_cache_size": 0}
+    return samples.settings(**{**usual, **fields})
 
 
 def true_answer(texts: Sequence[str], dimensions: int = 8) -> Embeddings:

@@ -12,17 +12,11 @@ import pytest
 from common.store import Store
 from sandbox.pipeline import ROOT, Pipeline
 from tests.needs import missing
+from tests.samples import ENVIRONMENT
 
 OWNERS = ["fetcher", "rate_limiter", "publisher"]
 NOBODY = 65_534
-SETTINGS = {
-    "API_BASE_URL": "http://127.0.0.1:1",
-    "OAUTH2_TOKEN_URL": "http://127.0.0.1:1",
-    "OAUTH2_CLIENT_ID": "id",
-    "OAUTH2_CLIENT_SECRET": "secret",
-    "PROCESSING_MODE": "mock",
-    "METRICS_PORT": "0",
-}
+SETTINGS = {**ENVIRONMENT, "METRICS_PORT": "0"}
 
 
 def run(environment: dict[str, str], *words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

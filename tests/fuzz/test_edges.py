@@ -14,12 +14,12 @@ from common.answers import Answer
 from common.errors import Permanent, Transient
 from common.messages import Token
 from common.retry import LONGEST_PATIENCE
-from common.settings import Settings, read
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Page
 from stages.publisher.verdicts import Verdict, verdict
 from stages.token_broker.answer import Grant
 from stages.token_broker.issuer import Issuer
+from tests import samples
 from tests.edges.api import Api, api
 from tests.fuzz.wire import Wire, answers, wire
 
@@ -42,11 +42,7 @@ def edges(server: Wire) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def issuer(server: Wire) -> Issuer:
-    config: Settings = read(
-        api_base_url=server.url, oauth2_client_id="c", oauth2_client_secret="s", processing_mode="mock",
-        oauth2_token_url=server.url, request_timeout=TIMEOUT,
-    )  # fmt: skip
-    return Issuer(config, lambda _: None)
+    return Issuer(samples.settings(oauth2_token_url=server.url, request_timeout=TIMEOUT), lambda _: None)
 
 
 @quick

@@ -17,26 +17,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from common import metrics
 from common.instant import Instant
 from common.messages import Heartbeat, Sample, Window, decode, encode
-from common.settings import PLACEHOLDER_API_KEY, Settings, read
+from common.settings import PLACEHOLDER_API_KEY, Settings
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.state import Monitor
+from tests import samples
 from tests.monitor.beats import ALL, START, beat, counter, gauge, histogram, later
 from tests.needs import require
 
 
 def configured(**changes: Any) -> Settings:
     fields = {
-        "_env_file": None,
-        "api_base_url": "http://api.invalid",
-        "oauth2_client_id": "client",
-        "oauth2_client_secret": "canary",
-        "ory_project_slug": "slug",
         "processing_mode": "openai",
         "openai_api_key": "canary",
         "runtime_dir": "/tmp/unused",
     }
-    made: Settings = read(**{**fields, **changes})
-    return made
+    return samples.settings(**{**fields, **changes})
 
 
 class Shown:

@@ -27,6 +27,7 @@ from stages.token_broker import issuer as edge
 from stages.token_broker.answer import Grant
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.state import Ask, Issued, Refused
+from tests import samples
 from tests.token_broker.endpoint import Asked, Endpoint, Handler, answers, serving
 
 SECRET = "canary +/=&%:~ü€😀"
@@ -47,16 +48,13 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def configured(url: str, **changes: Any) -> Settings:
     fields = {
-        "api_base_url": "http://api.invalid",
         "oauth2_client_id": "the client: ü",
         "oauth2_client_secret": SECRET,
         "oauth2_token_url": url,
-        "processing_mode": "mock",
         "request_timeout": 5,
         "runtime_dir": "/tmp/unused",
     }
-    configured: Settings = read(**{**fields, **changes})
-    return configured
+    return samples.settings(**{**fields, **changes})
 
 
 def issuer(endpoint: Endpoint, **changes: Any) -> Issuer:
