@@ -146,6 +146,11 @@ class Pipeline:
                 raise TimeoutError(f"waited {seconds:g} s in vain for {what}:\n{self.tail()}")
             time.sleep(0.05)
 
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass, while the pipeline runs."""
+        over = time.monotonic() + seconds
+        self.wait_until(lambda: time.monotonic() >= over, f"{seconds:g} s to pass", seconds + START_SECONDS)
+
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until a task could be processed."""
         self.wait_until(lambda: self.get("/ready")[0] == 200, "GET /ready to answer 200", seconds)

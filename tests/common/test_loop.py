@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -111,15 +110,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
+def bench(folder: Path) -> Iterator[Bench]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     umask = os.umask(0o077)
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # short: a socket's path has at most 107 bytes
-        made = Bench(Path(folder))
-        yield made
-        made.fetcher.close()
-        made.monitor.close()
-        made.loop.sockets._context.destroy(linger=0)
+    made = Bench(folder)
+    yield made
+    made.fetcher.close()
+    made.monitor.close()
+    made.loop.sockets._context.destroy(linger=0)
     os.umask(umask)
     for number, handler in before.items():
         signal.signal(number, handler)

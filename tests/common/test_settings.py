@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +22,14 @@ REQUIRED = {
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is required, in a folder without a `.env`, whose path is short enough for sockets."""
     for field in Settings.model_fields:
         for variable in (field.upper(), f"{field.upper()}_FILE"):
             monkeypatch.delenv(variable, raising=False)
     for variable, value in REQUIRED.items():
         monkeypatch.setenv(variable, value)
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.chdir(folder)
-        yield
-        monkeypatch.undo()
+    monkeypatch.chdir(folder)
 
 
 def problems(**environment: str) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,10 +17,9 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a name short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="atp") as name:
-        yield Path(name) / "run"
+def folder(folder: Path) -> Path:
+    """One that is not there yet."""
+    return folder / "run"
 
 
 def opened(folder: Path, instance: str) -> closing[Sockets]:

@@ -30,7 +30,7 @@ PATIENCE = 20.0
 def new_token(sandbox: Sandbox) -> Token:
     """An access token that the sandbox's API takes."""
     auth = (quote_plus(sandbox.client_id), quote_plus(sandbox.client_secret))
-    answer = requests.post(sandbox.token_url, {"grant_type": "client_credentials"}, auth=auth, timeout=5)
+    answer = requests.post(sandbox.token_url, {"grant_type": "client_credentials"}, auth=auth, timeout=30)
     return Token(answer.json()["access_token"], time.time() + 3600, "fingerprint")
 
 

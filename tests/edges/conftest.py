@@ -1,4 +1,4 @@
-"""One sandbox for the tests of the edges; each finds it as at its start."""
+"""The two edges to the API, and one that answers nobody."""
 
 from __future__ import annotations
 
@@ -13,26 +13,14 @@ from sandbox.client import Sandbox
 from tests.edges.api import Api, api, new_token
 
 
-@pytest.fixture(scope="package")
-def running() -> Iterator[Sandbox]:
-    with Sandbox.start() as sandbox:
-        yield sandbox
+@pytest.fixture
+def token(sandbox: Sandbox) -> Token:
+    return new_token(sandbox)
 
 
 @pytest.fixture
-def outside(running: Sandbox) -> Sandbox:
-    running.reset()
-    return running
-
-
-@pytest.fixture
-def token(outside: Sandbox) -> Token:
-    return new_token(outside)
-
-
-@pytest.fixture
-def edges(outside: Sandbox, token: Token) -> Iterator[Api]:
-    with api(outside.api, token) as made:
+def edges(sandbox: Sandbox, token: Token) -> Iterator[Api]:
+    with api(sandbox.api, token) as made:
         yield made
 
 

@@ -72,7 +72,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         self.server.seen.append(f"{self.command} {self.path}")
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        connection = http.client.HTTPConnection(url.netloc, timeout=5)
+        connection = http.client.HTTPConnection(url.netloc, timeout=30)
         connection.request(self.command, f"{url.path}?{url.query}".rstrip("?"), body, dict(self.headers))
         answer = connection.getresponse()
         content = answer.read()

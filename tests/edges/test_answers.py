@@ -41,11 +41,11 @@ MEANINGS = {
 
 @pytest.mark.parametrize(("status", "meaning"), MEANINGS.items())
 def test_every_status_means_the_same_for_every_kind_of_body(
-    outside: Sandbox, edges: Api, status: int, meaning: Verdict
+    sandbox: Sandbox, edges: Api, status: int, meaning: Verdict
 ) -> None:
-    (task_id,) = outside.queue(1)
+    (task_id,) = sandbox.queue(1)
     for body in ("", '{"statusCode": 1, "message": "no"}', "<html>a proxy's page</html>", "x" * 200_000):
-        outside.fault("api", status=status, body=body, times=2)
+        sandbox.fault("api", status=status, body=body, times=2)
         answer = edges.patch_one(task_id)
         assert (answer.status, verdict(answer.status)) == (status, meaning)
         failed = failure(edges.get())
@@ -78,39 +78,39 @@ def dated(value: str) -> str:
     ],
 )
 def test_both_edges_read_how_long_to_wait(
-    outside: Sandbox, edges: Api, status: int, headers: dict[str, str], low: float, high: float
+    sandbox: Sandbox, edges: Api, status: int, headers: dict[str, str], low: float, high: float
 ) -> None:
-    (task_id,) = outside.queue(1)
-    outside.fault("api", status=status, headers={name: dated(value) for name, value in headers.items()})
+    (task_id,) = sandbox.queue(1)
+    sandbox.fault("api", status=status, headers={name: dated(value) for name, value in headers.items()})
     assert low <= edges.patch_one(task_id).retry_after <= high
     error = failure(edges.get()).error
     assert low <= (error.delay if isinstance(error, Throttled) else 0.0) <= high
 
 
-def test_a_redirect_is_not_followed_and_says_what_to_set(outside: Sandbox, edges: Api) -> None:
-    (task_id,) = outside.queue(1)
-    before = outside.summary()["api"]["requests"]
-    outside.fault("api", status=302, headers={"Location": f"{outside.api}/api/ai-tasks/pending"}, times=2)
+def test_a_redirect_is_not_followed_and_says_what_to_set(sandbox: Sandbox, edges: Api) -> None:
+    (task_id,) = sandbox.queue(1)
+    before = sandbox.summary()["api"]["requests"]
+    sandbox.fault("api", status=302, headers={"Location": f"{sandbox.api}/api/ai-tasks/pending"}, times=2)
     assert edges.patch_one(task_id).status == 302
     assert "set API_BASE_URL" in str(failure(edges.get()).error)
-    assert outside.summary()["api"]["requests"] == before + 2
+    assert sandbox.summary()["api"]["requests"] == before + 2
 
 
-def test_a_body_over_the_limit_is_413_even_where_the_token_is_wrong(outside: Sandbox, token: Any) -> None:
-    (task_id,) = outside.queue(1)
-    with api(outside.api, token, dimensions=20_000) as edges:
+def test_a_body_over_the_limit_is_413_even_where_the_token_is_wrong(sandbox: Sandbox, token: Any) -> None:
+    (task_id,) = sandbox.queue(1)
+    with api(sandbox.api, token, dimensions=20_000) as edges:
         assert edges.patch_one(task_id).status == 413
-        outside.revoke()
+        sandbox.revoke()
         assert edges.patch_one(task_id).status == 413
 
 
-def test_the_largest_models_result_is_under_the_default_limit(outside: Sandbox, token: Any) -> None:
-    (task_id,) = outside.queue(1)
-    with api(outside.api, token, dimensions=3072) as edges:
+def test_the_largest_models_result_is_under_the_default_limit(sandbox: Sandbox, token: Any) -> None:
+    (task_id,) = sandbox.queue(1)
+    with api(sandbox.api, token, dimensions=3072) as edges:
         assert edges.patch_one(task_id).status == 200
 
 
 @pytest.mark.parametrize("odd", ["a/../b", "a?b=c", "a#b", "a b", "ä", "%41", "a\r\nX: y", "." * 300])
-def test_an_odd_id_stays_one_part_of_the_path(outside: Sandbox, edges: Api, odd: str) -> None:
+def test_an_odd_id_stays_one_part_of_the_path(sandbox: Sandbox, edges: Api, odd: str) -> None:
     assert edges.patch_one(odd).status == 400  # no ObjectId, and no other route
-    assert outside.summary()["api"]["patches"] == 1
+    assert sandbox.summary()["api"]["patches"] == 1

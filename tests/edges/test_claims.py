@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from sandbox.client import Sandbox
-from sandbox.pipeline import Pipeline
+from tests.pipelines import Start
 
 TASKS = 600
 SETTINGS: dict[str, Any] = {
@@ -28,26 +27,26 @@ def done(sandbox: Sandbox, number: int) -> bool:
     return int(sandbox.summary()["api"]["accepted"]) >= number
 
 
-def test_tasks_are_claimed_first_and_taken_back_after_crashes(outside: Sandbox, tmp_path: Path) -> None:
-    others = outside.queue(20)
+def test_tasks_are_claimed_first_and_taken_back_after_crashes(sandbox: Sandbox, start: Start) -> None:
+    others = sandbox.queue(20)
     for task_id in others:
-        outside.fault("api", method="PATCH", path=task_id, status=409)
-    with Pipeline(outside, tmp_path, **SETTINGS) as pipeline:
-        pipeline.wait_until(lambda: len(pipeline.events("claim_refused")) == 20, "the claims to be refused")
-        outside.clear_faults()
-        ids = outside.queue(TASKS)
-        pipeline.wait_until(lambda: done(outside, TASKS), "all tasks")
-        assert Counter(tuple(states(outside, task_id)) for task_id in ids) == {("in_progress", "succeeded"): TASKS}
-        assert not any(states(outside, task_id) for task_id in others)
+        sandbox.fault("api", method="PATCH", path=task_id, status=409)
+    pipeline = start(**SETTINGS)
+    pipeline.wait_until(lambda: len(pipeline.events("claim_refused")) == 20, "the claims to be refused")
+    sandbox.clear_faults()
+    ids = sandbox.queue(TASKS)
+    pipeline.wait_until(lambda: done(sandbox, TASKS), "all tasks")
+    assert Counter(tuple(states(sandbox, task_id)) for task_id in ids) == {("in_progress", "succeeded"): TASKS}
+    assert not any(states(sandbox, task_id) for task_id in others)
 
-        outside.settings(openai={"latency_seconds": 0.3})
-        more = outside.queue(TASKS)
-        for stage in ("rate_limiter", "fetcher"):
-            pipeline.wait_until(lambda: outside.summary()["api"]["tasks"].get("in_progress", 0) > 50, "claimed tasks")
-            pipeline.kill(stage)
-        pipeline.wait_until(lambda: done(outside, 2 * TASKS), "what was claimed when its holder died", 60)
-        assert {states(outside, task_id)[-1] for task_id in more} == {"succeeded"}
-        assert pipeline.events("taken_back")
-        told = outside.summary()
+    sandbox.settings(openai={"latency_seconds": 0.3})
+    more = sandbox.queue(TASKS)
+    for stage in ("rate_limiter", "fetcher"):
+        pipeline.wait_until(lambda: sandbox.summary()["api"]["tasks"].get("in_progress", 0) > 50, "claimed tasks")
+        pipeline.kill(stage)
+    pipeline.wait_until(lambda: done(sandbox, 2 * TASKS), "what was claimed when its holder died", 60)
+    assert {states(sandbox, task_id)[-1] for task_id in more} == {"succeeded"}
+    assert pipeline.events("taken_back")
+    told = sandbox.summary()
     assert told["api"]["tasks"].get("in_progress", 0) == 0
     assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)

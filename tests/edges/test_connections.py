@@ -27,42 +27,44 @@ BROKEN: list[dict[str, Any]] = [
     {"cut": 60, "reset": True},
     {"framing": "chunked_close"},
 ]
-SLOW: list[dict[str, Any]] = [{"delay": 3}, {"dribble": 20}]
+SLOW: list[dict[str, Any]] = [{"delay": 60}, {"dribble": 5}]
+SOON = 10.0
+"""Seconds: long after the time-out even on a busy machine, and long before the answer."""
 
 
 @pytest.mark.parametrize("fault", BROKEN, ids=str)
 def test_a_broken_answer_is_no_answer_and_the_next_one_counts(
-    outside: Sandbox, edges: Api, fault: dict[str, Any]
+    sandbox: Sandbox, edges: Api, fault: dict[str, Any]
 ) -> None:
-    ids = outside.queue(3)
-    number = outside.fault("api", **fault)
+    ids = sandbox.queue(3)
+    number = sandbox.fault("api", **fault)
     answer = edges.patch_one(ids[0])
     assert answer.status == 0
     assert answer.error == "PATCH /api/ai-tasks/:id: the connection broke before the answer was whole"
     assert "the connection broke" in str(failure(edges.get()).error)
-    outside.clear_faults(number)
+    sandbox.clear_faults(number)
     assert [answer.status for answer in edges.patch(ids)] == [200] * 3
     page(edges.get())
 
 
-def test_an_answer_that_ends_with_the_connection_is_whole(outside: Sandbox, edges: Api) -> None:
-    (task_id,) = outside.queue(1)
-    outside.fault("api", framing="until_close")
+def test_an_answer_that_ends_with_the_connection_is_whole(sandbox: Sandbox, edges: Api) -> None:
+    (task_id,) = sandbox.queue(1)
+    sandbox.fault("api", framing="until_close")
     assert len(page(edges.get()).candidates) == 1
     assert edges.patch_one(task_id).status == 200
 
 
 @pytest.mark.parametrize("fault", SLOW, ids=str)
-def test_request_timeout_is_for_the_whole_answer(outside: Sandbox, token: Token, fault: dict[str, Any]) -> None:
-    (task_id, *_) = outside.queue(20)
-    outside.fault("api", **fault)
-    with api(outside.api, token, request_timeout=0.5) as edges:
+def test_request_timeout_is_for_the_whole_answer(sandbox: Sandbox, token: Token, fault: dict[str, Any]) -> None:
+    (task_id, *_) = sandbox.queue(20)
+    sandbox.fault("api", **fault)
+    with api(sandbox.api, token, request_timeout=0.5) as edges:
         began = time.monotonic()
         assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
         half = time.monotonic()
         assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
-        assert 0.4 < half - began < 1.5
-        assert 0.4 < time.monotonic() - half < 1.5
+        assert 0.4 < half - began < SOON
+        assert 0.4 < time.monotonic() - half < SOON
 
 
 def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) -> None:
@@ -70,7 +72,7 @@ def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) 
         began = time.monotonic()
         assert "REQUEST_TIMEOUT" in edges.patch_one("a").error
         assert "REQUEST_TIMEOUT" in str(failure(edges.get()).error)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SOON
 
 
 def test_nobody_there(token: Token) -> None:
@@ -82,10 +84,10 @@ def test_nobody_there(token: Token) -> None:
         assert "cannot be resolved" in str(failure(edges.get()).error)
 
 
-def test_connections_that_the_server_closes_cost_no_request(outside: Sandbox, edges: Api) -> None:
+def test_connections_that_the_server_closes_cost_no_request(sandbox: Sandbox, edges: Api) -> None:
     """Idle for as long as the server allows: each request meets a connection that is closed in the same moment."""
-    outside.settings(api={"keep_alive_seconds": 0.03})
-    ids = outside.queue(16)
+    sandbox.settings(api={"keep_alive_seconds": 0.03})
+    ids = sandbox.queue(16)
     statuses: list[int] = []
     for number in range(40):
         statuses += [answer.status for answer in edges.patch(ids)]
@@ -94,36 +96,37 @@ def test_connections_that_the_server_closes_cost_no_request(outside: Sandbox, ed
         while time.perf_counter() < wake_at:
             pass  # to the tenth of a millisecond, which no sleep keeps
     assert statuses == [200] * len(statuses)
-    assert outside.summary()["api"]["connections_opened"] > 100
+    assert sandbox.summary()["api"]["connections_opened"] > 100
 
 
-def test_connections_are_kept_and_used_again(outside: Sandbox, edges: Api) -> None:
-    ids = outside.queue(10)
+def test_connections_are_kept_and_used_again(sandbox: Sandbox, edges: Api) -> None:
+    ids = sandbox.queue(10)
     for _ in range(20):
         edges.patch(ids)
         page(edges.get(1))
-    assert outside.summary()["api"]["connections_opened"] <= 11
+    assert sandbox.summary()["api"]["connections_opened"] <= 11
 
 
-def test_a_server_that_comes_back_is_found_again(outside: Sandbox, edges: Api) -> None:
-    ids = outside.queue(16)
+def test_a_server_that_comes_back_is_found_again(sandbox: Sandbox, edges: Api) -> None:
+    ids = sandbox.queue(16)
     for _ in range(3):
         assert [answer.status for answer in edges.patch(ids)] == [200] * 16
-        outside.down("api")
+        sandbox.down("api")
         assert {answer.status for answer in edges.patch(ids)} == {0}
         failure(edges.get())
-        outside.up("api")
+        sandbox.up("api")
         page(edges.get())
 
 
-def test_a_poll_under_way_does_not_keep_the_fetcher_from_stopping(outside: Sandbox, edges: Api) -> None:
-    outside.fault("api", path="pending", delay=4)
-    before = outside.summary()["api"]["requests"]
+def test_a_poll_under_way_does_not_keep_the_fetcher_from_stopping(sandbox: Sandbox, token: Token) -> None:
+    sandbox.fault("api", path="pending", delay=60)
+    before = sandbox.summary()["api"]["requests"]
     polled: list[Future[Any]] = []
-    upstream = Upstream(edges.settings, Reader({}), lambda pool, *call: polled.append(pool.submit(*call)))
-    upstream.poll(edges.poll())
-    outside.wait_until(lambda told: told["api"]["requests"] > before, 5)
-    began = time.monotonic()
-    upstream.close()
-    assert time.monotonic() - began < 1
-    assert isinstance(polled[0].result(), PollFailed)
+    with api(sandbox.api, token, request_timeout=60) as edges:
+        upstream = Upstream(edges.settings, Reader({}), lambda pool, *call: polled.append(pool.submit(*call)))
+        upstream.poll(edges.poll())
+        sandbox.wait_until(lambda told: told["api"]["requests"] > before)
+        began = time.monotonic()
+        upstream.close()
+        assert isinstance(polled[0].result(), PollFailed)
+        assert time.monotonic() - began < SOON

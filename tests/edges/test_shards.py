@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from common.shard import Shard
 from sandbox.client import Sandbox
-from sandbox.pipeline import Pipeline
+from tests.pipelines import Start
 
 TASKS = 1000
 SETTINGS: dict[str, Any] = {
@@ -23,20 +22,18 @@ def named(event: dict[str, Any]) -> list[str]:
     return list(event.get("task_ids", [event.get("task_id")]))
 
 
-def test_two_pipelines_do_disjoint_parts(outside: Sandbox, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    ids = outside.queue(TASKS)
+def test_two_pipelines_do_disjoint_parts(sandbox: Sandbox, start: Start) -> None:
+    ids = sandbox.queue(TASKS)
     mine = {index: [i for i in ids if Shard(index, 2).owns(i)] for index in (0, 1)}
-    with Pipeline(outside, tmp_path / "a", SHARD_INDEX=0, **SETTINGS) as first:
-        # alone, it does its own part and leaves the other: also where that hides its own on the page
-        first.wait_until(lambda: outside.summary()["api"]["accepted"] == len(mine[0]), "the first part", 60)
-        assert {outside.task(task_id)["state"] for task_id in mine[1][:50]} == {"pending"}
-        with Pipeline(outside, tmp_path / "b", SHARD_INDEX=1, **SETTINGS) as second:
-            second.wait_until(lambda: outside.summary()["api"]["accepted"] == TASKS, "the second part", 60)
-            more = outside.queue(TASKS)
-            second.wait_until(lambda: outside.summary()["api"]["accepted"] == 2 * TASKS, "both parts at a time", 60)
-    told = outside.summary()
+    first = start(SHARD_INDEX=0, **SETTINGS)
+    # alone, it does its own part and leaves the other: also where that hides its own on the page
+    first.wait_until(lambda: sandbox.summary()["api"]["accepted"] == len(mine[0]), "the first part", 60)
+    assert {sandbox.task(task_id)["state"] for task_id in mine[1][:50]} == {"pending"}
+    second = start(SHARD_INDEX=1, **SETTINGS)
+    second.wait_until(lambda: sandbox.summary()["api"]["accepted"] == TASKS, "the second part", 60)
+    more = sandbox.queue(TASKS)
+    second.wait_until(lambda: sandbox.summary()["api"]["accepted"] == 2 * TASKS, "both parts at a time", 60)
+    told = sandbox.summary()
     assert told["api"]["tasks"]["succeeded"] == 2 * TASKS
     assert told["api"]["accepted_twice"] == 0
     assert told["openai"]["inputs"] == 2 * TASKS

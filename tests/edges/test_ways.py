@@ -46,17 +46,17 @@ def tls() -> ssl.SSLContext:
     return context
 
 
-def both_work(outside: Sandbox, edges: Api) -> None:
-    ids = outside.queue(20)
+def both_work(sandbox: Sandbox, edges: Api) -> None:
+    ids = sandbox.queue(20)
     assert len(page(edges.get()).candidates) == 20
     assert {answer.status for answer in edges.patch(ids[:16])} == {200}
-    assert outside.summary()["api"]["accepted"] == 16
+    assert sandbox.summary()["api"]["accepted"] == 16
 
 
 def test_tls_with_an_authority_of_ones_own(
-    outside: Sandbox, token: Token, tls: ssl.SSLContext, authority: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, token: Token, tls: ssl.SSLContext, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(Relay("127.0.0.1", outside.api, tls)) as port:
+    with serving(Relay("127.0.0.1", sandbox.api, tls)) as port:
         url = f"https://localhost:{port}"
         with api(url, token) as edges:
             assert "not trusted: set SSL_CERT_FILE" in edges.patch_one("a").error
@@ -66,41 +66,41 @@ def test_tls_with_an_authority_of_ones_own(
             assert "check SSL_CERT_FILE" in edges.patch_one("a").error
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         with api(url, token) as edges:
-            both_work(outside, edges)
+            both_work(sandbox, edges)
         with api(url.replace("localhost", "127.0.0.2"), token) as edges:  # not the name in the certificate
             assert edges.patch_one("a").status == 0
 
 
-def test_tls_where_there_is_none(outside: Sandbox, token: Token) -> None:
-    with api(outside.api.replace("http:", "https:"), token) as edges:
+def test_tls_where_there_is_none(sandbox: Sandbox, token: Token) -> None:
+    with api(sandbox.api.replace("http:", "https:"), token) as edges:
         assert "TLS cannot be agreed on" in edges.patch_one("a").error
         assert "TLS cannot be agreed on" in str(failure(edges.get()).error)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
-def test_a_proxy_for_http(outside: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_proxy_for_http(sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     proxy = Proxy()
     with serving(proxy) as port:
         monkeypatch.setenv(variable, f"http://user:secret@127.0.0.1:{port}")
-        with api(outside.api, token) as edges:
-            both_work(outside, edges)
+        with api(sandbox.api, token) as edges:
+            both_work(sandbox, edges)
         assert len(proxy.seen) == 17
         monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-        with api(outside.api, token) as edges:
+        with api(sandbox.api, token) as edges:
             page(edges.get())
             assert edges.patch_one("a").status == 400
         assert len(proxy.seen) == 17
 
 
 def test_a_proxy_for_https(
-    outside: Sandbox, token: Token, tls: ssl.SSLContext, authority: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, token: Token, tls: ssl.SSLContext, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     proxy = Proxy()
-    with serving(Relay("127.0.0.1", outside.api, tls)) as behind, serving(proxy) as port:
+    with serving(Relay("127.0.0.1", sandbox.api, tls)) as behind, serving(proxy) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with api(f"https://localhost:{behind}", token) as edges:
-            both_work(outside, edges)
+            both_work(sandbox, edges)
         assert set(proxy.seen) == {f"CONNECT localhost:{behind}"}
         proxy.status = 407
         with api(f"https://localhost:{behind}", token) as edges:
@@ -108,16 +108,16 @@ def test_a_proxy_for_https(
             assert "the proxy refuses the connection: check HTTP_PROXY" in str(failure(edges.get()).error)
 
 
-def test_no_proxy_there(outside: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_there(sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://no-such-proxy.invalid:3128")
-    with api(outside.api, token) as edges:
+    with api(sandbox.api, token) as edges:
         assert "proxy's host name cannot be resolved" in edges.patch_one("a").error
 
 
-def test_ipv6(outside: Sandbox, token: Token) -> None:
-    relay = Relay("::1", outside.api)
+def test_ipv6(sandbox: Sandbox, token: Token) -> None:
+    relay = Relay("::1", sandbox.api)
     with serving(relay) as port, api(f"http://[::1]:{port}", token) as edges:
-        both_work(outside, edges)
+        both_work(sandbox, edges)
         assert relay.connections == 17
 
 

@@ -1,4 +1,4 @@
-"""One sandbox for the folder, reset before each test; and embedders that talk to it."""
+"""Embedders that talk to the sandbox."""
 
 from __future__ import annotations
 
@@ -14,18 +14,6 @@ from stages.embedder.embedding import Embedding
 from tests.embedder.fakes import settings
 
 Make = Callable[..., Embedding]
-
-
-@pytest.fixture(scope="session")
-def _running() -> Iterator[Sandbox]:
-    with Sandbox.start() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(_running: Sandbox) -> Sandbox:
-    _running.reset()
-    return _running
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One sandbox process for the whole folder, reset before every test."""
+"""Clients of the sandbox."""
 
 from collections.abc import Iterator
 from urllib.parse import quote_plus
@@ -7,18 +7,6 @@ import pytest
 import requests
 
 from sandbox.client import Sandbox
-
-
-@pytest.fixture(scope="session")
-def process() -> Iterator[Sandbox]:
-    with Sandbox.start() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(process: Sandbox) -> Sandbox:
-    process.reset()
-    return process
 
 
 @pytest.fixture
