@@ -67,6 +67,8 @@ class Patches:
         self._idle = [handle.curl for handle in handles]
         self._lines = {handle.curl: handle.lines for handle in handles}
         self._under_way: dict[pycurl.Curl, _UnderWay] = {}
+        self._running = 0
+        """Transfers that have not ended, as libcurl said last."""
         self._headers_of = ("", [""])
         watch(self._epoll.fileno(), self.ready)
 
@@ -81,6 +83,8 @@ class Patches:
         self._under_way[handle] = _UnderWay(task_id, token, time.monotonic())
         self._multi.add_handle(handle)
         self._call_if_due()  # libcurl asks to be called at once for a new handle
+        if self._running < len(self._under_way):  # a quick answer to an earlier one has been read on the way
+            self._collect()
 
     def ready(self) -> None:
         """Let libcurl read and write what it can."""
@@ -92,7 +96,7 @@ class Patches:
             mask = (pycurl.CSELECT_IN if events & ~select.EPOLLOUT else 0) | (
                 pycurl.CSELECT_OUT if events & ~select.EPOLLIN else 0
             )
-            self._multi.socket_action(descriptor, mask)
+            self._act(descriptor, mask)
         self.tick()
 
     def tick(self) -> None:
@@ -110,7 +114,10 @@ class Patches:
     def _call_if_due(self) -> None:
         if time.monotonic() >= self._call_at:
             self._call_at = float("inf")
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            self._act(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _act(self, descriptor: int, events: int) -> None:
+        _, self._running = self._multi.socket_action(descriptor, events)
 
     def _collect(self) -> None:
         answers = []
@@ -122,7 +129,7 @@ class Patches:
                     self._again(handle)
                 else:
                     answers.append(self._end(handle, 0, curl.in_words(handle, code, self._timeout)))
-            if not left:
+            if not left and not failed:  # what was sent again may have ended already
                 break
         if answers:
             self._post(Answers(answers))

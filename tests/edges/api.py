@@ -76,6 +76,15 @@ class Api:
         (answer,) = self.patch([task_id])
         return answer
 
+    def patch_unticked(self, task_id: str) -> Answer:
+        """PATCH one result, and wake for its socket alone; fails the test if that does not bring the answer."""
+        self._answers = []
+        self._delivery.patch(Patch(task_id, self.token))
+        while not self._answers:
+            assert select.select([self._descriptor], [], [], PATIENCE)[0], "nothing more comes, and no answer is told"
+            self._wake()
+        return self._answers[0]
+
     def close(self) -> None:
         """Close all connections."""
         self._upstream.close()

@@ -107,6 +107,13 @@ def test_connections_are_kept_and_used_again(sandbox: Sandbox, edges: Api) -> No
     assert sandbox.summary()["api"]["connections_opened"] <= 11
 
 
+def test_an_answer_that_comes_at_once_waits_for_no_tick(sandbox: Sandbox, edges: Api) -> None:
+    """libcurl may have read it by the time that the PATCH has begun; then nothing more is to come from its socket."""
+    ids = sandbox.queue(1)
+    for _ in range(300):
+        assert edges.patch_unticked(ids[0]).status == 200
+
+
 def test_a_server_that_comes_back_is_found_again(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(16)
     for _ in range(3):
