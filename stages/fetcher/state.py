@@ -9,6 +9,8 @@ A task is, for the fetcher,
                               lost ──not pending any more──► unknown
 
 and besides: deferred (stays pending in the API until a time), dead (its result was refused for good: a dead letter).
+A task that kills its workers is given up by the rate limiter, which sees whether they live without it. What is counted
+here, where nobody can, when both were killed at once, makes a task more suspect and never gives it up.
 At most `window` tasks are leased. Every transition that a restart must not forget is an action that writes.
 """
 
@@ -279,7 +281,7 @@ class Fetcher:
                 continue
             task_id = candidate.task.id
             task, lease = self._lease(candidate.task, now)
-            if lease.attempt > self.limits.max_dispatches:
+            if lease.attempt > self.limits.max_dispatches:  # given up before, but that was lost on its way
                 yield from self._fail_poison(task_id, lease, now)
                 continue
             self.leases[task_id] = Held(lease, now.mono)
@@ -335,7 +337,7 @@ class Fetcher:
         silent = [i for i, held in self.leases.items() if self._is_silent(i, held, now)]
         for task_id in silent:
             held = self.leases.pop(task_id)
-            if held.working:
+            if held.working and held.lease.attempt < self.limits.max_dispatches:  # beyond, it would be the verdict
                 held.lease = msgspec.structs.replace(held.lease, attempt=held.lease.attempt + 1)
             self.lost[task_id] = (held.lease, now.mono)
             yield PutLease(task_id, held.lease)

@@ -36,6 +36,7 @@ def start() -> None:
             handlers={messages.Tasks: state.tasks, messages.Ready: state.ready, messages.Finished: state.finished},
             writes=windows.writes,
             store=windows.store,
+            breaker=state.suspects.breaker,
             tick=state.tick,
             drain=state.drain,
             report=report,

@@ -10,7 +10,8 @@ quotas admit it. Its charge and its batch leave in one turn, the charge committe
 
 A task whose embedder died with it is suspect. A batch of 256 is not tried again whole: suspects of the second attempt
 travel in batches of √256, those of the third and later alone, on an embedder that has nothing else. So the one that
-kills its workers is found within three deaths, and its neighbours are not blamed for it.
+kills its workers is found within three deaths, and its neighbours are not blamed for it. When one is given up for it,
+and when the embedders themselves are at fault, is in `suspects.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-
 from common import messages as m
 from common.actions import Actions, Count, Report, Say, Send, of_tasks
 from common.instant import Instant
@@ -29,6 +28,7 @@ from stages.rate_limiter.charging import Charging, Quotas, used_up
 from stages.rate_limiter.clocks import LEAP, ClockWatch
 from stages.rate_limiter.patience import Patience
 from stages.rate_limiter.ring import Window
+from stages.rate_limiter.suspects import ALONE, Suspects
 from stages.rate_limiter.workers import Sent, Worker
 
 SILENT = 3.0
@@ -43,8 +43,6 @@ LEARNING = 1.25
 counting its tick and the time to connect again."""
 NEVER_FITS = 3600.0
 """Seconds until a task is tried again that is larger than a token quota."""
-ALONE = 3
-"""From this attempt on a task is processed alone."""
 
 
 class PutQuota(NamedTuple):
@@ -89,6 +87,7 @@ class RateLimiter:
         self._next_holding = now.mono
         self._next_try = 0.0
         self.charging = Charging(quotas)
+        self.suspects = Suspects(limits.max_dispatches)
         self._patience = Patience()
         self._blocking: set[tuple[str, Window]] = set()
         self._clock = ClockWatch(quotas.latest, now)
@@ -121,14 +120,16 @@ class RateLimiter:
         held = {batch.batch_id: batch for batch in message.held}
         for batch_id in [batch_id for batch_id in worker.batches if batch_id not in held]:
             sent = worker.batches[batch_id]
-            if sent.confirmed:
-                self._gone(worker, batch_id)  # its `Finished` was lost; the publisher has the results
+            if sent.confirmed:  # its `Finished` was lost; the publisher has the results
+                self._gone(worker, batch_id)
+                self.suspects.finished(worker.name, sent.ids)
             elif sent.missed_at is None:
                 sent.missed_at = now.mono  # perhaps said before it came, and only read now
             elif now.mono - sent.missed_at >= MISSED:
                 yield Say("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
                 self._gone(worker, batch_id)
                 self._requeue(list(sent.tasks.values()))
+                self.suspects.undecided(now)
         for batch_id, batch in held.items():
             if batch_id in worker.batches:
                 worker.batches[batch_id].confirmed = True
@@ -146,6 +147,7 @@ class RateLimiter:
         if worker is None or sent is None:
             return
         self._gone(worker, message.batch_id)
+        self.suspects.finished(worker.name, sent.ids)
         worker.free += now.mono >= worker.busy_until
         if sent.charge is not None:
             self.charging.settle(sent, sent.charge, message, now.wall)
@@ -183,6 +185,8 @@ class RateLimiter:
         blockers = []
         if not self.workers:
             blockers.append("no embedder has reported ready")
+        if problem := self.suspects.problem():
+            blockers.append(problem)
         windows = self.charging.windows(now.wall)
         if reasons := used_up(windows):
             blockers.append(f"waiting for a quota: {reasons}")
@@ -262,35 +266,37 @@ class RateLimiter:
         self.owned.difference_update(sent.ids)
 
     def _bury(self, worker: Worker, now: Instant) -> Iterator[Any]:
-        """An embedder is dead: queue its tasks again, as suspects; give up what has outlived too many workers."""
+        """An embedder is dead: queue its tasks again, as suspects if it had them; give up what it died of."""
         del self.workers[worker.name]
         self._buried[worker.name] = worker.boot_id
-        suspects: list[m.Task] = []
-        poison: list[str] = []
-        for batch_id, sent in list(worker.batches.items()):
+        had = list(worker.batches.values())
+        for batch_id in list(worker.batches):
             self._gone(worker, batch_id)
-            for task in sent.tasks.values():
-                suspect = msgspec.structs.replace(task, attempt=task.attempt + 1) if sent.confirmed else task
-                if suspect.attempt > self.limits.max_dispatches:
-                    poison.append(task.id)
-                else:
-                    suspects.append(suspect)
-        self.owned.update(task.id for task in suspects)
-        for suspect in suspects:
-            self._queue(suspect)
-        yield Say("embedder_lost", {"embedder": worker.name, **of_tasks([t.id for t in suspects])}, "warning")
+        again = [task for sent in had if not sent.confirmed for task in sent.tasks.values()]
+        poison: list[str] = []
+        if any(sent.confirmed for sent in had):
+            tasks = [task for sent in had if sent.confirmed for task in sent.tasks.values()]
+            suspects, poison = self.suspects.died(worker.name, tasks, now)
+            again += suspects
+        elif had:
+            self.suspects.undecided(now)
+        self.owned.update(task.id for task in again)
+        self.suspects.forget(i for sent in had for i in sent.ids if i not in self.owned)
+        for task in again:
+            self._queue(task)
+        yield Say("embedder_lost", {"embedder": worker.name, **of_tasks([task.id for task in again])}, "warning")
         if poison:
             yield Send("fetcher", m.Deferred(poison, now.wall, "poison"))
 
     def _dispatch(self, now: Instant) -> Iterator[Any]:
         """Fill the free slots, oldest group first, as far as the quotas admit."""
-        if self._draining or now.mono < self._opens:
+        if self._draining or now.mono < self._opens or not self.suspects.breaker.allows(now.mono):
             return
         self._next_try = now.mono + 1.0
         charged = False
         blocking: set[tuple[str, Window]] = set()
         reserved = self._reserved(now)
-        for group in list(self.waiting):
+        for group in self._turns():
             queue = self.waiting[group]
             served = yield from self._serve(group, queue, reserved, now)
             charged = charged or served
@@ -306,12 +312,17 @@ class RateLimiter:
         if charged:
             yield PutQuota()
 
+    def _turns(self) -> list[Group]:
+        """The groups, oldest first; but nobody's innocence is doubted for a probe if there is another."""
+        groups = list(self.waiting)
+        return sorted(groups, key=lambda group: group.attempt) if self.suspects.probing else groups
+
     def _serve(
         self, group: Group, queue: deque[m.Task], reserved: str | None, now: Instant
     ) -> Generator[Any, None, bool]:
         """Hand out what a group may have now; returns whether it was anything."""
         served = False
-        while queue:
+        while queue and self.suspects.breaker.allows(now.mono):
             worker = self._worker_for(group, reserved, now)
             if worker is None:
                 break
@@ -322,20 +333,24 @@ class RateLimiter:
             served = True
         return served
 
+    def _is_alone(self, group: Group) -> bool:
+        return group.attempt == ALONE or self.suspects.probing
+
     def _reserved(self, now: Instant) -> str | None:
         """While suspects wait that must be alone, one embedder takes nothing else, so that it becomes free for them.
 
-        Not while they wait for a quota or a provider: nothing else shall wait with them.
+        One that works, if there is any: what is innocent is then acquitted. Not while they wait for a quota or a
+        provider: nothing else shall wait with them.
         """
         for group, queue in self.waiting.items():
-            if group.attempt == ALONE and queue and not self.quotas.blocked_by(group.key, queue[0].tokens, now.wall):
+            if self._is_alone(group) and queue and not self.quotas.blocked_by(group.key, queue[0].tokens, now.wall):
                 able = [w for w in self.workers.values() if w.paused_until(group.key) <= now.wall]
                 if able:
-                    return min(able, key=lambda worker: len(worker.batches)).name
+                    return min(able, key=lambda w: (self.suspects.is_failing(w.name), len(w.batches))).name
         return None
 
     def _worker_for(self, group: Group, reserved: str | None, now: Instant) -> Worker | None:
-        if group.attempt == ALONE:
+        if self._is_alone(group):
             worker = self.workers.get(reserved or "")
             return worker if worker and not worker.batches and worker.takes(group.key, now.wall) else None
         able = [w for w in self.workers.values() if w.name != reserved and w.takes(group.key, now.wall)]
@@ -348,7 +363,7 @@ class RateLimiter:
         return [queue.popleft() for _ in range(admitted)]
 
     def _size(self, group: Group, waiting: int, now: Instant) -> int:
-        if group.attempt == ALONE:
+        if self._is_alone(group):
             return 1
         most = self.limits.batch_size if group.attempt == 1 else math.isqrt(self.limits.batch_size)
         most = min(group.at_most or most, most)
@@ -363,6 +378,7 @@ class RateLimiter:
 
     def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
         self._batches += 1
+        self.suspects.breaker.began()
         batch_id = f"{self._boot_id[:8]}-{self._batches}"
         charge = self.charging.charge(group.key, batch, self._free_slots(group.key, now), now.wall)
         tasks = {task.id: task for task in batch}
@@ -398,6 +414,7 @@ class RateLimiter:
         ids = [task.id for task in queue]
         queue.clear()
         self.owned.difference_update(ids)
+        self.suspects.forget(ids)
         yield Say("deferred", {"reason": reason, "until": until, "key": key, **of_tasks(ids)})
         yield Send("fetcher", m.Deferred(ids, until, reason, key))
 

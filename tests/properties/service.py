@@ -147,6 +147,10 @@ class LimiterProcess(Process):
     def write(self, action: Any) -> Callable[[], None] | None:
         return self._store if isinstance(action, PutQuota) else None
 
+    def check(self) -> None:
+        """What is remembered of tasks does not outlive their stay."""
+        assert set(self.state.suspects._since) <= self.state.owned, "suspects that are not here any more"
+
     def _store(self) -> None:
         self.stored = self.quotas.dump()
         for at, tasks in self.quotas.changes:
@@ -180,6 +184,8 @@ class EmbedderProcess(Process):
         self.api = api
         self.had: dict[str, int] = {}
         """Task id → how often it was lost with this process."""
+        self.crash_loops_until = 0.0
+        """Until then each batch kills it, whatever is in it."""
         self._before: set[str] = set()
 
     def begin(self) -> None:
@@ -235,7 +241,8 @@ class EmbedderProcess(Process):
             life = self.life
             self.world.later(0.5, lambda: self._embed(batch) if self.life == life and self.alive else None)
             return
-        if any(self.api.tasks[task.id].nature == "poison" for task in batch.tasks):
+        poisoned = any(self.api.tasks[task.id].nature == "poison" for task in batch.tasks)
+        if poisoned or self.world.now < self.crash_loops_until:
             self.kill(self.world.random.uniform(0.2, 2.0))
             return
         done = Processed(batch.batch_id, [], requests=1)

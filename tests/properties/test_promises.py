@@ -6,6 +6,7 @@ A scenario is a list of faults at their times, for hypothesis to shrink; all oth
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,9 +30,12 @@ from tests.properties.service import (
 from tests.properties.world import World
 from tests.rate_limiter.test_quota_invariant import most_within
 
-STAGES = ("fetcher", "rate_limiter", "embedder_00", "embedder_01", "publisher")
+EMBEDDERS = ("embedder_00", "embedder_01")
+STAGES = ("fetcher", "rate_limiter", *EMBEDDERS, "publisher")
 FAULTS_END = 40.0
 """Seconds; from then on nothing goes wrong any more."""
+NEXT_TASK = 20.0
+"""Seconds between tasks that are queued while poison is still pending: finished ones tell it from a broken embedder."""
 PATIENCE = 700.0
 """Seconds after that in which all must have ended: back-offs, pauses and expired leases included."""
 
@@ -71,7 +75,7 @@ class Service:
         self.broker = BrokerProcess(world, api)
         self.fetcher = FetcherProcess(world, api, scenario.window)
         self.limiter = LimiterProcess(world, quota)
-        self.embedders = [EmbedderProcess(world, name, self.provider, api) for name in STAGES if "embedder" in name]
+        self.embedders = [EmbedderProcess(world, name, self.provider, api) for name in EMBEDDERS]
         self.publisher = PublisherProcess(world, api)
         for nature in scenario.natures:
             api.create(1, "small", nature)
@@ -96,6 +100,14 @@ class Service:
                 process.stop(fault.seconds)
             case "terminate":
                 process.terminate()
+            case "crash loop":
+                (embedder,) = [embedder for embedder in self.embedders if embedder.name == fault.target]
+                embedder.crash_loops_until = self.world.now + fault.seconds
+            case _:
+                self.strike_outside(fault)
+
+    def strike_outside(self, fault: Fault) -> None:
+        match fault.kind:
             case "down" | "deaf" | "refusing":
                 self.api.mood = fault.kind
                 self.world.later(fault.seconds, lambda: setattr(self.api, "mood", "well"))
@@ -109,9 +121,16 @@ class Service:
 
     def run(self) -> None:
         self.world.run(FAULTS_END + 30.0)  # the longest of them is over by then
+        self.go_on()
         self.world.run(FAULTS_END + PATIENCE, self.quiet)
         assert self.quiet(), f"still at work: {self.busy()}"
         self.replay()
+
+    def go_on(self) -> None:
+        """Queue another task now and then."""
+        if any(task.pending for task in self.api.tasks.values() if task.nature == "poison"):
+            self.api.create(1, "small")
+            self.world.later(NEXT_TASK, self.go_on)
 
     def replay(self) -> None:
         """A person replays the dead letters, when the API takes them again."""
@@ -222,6 +241,7 @@ outside = st.builds(
     nobody,
     st.sampled_from([0.5, 2.0, 10.0]),
 )
+loops = st.builds(Fault, times, st.just("crash loop"), st.sampled_from(EMBEDDERS), spans)
 natures = st.sampled_from(["bad", "invalid", "poison", "gone", "gone", "foreign"])
 
 
@@ -239,11 +259,16 @@ def scenarios(*faults: st.SearchStrategy[Fault], most: int = 8) -> st.SearchStra
     )
 
 
+MANY = int(os.environ.get("SCENARIOS", "0"))
+"""So many for each promise, and others each time, rather than a few that are always the same."""
+
+
 def promise(examples: int) -> settings:
     return settings(
-        max_examples=examples,
+        max_examples=MANY or examples,
         deadline=None,
-        derandomize=True,
+        derandomize=not MANY,
+        database=None,
         print_blob=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
@@ -268,9 +293,44 @@ def test_whatever_stops_for_however_long(scenario: Scenario) -> None:
 
 
 @promise(120)
-@given(scenarios(deaths, stops, outside, most=12))
+@given(scenarios(deaths, stops, outside, loops, most=12))
 def test_all_of_it_together(scenario: Scenario) -> None:
     happen(scenario)
+
+
+def long_loops(begin: float) -> st.SearchStrategy[list[Fault]]:
+    """Of one embedder or both; while several tasks wait, for one that is alone would be blamed."""
+    loop = st.builds(
+        Fault,
+        st.just(begin),
+        st.just("crash loop"),
+        st.sampled_from(EMBEDDERS),
+        st.sampled_from([5.0, 20.0, 60.0, 200.0]),
+    )
+    return st.lists(loop, min_size=1, max_size=2)
+
+
+crashing = st.one_of(
+    st.tuples(st.sampled_from([4, 10, 80]), long_loops(0.0)),
+    st.tuples(st.just(80), long_loops(2.0)),
+)
+others = st.builds(
+    Fault,
+    times,
+    st.sampled_from(["kill", "stop", "terminate"]),
+    st.sampled_from(["fetcher", "publisher"]),
+    spans,
+)
+
+
+@promise(60)
+@given(st.integers(0, 2**32), crashing, st.sampled_from([0, 0, 60]), st.lists(others, max_size=3))
+def test_whatever_kills_embedders_for_a_reason_of_their_own_fails_nobody(
+    seed: int, crashing: tuple[int, list[Fault]], per_minute: int, faults: list[Fault]
+) -> None:
+    tasks, loops = crashing
+    service = happen(Scenario(seed, tasks, 100, None, True, per_minute, [], [*loops, *faults]))
+    assert {task.state for task in service.api.tasks.values()} == {"succeeded"}
 
 
 @pytest.mark.parametrize("seed", range(3))

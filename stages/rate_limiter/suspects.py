@@ -1,0 +1,104 @@
+"""Who is at fault when an embedder dies: one of the tasks that it had, or the embedder itself.
+
+A task whose embedder died with it is suspect until a batch with it is finished. From the third attempt on it is tried
+alone. One that has outlived `max_dispatches` embedders is given up, but only on evidence that they died of it, and not
+of too little memory, a bad library or somebody's kill: embedders have finished a batch since one first died with it, or
+it is the only suspect, and no others died in a row before. Without evidence it is tried again, alone.
+
+Embedders that die one after the other, and finish nothing in between, are at fault themselves. After more than
+`max_dispatches` such deaths their breaker opens: nothing is handed out for 2 s, then 4, up to a minute, and after each
+pause a single task, the probe; one that is no suspect, if there is any. Whatever is finished closes it. A few tasks can
+explain a short row of deaths. In one twice as long, what was known before speaks against nobody any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from common import messages as m
+from common.breaker import Breaker, State
+from common.instant import Instant
+
+ALONE = 3
+"""From this attempt on a task is processed alone."""
+REASON = "each batch kills its embedder: see the embedder's log"
+
+
+class Suspects:
+    """Judges; `breaker` is that of the embedders."""
+
+    def __init__(self, max_dispatches: int) -> None:
+        self.breaker = Breaker("embedder", max_dispatches + 1)
+        self._max_dispatches = max_dispatches
+        self._finished = 0
+        """Batches, by all embedders."""
+        self._since: dict[str, int] = {}
+        """Suspect → how many batches were finished when an embedder first died with it."""
+        self._failing: set[str] = set()
+        """Embedders that died with what they had and have finished nothing since."""
+
+    @property
+    def probing(self) -> bool:
+        """Whether what is handed out now is to show if embedders live."""
+        return self.breaker.state is State.HALF_OPEN
+
+    def problem(self) -> str:
+        """Why nothing is handed out, in words; empty if it is."""
+        if not self.breaker.reason:
+            return ""
+        return f"each of the last {self.breaker.failures} batches killed its embedder: see the embedder's log"
+
+    def is_failing(self, embedder: str) -> bool:
+        """Whether it died with what it had, and has finished nothing since."""
+        return embedder in self._failing
+
+    def finished(self, embedder: str, ids: Iterable[str]) -> None:
+        """Acquit the tasks of a batch: its embedder has outlived it."""
+        self._finished += 1
+        self._failing.discard(embedder)
+        self.breaker.succeeded()
+        self.forget(ids)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Forget tasks that are not waited for here any more."""
+        for task_id in ids:
+            self._since.pop(task_id, None)
+
+    def undecided(self, now: Instant) -> None:
+        """A batch was lost before an embedder had it. If it was the probe, there will be another."""
+        if self.probing:
+            self.breaker.failed(now.mono, REASON)
+
+    def died(self, embedder: str, tasks: list[m.Task], now: Instant) -> tuple[list[m.Task], list[str]]:
+        """An embedder died with these. Return those to be tried again, as suspects, and the ids of those given up."""
+        self._failing.add(embedder)
+        self.breaker.failed(now.mono, REASON)
+        in_a_row = self.breaker.failures
+        for task in tasks:
+            self._since.setdefault(task.id, self._finished)
+        if in_a_row > 2 * self._max_dispatches:
+            self._since = dict.fromkeys(self._since, self._finished)
+            return [_again(task, min(task.attempt + 1, ALONE)) for task in tasks], []
+        again: list[m.Task] = []
+        given_up: list[str] = []
+        for task in tasks:
+            if task.attempt < self._max_dispatches:
+                again.append(_again(task, task.attempt + 1))
+            elif self._is_guilty(task.id, in_a_row):
+                given_up.append(task.id)
+            else:
+                again.append(_again(task, max(self._max_dispatches, ALONE)))
+        self.forget(given_up)
+        return again, given_up
+
+    def _is_guilty(self, task_id: str, in_a_row: int) -> bool:
+        if self._since[task_id] < self._finished:
+            self.breaker.succeeded()  # so the embedders are not at fault
+            return True
+        return len(self._since) == 1 and in_a_row <= self._max_dispatches
+
+
+def _again(task: m.Task, attempt: int) -> m.Task:
+    return msgspec.structs.replace(task, attempt=attempt)
