@@ -1,4 +1,4 @@
-"""PATCH /api/ai-tasks/:id through libcurl's multi interface, inside the loop: 18 µs of CPU each, no threads.
+"""PATCH /api/ai-tasks/:id through libcurl's multi interface, inside the loop: no threads, and no system call too many.
 
 libcurl says which sockets it wants watched and when it wants to be called; the sockets are put into one epoll set, and
 the loop watches that. Connections are kept alive and used again.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pycurl
+from prometheus_client import Counter
 
 from common import curl, metrics
 from common.answers import Answer, Answers
@@ -33,11 +34,18 @@ class _UnderWay(NamedTuple):
     began: float
 
 
-class _Handle(NamedTuple):
-    """A libcurl handle, and the header lines of its last answer."""
+class _Handle:
+    """A libcurl handle with what belongs to it; it keeps its options from one request to the next."""
 
-    curl: pycurl.Curl
-    lines: list[bytes]
+    def __init__(self, handle: pycurl.Curl) -> None:
+        self.curl = handle
+        self.lines: list[bytes] = []
+        """The header lines of its last answer."""
+        self.access_token = ""
+        """What its headers say."""
+        self.fresh = False
+        """Whether it must not use a connection again."""
+        self.under_way = _UnderWay("", Token("", 0.0, ""), 0.0)
 
 
 class Patches:
@@ -63,27 +71,31 @@ class Patches:
         """Descriptor → the events that libcurl waits for; 0 for none."""
         self._registered: dict[int, int] = {}
         """Descriptor → the events in the epoll set."""
-        handles = [self._handle(settings) for _ in range(connections)]
-        self._idle = [handle.curl for handle in handles]
-        self._lines = {handle.curl: handle.lines for handle in handles}
-        self._under_way: dict[pycurl.Curl, _UnderWay] = {}
+        self._idle = [self._handle(settings) for _ in range(connections)]
+        self._busy: dict[pycurl.Curl, _Handle] = {}
         self._running = 0
         """Transfers that have not ended, as libcurl said last."""
-        self._headers_of = ("", [""])
+        self._requests: dict[int, Counter] = {}
+        """Status → its counter: to look one up by its labels costs more than to count."""
+        self._durations = metrics.API_DURATION.labels(ENDPOINT, "PATCH")
         watch(self._epoll.fileno(), self.ready)
 
     def begin(self, task_id: str, body: bytes, token: Token) -> None:
         """Begin a PATCH; the caller keeps to the number of connections."""
         handle = self._idle.pop()
-        self._lines[handle].clear()
-        handle.setopt(pycurl.FRESH_CONNECT, 0)
-        handle.setopt(pycurl.URL, self._url + _quote(task_id))
-        handle.setopt(pycurl.HTTPHEADER, self._headers(token.access_token))
-        handle.setopt(pycurl.POSTFIELDS, body)
-        self._under_way[handle] = _UnderWay(task_id, token, time.monotonic())
-        self._multi.add_handle(handle)
+        handle.lines.clear()
+        handle.under_way = _UnderWay(task_id, token, time.monotonic())
+        if handle.access_token != token.access_token:
+            handle.access_token = token.access_token
+            # "Expect:" keeps libcurl from asking for leave before a large body, which costs a round trip
+            headers = curl.bearer(token.access_token, "Content-Type: application/json", "Expect:")
+            handle.curl.setopt(pycurl.HTTPHEADER, headers)
+        handle.curl.setopt(pycurl.URL, self._url + _quote(task_id))
+        handle.curl.setopt(pycurl.POSTFIELDS, body)
+        self._busy[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
         self._call_if_due()  # libcurl asks to be called at once for a new handle
-        if self._running < len(self._under_way):  # a quick answer to an earlier one has been read on the way
+        if self._running < len(self._busy):  # a quick answer has been read on the way: its socket has no more to say
             self._collect()
 
     def ready(self) -> None:
@@ -106,7 +118,7 @@ class Patches:
 
     def close(self) -> None:
         """Cut what is under way."""
-        for handle in self._under_way:
+        for handle in self._busy:
             self._multi.remove_handle(handle)
         self._multi.close()
         self._epoll.close()
@@ -123,50 +135,56 @@ class Patches:
         answers = []
         while True:
             left, succeeded, failed = self._multi.info_read()
-            answers += [self._answered(handle) for handle in succeeded]
-            for handle, code, _ in failed:
-                if curl.was_stale(handle, code, self._lines[handle]):
+            answers += [self._answered(self._busy[done]) for done in succeeded]
+            for done, code, _ in failed:
+                handle = self._busy[done]
+                if curl.was_stale(done, code, handle.lines):
                     self._again(handle)
                 else:
-                    answers.append(self._end(handle, 0, curl.in_words(handle, code, self._timeout)))
+                    answers.append(self._end(handle, 0, curl.in_words(done, code, self._timeout)))
             if not left and not failed:  # what was sent again may have ended already
                 break
         if answers:
             self._post(Answers(answers))
 
-    def _again(self, handle: pycurl.Curl) -> None:
-        self._multi.remove_handle(handle)
-        handle.setopt(pycurl.FRESH_CONNECT, 1)  # `begin` takes it back
-        self._multi.add_handle(handle)
+    def _again(self, handle: _Handle) -> None:
+        self._multi.remove_handle(handle.curl)
+        handle.fresh = True
+        handle.curl.setopt(pycurl.FRESH_CONNECT, 1)
+        self._multi.add_handle(handle.curl)
         self._call_if_due()
 
-    def _answered(self, handle: pycurl.Curl) -> Answer:
-        status = curl.status(self._lines[handle])
+    def _answered(self, handle: _Handle) -> Answer:
+        status = curl.status(handle.lines)
         return self._end(handle, status, "" if status else curl.BROKE)
 
-    def _end(self, handle: pycurl.Curl, status: int, error: str) -> Answer:
-        task_id, token, began = self._under_way.pop(handle)
-        self._multi.remove_handle(handle)
+    def _end(self, handle: _Handle, status: int, error: str) -> Answer:
+        del self._busy[handle.curl]
+        self._multi.remove_handle(handle.curl)
         self._idle.append(handle)
-        metrics.API_REQUESTS.labels(ENDPOINT, "PATCH", str(status) if status else "error").inc()
-        metrics.API_DURATION.labels(ENDPOINT, "PATCH").observe(time.monotonic() - began)
-        patience = 0.0 if 200 <= status < 300 else curl.patience(self._lines[handle]) or 0.0
+        if handle.fresh:
+            handle.fresh = False
+            handle.curl.setopt(pycurl.FRESH_CONNECT, 0)
+        task_id, token, began = handle.under_way
+        self._durations.observe(time.monotonic() - began)
+        self._counter(status).inc()
+        patience = 0.0 if 200 <= status < 300 else curl.patience(handle.lines) or 0.0
         return Answer(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", patience, token.fingerprint)
 
-    def _headers(self, access_token: str) -> list[str]:
-        if self._headers_of[0] != access_token:
-            # "Expect:" keeps libcurl from asking for leave before a large body, which costs a round trip
-            self._headers_of = (access_token, curl.bearer(access_token, "Content-Type: application/json", "Expect:"))
-        return self._headers_of[1]
+    def _counter(self, status: int) -> Counter:
+        counter = self._requests.get(status)
+        if counter is None:
+            named = str(status) if status else "error"
+            counter = self._requests[status] = metrics.API_REQUESTS.labels(ENDPOINT, "PATCH", named)
+        return counter
 
     def _handle(self, settings: Settings) -> _Handle:
-        lines: list[bytes] = []
-        handle = curl.new_handle(settings)
-        handle.setopt(pycurl.CUSTOMREQUEST, "PATCH")
-        handle.setopt(pycurl.WRITEFUNCTION, len)  # reads the answer's body to its end, and keeps nothing of it
-        handle.setopt(pycurl.HEADERFUNCTION, lines.append)
-        handle.setopt(pycurl.SOCKOPTFUNCTION, self._opened)
-        return _Handle(handle, lines)
+        handle = _Handle(curl.new_handle(settings))
+        handle.curl.setopt(pycurl.CUSTOMREQUEST, "PATCH")
+        handle.curl.setopt(pycurl.WRITEFUNCTION, len)  # reads the answer's body to its end, and keeps nothing of it
+        handle.curl.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
+        handle.curl.setopt(pycurl.SOCKOPTFUNCTION, self._opened)
+        return handle
 
     def _opened(self, descriptor: int, _purpose: int) -> int:
         """Forget what was known of an earlier socket of this number: closing took it out of the epoll set."""
