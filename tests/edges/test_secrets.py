@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import pytest
 import zmq
 
 from sandbox.client import Sandbox
-from sandbox.pipeline import ROOT, Pipeline
+from sandbox.pipeline import Pipeline
+from tests.processes import ended
 
 TEXT = "CanaryPatient Zoë has a secret"
 SECRET = "canary-secret+/=&%ü"
@@ -115,11 +114,8 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
     _send_garbage(pipeline)
     pipeline.wait_until(lambda: pipeline.events("undecodable_frame"), "the undecodable frames to be logged")
     for arguments in (["check"], ["dead-letters", "list"]):
-        told = subprocess.run(
-            [sys.executable, "-m", "stages", *arguments],
-            cwd=ROOT, env=pipeline.environment, capture_output=True, check=False, timeout=30,
-        )  # fmt: skip
-        watched.pages.append(told.stdout + told.stderr)
+        told = ended("stages", *arguments, environment=pipeline.environment)
+        watched.pages.append((told.stdout + told.stderr).encode())
     watched.look()
     pipeline.stop()
     return watched

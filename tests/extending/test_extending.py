@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sandbox.client import Sandbox
 from sandbox.pipeline import ROOT, Pipeline
 from tests.extending import tei
+from tests.pipelines import alone
 
 TASK_TYPE = ROOT / "tests" / "example_package"
 PROVIDER = ROOT / "tests" / "example_provider"
@@ -37,12 +37,10 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     scratch, installed = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for package in (TASK_TYPE, PROVIDER):
         install(package, scratch, installed)
-    with Sandbox.start() as sandbox, tei.serving() as url:
-        sandbox.settings(api={"keep_results": True})
+    folder, keeping = tmp_path_factory.mktemp("run"), {"api": {"keep_results": True}}
+    with tei.serving() as url:
         settings = {"PROCESSING_MODE": "openai", "PYTHONPATH": installed, "TEI_URL": url, "TEI_MODEL": tei.MODEL}
-        folder = tmp_path_factory.mktemp("run")
-        with Pipeline(sandbox, folder, POLLING_INTERVAL_SECONDS=0.3, **settings) as running:
-            running.wait_ready()
+        with alone(folder, keeping, POLLING_INTERVAL_SECONDS=0.3, **settings) as running:
             yield running
 
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox.pipeline import ROOT, Pipeline
+from sandbox.client import Sandbox
+from sandbox.pipeline import Pipeline
 from stages.dead_letters import Letters
 from stages.dead_letters import letters as read_letters
 from tests.faults.ledger import Ledger
+from tests.processes import ended
 
 REFUSED = 422
 TEXT = "a text that no command may show"
 
 
 def command(pipeline: Pipeline, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stages", "dead-letters", *words],
-        cwd=ROOT, env=pipeline.environment, check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return ended("stages", "dead-letters", *words, environment=pipeline.environment)
 
 
 def listed(pipeline: Pipeline) -> Letters:
@@ -32,15 +30,15 @@ def listed(pipeline: Pipeline) -> Letters:
 
 
 @pytest.fixture
-def letters(pipeline: Pipeline) -> Iterator[list[str]]:
+def letters(outside: Sandbox, pipeline: Pipeline) -> Iterator[list[str]]:
     """Three tasks whose results were refused, and would be taken now."""
-    sandbox = pipeline.sandbox
-    sandbox.fault("api", method="PATCH", times=3, status=REFUSED)
-    ids = sandbox.queue(3, text=TEXT + " {n}")
+    outside.fault("api", method="PATCH", times=3, status=REFUSED)
+    ids = outside.queue(3, text=TEXT + " {n}")
     pipeline.wait_until(lambda: set(listed(pipeline)) == set(ids), "three dead letters")
     yield ids
+    outside.clear_faults()
     command(pipeline, "drop", "all")
-    sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+    outside.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
 
 
 def test_list_and_show_say_what_is_known_and_no_text(letters: list[str], pipeline: Pipeline) -> None:
@@ -56,9 +54,9 @@ def test_list_and_show_say_what_is_known_and_no_text(letters: list[str], pipelin
 
 def test_what_is_not_there_is_said_in_words(letters: list[str], pipeline: Pipeline) -> None:
     for words in (("show", "nobody"), ("drop", letters[0], "nobody")):
-        ended = command(pipeline, *words)
-        assert ended.returncode == 1
-        assert "no dead letter of the task nobody" in ended.stderr
+        told = command(pipeline, *words)
+        assert told.returncode == 1
+        assert "no dead letter of the task nobody" in told.stderr
     assert set(listed(pipeline)) == set(letters)
 
 
@@ -84,10 +82,12 @@ def test_a_letter_that_is_refused_again_is_another_letter(letters: list[str], pi
 def test_replay_and_drop_while_the_publisher_is_stopped(letters: list[str], pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox, paid = pipeline.sandbox, ledger.paid()
     pipeline.supervisor("stopProcess", "publisher")
-    assert command(pipeline, "replay", letters[0], letters[1]).returncode == 0
-    assert command(pipeline, "drop", "all").stdout == "1 dead letter dropped\n"
-    assert listed(pipeline) == {}
-    pipeline.supervisor("startProcess", "publisher")
+    try:
+        assert command(pipeline, "replay", letters[0], letters[1]).returncode == 0
+        assert command(pipeline, "drop", "all").stdout == "1 dead letter dropped\n"
+        assert listed(pipeline) == {}
+    finally:
+        pipeline.supervisor("startProcess", "publisher")
     sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
     assert [sandbox.task(task_id)["state"] for task_id in letters] == ["succeeded"] * 3
     assert ledger.paid() <= paid + 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sandbox.pipeline import Pipeline
+from tests.faults.conftest import SETTINGS
+from tests.pipelines import Start
 
 LIMIT = 1500
 BATCH = 8
@@ -12,8 +12,9 @@ SLOTS = 2 * 5
 VICTIMS = ("rate_limiter", "embedder_00", "rate_limiter", "rate_limiter", "embedder_01")
 
 
-def test_killed_again_and_again_no_quota_is_exceeded(start: Callable[..., Pipeline]) -> None:
-    pipeline = start(RATE_LIMIT_PER_HOUR=LIMIT, EMBED_BATCH_SIZE=BATCH, EMBEDDING_CACHE_SIZE=0)
+def test_killed_again_and_again_no_quota_is_exceeded(start: Start) -> None:
+    quota = {"RATE_LIMIT_PER_HOUR": LIMIT, "EMBED_BATCH_SIZE": BATCH, "EMBEDDING_CACHE_SIZE": 0}
+    pipeline = start(**{**SETTINGS, **quota})
     sandbox = pipeline.sandbox
     sandbox.settings(openai={"latency_seconds": 0.5})
     sandbox.queue(2 * LIMIT, distinct=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from common.store import Store
-from sandbox.pipeline import ROOT, Pipeline
+from sandbox.pipeline import Pipeline
 from tests.needs import missing
+from tests.processes import ended
 from tests.samples import ENVIRONMENT
 
 OWNERS = ["fetcher", "rate_limiter", "publisher"]
@@ -19,20 +19,13 @@ NOBODY = 65_534
 SETTINGS = {**ENVIRONMENT, "METRICS_PORT": "0"}
 
 
-def run(environment: dict[str, str], *words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*before, sys.executable, "-m", *words],
-        cwd=ROOT, env={**os.environ, **environment}, check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-
-
 def test_no_second_copy_starts(pipeline: Pipeline) -> None:
     for program, told in pipeline.programs().items():
         words = ["embedder", program] if program.startswith("embedder") else [program]
-        ended = run(pipeline.environment, f"stages.{words[0]}", *words[1:])
-        assert ended.returncode == 1
-        assert f"is in use by another process (pid {told['pid']}); stop that one first" in ended.stdout
-        assert "Traceback" not in ended.stdout + ended.stderr
+        done = ended(f"stages.{words[0]}", *words[1:], environment=pipeline.environment)
+        assert done.returncode == 1
+        assert f"is in use by another process (pid {told['pid']}); stop that one first" in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("stage", OWNERS)
@@ -41,18 +34,18 @@ def test_state_of_another_version_is_refused(stage: str, tmp_path: Path) -> None
     with store._env.begin(write=True) as txn:
         txn.put(b"version", b"0")
     store.close()
-    ended = run({**SETTINGS, "STATE_DIR": str(tmp_path)}, f"stages.{stage}")
-    assert ended.returncode == 1
-    assert f"STATE_DIR: {tmp_path}/{stage} was written by another version" in ended.stdout
-    assert "Traceback" not in ended.stdout + ended.stderr
+    done = ended(f"stages.{stage}", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    assert f"STATE_DIR: {tmp_path}/{stage} was written by another version" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_a_state_directory_of_another_user_is_named(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
-    ended = run({**SETTINGS, "STATE_DIR": str(tmp_path)}, "stages.publisher")
-    assert ended.returncode == 1
-    assert f"{tmp_path} belongs to user {NOBODY}, and this process runs as user 0" in ended.stdout
+    done = ended("stages.publisher", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    assert f"{tmp_path} belongs to user {NOBODY}, and this process runs as user 0" in done.stdout
 
 
 def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
@@ -60,14 +53,15 @@ def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
     if subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
         missing("mounting a read-only folder needs root")
     environment = {**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": str(tmp_path.parent / "run")}
-    ended = run(environment, "stages.publisher", before=mount)
-    assert ended.returncode == 1
-    assert f"STATE_DIR: {tmp_path} " in ended.stdout
-    assert "ead-only" in ended.stdout
+    done = ended("stages.publisher", environment=environment, before=mount)
+    assert done.returncode == 1
+    assert f"STATE_DIR: {tmp_path} " in done.stdout
+    assert "ead-only" in done.stdout
 
 
 def test_a_runtime_directory_too_long_for_sockets_is_a_wrong_setting(tmp_path: Path) -> None:
-    ended = run({**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": f"/{'x' * 100}"}, "stages.publisher")
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("RUNTIME_DIR: ")
-    assert "101 characters long" in ended.stderr
+    environment = {**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": f"/{'x' * 100}"}
+    done = ended("stages.publisher", environment=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("RUNTIME_DIR: ")
+    assert "101 characters long" in done.stderr

@@ -36,11 +36,13 @@ def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 10)
     programs, before = len(pipeline.programs()), len(pipeline.events("stopped"))
-    stop(pipeline)
-    ledger.struck()
-    stopped, stored = len(pipeline.events("stopped")) - before, len(outbox(pipeline))
-    paid, accepted = ledger.paid(), ledger.accepted()
-    start(pipeline)
+    try:
+        stop(pipeline)
+        ledger.struck()
+        stopped, stored = len(pipeline.events("stopped")) - before, len(outbox(pipeline))
+        paid, accepted = ledger.paid(), ledger.accepted()
+    finally:
+        start(pipeline)
     ledger.wait_done()
     assert paid == accepted + stored < TASKS
     assert stopped == programs  # each came to its end, and none was killed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
+from tests.pipelines import alone
 from tests.providers.job import Job
 
 SETTINGS: dict[str, Any] = {
@@ -27,15 +28,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@contextmanager
-def running(folder: Path, **settings: object) -> Iterator[Pipeline]:
+def running(folder: Path, **settings: object) -> AbstractContextManager[Pipeline]:
     """A ready pipeline with a sandbox of its own."""
-    with Sandbox.start() as sandbox:
-        sandbox.settings(api={"keep_results": True})
-        with Pipeline(sandbox, folder, **{**SETTINGS, **settings}) as pipeline:
-            pipeline.wait_ready()
-            yield pipeline
-            stop_at_once(pipeline)
+    return alone(folder, {"api": {"keep_results": True}}, **{**SETTINGS, **settings})
 
 
 @pytest.fixture(scope="package")
@@ -45,13 +40,6 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         yield pipeline
 
 
-def stop_at_once(pipeline: Pipeline) -> None:
-    """Stop all programs together: one after another, as supervisord does it at its own end, takes ten seconds."""
-    pipeline.supervisor("stopAllProcesses", False)
-
-
 @pytest.fixture
-def job(pipeline: Pipeline) -> Iterator[Job]:
-    yield Job(pipeline)
-    pipeline.sandbox.clear_faults()
-    pipeline.sandbox.settings(openai={"latency_seconds": 0.0, "headers": {}})
+def job(outside: Sandbox, pipeline: Pipeline) -> Job:
+    return Job(pipeline)

@@ -36,8 +36,10 @@ class Job:
         return self
 
     def wait_done(self, seconds: float = 30.0) -> Job:
-        """Wait until the API has a result for each."""
-        self.pipeline.wait_until(lambda: self.accepted >= len(self.ids), f"{len(self.ids)} results", seconds)
+        """Wait until the API has a result for each; what other jobs have queued does not count."""
+        what = f"{len(self.ids)} results"
+        self.pipeline.wait_until(lambda: self.accepted >= len(self.ids), what, seconds)  # cheap, and may be of others
+        self.pipeline.wait_until(lambda: not self._pending(), what, seconds)
         return self
 
     @property
@@ -81,6 +83,10 @@ class Job:
         results = self.sandbox.results()
         return {i: results[i]["error"] for i in self.ids if isinstance(results.get(i), dict)}
 
+    def _pending(self) -> set[str]:
+        pending = {task["id"] for task in self.sandbox.record(self._offset) if task["state"] == "pending"}
+        return pending.intersection(self.ids)
+
     def _told(self) -> Json:
         told: Json = self.sandbox.summary()[self.provider]
         return told
@@ -102,8 +108,12 @@ def ready(pipeline: Pipeline) -> tuple[int, str]:
 
 def wait_for_words(pipeline: Pipeline, *words: str, status: int = 503) -> str:
     """Wait until /ready answers so, and says all these words."""
-    pipeline.wait_until(
-        lambda: (told := ready(pipeline))[0] == status and all(word in told[1] for word in words),
-        f"/ready to answer {status} and say {words}",
-    )
-    return ready(pipeline)[1]
+    told = ""
+
+    def said() -> bool:
+        nonlocal told
+        answered, told = ready(pipeline)
+        return answered == status and all(word in told for word in words)
+
+    pipeline.wait_until(said, f"/ready to answer {status} and say {words}")
+    return told

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 from tests.providers.conftest import running
 from tests.providers.job import Job, wait_for_words
@@ -31,12 +32,14 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         yield pipeline
 
 
-def both(pipeline: Pipeline) -> tuple[Job, Job]:
+@pytest.fixture
+def both(outside: Sandbox, pipeline: Pipeline) -> tuple[Job, Job]:
+    """What OpenAI and what Ollama is asked for, each as if all tasks were for it."""
     return Job(pipeline, "openai"), Job(pipeline, "ollama")
 
 
-def test_each_model_goes_to_the_provider_that_has_it(pipeline: Pipeline) -> None:
-    openai, ollama = both(pipeline)
+def test_each_model_goes_to_the_provider_that_has_it(both: tuple[Job, Job], pipeline: Pipeline) -> None:
+    openai, ollama = both
     ollama.queue(60, model=NOMIC)
     openai.queue(40, model=SMALL)
     openai.pipeline.wait_until(lambda: openai.accepted == 100, "all results")
@@ -44,8 +47,8 @@ def test_each_model_goes_to_the_provider_that_has_it(pipeline: Pipeline) -> None
     assert (openai.paid, ollama.paid) == (40, 60)
 
 
-def test_only_the_map_lets_one_stand_in_for_the_other(pipeline: Pipeline) -> None:
-    openai, ollama = both(pipeline)
+def test_only_the_map_lets_one_stand_in_for_the_other(both: tuple[Job, Job], pipeline: Pipeline) -> None:
+    openai, ollama = both
     pipeline.sandbox.down("ollama")
     openai.queue(60, model=NOMIC)
     ollama.queue(40, model=MINILM)
@@ -60,8 +63,8 @@ def test_only_the_map_lets_one_stand_in_for_the_other(pipeline: Pipeline) -> Non
     assert (openai.paid, ollama.paid) == (60, 40)
 
 
-def test_a_long_text_is_cut_on_request(pipeline: Pipeline) -> None:
-    openai, _ = both(pipeline)
+def test_a_long_text_is_cut_on_request(both: tuple[Job, Job]) -> None:
+    openai, _ = both
     openai.queue_texts("a " * 20_000, model=SMALL).wait_done()
     assert openai.states == {"succeeded": 1}
     (charge,) = openai.charges

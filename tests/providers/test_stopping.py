@@ -32,7 +32,7 @@ def test_a_back_off_does_not_delay_it(job: Job, pipeline: Pipeline) -> None:
     for program in EMBEDDERS:
         pipeline.supervisor("stopProcess", program, False)
     pipeline.wait_until(lambda: len(pipeline.events("stopped")) == 2, "both embedders to stop")
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 8, "less than what the provider asked for"
     assert job.states == {"pending": TASKS}
     job.sandbox.clear_faults()
     pipeline.wait_until(

@@ -21,6 +21,22 @@ TOO_MANY = (
 )
 
 
+def moment(job: Job) -> tuple[float, float]:
+    """Between which times the 429 was sent."""
+    earliest = time.time()
+
+    def sent() -> bool:
+        nonlocal earliest
+        now = time.time()
+        if "429" in job.statuses:
+            return True
+        earliest = now
+        return False
+
+    job.pipeline.wait_until(sent, "the 429")
+    return earliest, time.time()
+
+
 @pytest.mark.parametrize(
     ("seconds", "headers"),
     [
@@ -36,18 +52,17 @@ def test_one_429_pauses_all_embedders_and_then_full_batches_go_out(
     job.sandbox.settings(openai={"latency_seconds": THINKS})
     job.sandbox.fault("openai", skip=5, times=1, status=429, headers=headers, body=TOO_MANY)
     job.queue(TASKS)
-    job.pipeline.wait_until(lambda: "429" in job.statuses, "the 429")
-    asked = time.time()
+    earliest, asked = moment(job)
     if seconds > 5:
         assert "asked again in" in wait_for_words(job.pipeline, "openai: 429: Rate limit reached for requests")
     job.wait_done()
     assert job.states == {"succeeded": TASKS}
     assert (job.paid, job.paid_again) == (TASKS, 0)
     times = [charge["time"] for charge in job.charges]
-    late = [at - asked for at in times if asked + 2 * THINKS + 0.1 < at < asked + seconds - 0.2]
+    late = [at - asked for at in times if asked + 2 * THINKS + 0.1 < at < earliest + seconds - 0.2]
     assert late == [], "the pause holds for both embedders"
-    assert max(b - a for a, b in pairwise(sorted(times))) < seconds + 2, "and ends when it is over"
-    afterwards = sorted(charge["inputs"] for charge in job.charges if charge["time"] > asked + seconds - 0.2)
+    assert max(b - a for a, b in pairwise(sorted(times))) < seconds + 8, "and ends when it is over"
+    afterwards = sorted(charge["inputs"] for charge in job.charges if charge["time"] > earliest + seconds - 0.2)
     assert len(afterwards) <= math.ceil(sum(afterwards) / FULL) + 3
     assert job.requests == len(times) + 1, "nothing was asked in vain but once"
     assert {event["stage"] for event in job.pipeline.events("embedding")} == {"embedder_00", "embedder_01"}
@@ -59,6 +74,6 @@ def test_headers_slow_down_before_there_is_a_429(job: Job, pipeline: Pipeline) -
     job.sandbox.settings(openai={"headers": {f"x-ratelimit-{name}-requests": value for name, value in left.items()}})
     job.queue(1, text="sees the headers {n}").wait_done()
     job.sandbox.settings(openai={"headers": {}})
-    asked = time.time()
     job.queue(100).wait_done()
-    assert min(charge["time"] for charge in job.charges[2:]) - asked > 1.0, "one request in two seconds is left"
+    told, *others = (charge["time"] for charge in job.charges[1:])
+    assert min(others) - told > 1.0, "one request in two seconds is left"

