@@ -6,7 +6,6 @@ that is not there is a 404: pulling.py fetches it, and its tasks wait while thos
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import time
@@ -25,18 +24,17 @@ from stages.embedder.providers import (
     Crashed,
     Embeddings,
     NoModelYet,
-    NotSent,
     Unusable,
     answers,
     pulling,
 )
+from stages.embedder.providers.listing import Listing
+from stages.embedder.providers.outcomes import Outcomes
 from stages.embedder.providers.ratelimits import delay
 from stages.embedder.providers.words import fit
 
 QUEUE_FULL_DELAY = 0.2
 """Seconds to leave it alone when its queue is full; it does not say how long, and there is room with each answer."""
-LIST_AGE = 30.0
-"""Seconds that the list of its models is good for."""
 
 _OF_A_TEXT = re.compile(r"\bnan\b|unsupported value|context length|input length")
 """Errors about a text that some versions send with status 500."""
@@ -56,9 +54,8 @@ class Ollama:
         self._timeout = settings.ollama_timeout
         self._options = _options(settings)
         self._local = threading.local()
-        self._lock = threading.Lock()
-        self._asked_at = float("-inf")
-        self._listed: frozenset[str] | None = None
+        self._listing = Listing(self._list)
+        self._outcomes = Outcomes(metrics.OLLAMA_REQUESTS, metrics.OLLAMA_TOKENS, "OLLAMA_TIMEOUT")
         self._puller = pulling.Puller(self._url, settings.sockets_dir, settings.ollama_model_download_timeout)
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
@@ -67,32 +64,16 @@ class Ollama:
         try:
             status, headers, body = self._post({"model": model, "input": list(texts), **self._options})
         except requests.RequestException as error:
-            _count(model, "timeout" if isinstance(error, requests.Timeout) else "unreachable")
-            raise _broken(error, texts) from error
+            raise self._broken(error, model, texts) from error
         wrong = status != 200 or answers.has_error(body)
         if wrong:
-            _count(model, "error_in_200" if status == 200 else str(status))
+            self._outcomes.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
-        try:
-            found = answers.of_ollama(body)
-        except Transient:
-            _count(model, "unreadable")
-            raise
-        _count(model, "200")
-        for kind in ("prompt", "total"):  # an embedding has no completion, so both are the same
-            metrics.OLLAMA_TOKENS.labels(metrics.model_label(model), kind).inc(found.tokens)
-        return found
+        return self._outcomes.read(model, "200", lambda: answers.of_ollama(body))
 
     def has(self, model: str) -> bool | None:
-        """Whether it lists the model; None if it cannot be asked. Asked at most every `LIST_AGE` seconds."""
-        with self._lock:
-            if time.monotonic() - self._asked_at >= LIST_AGE:
-                self._asked_at = time.monotonic()
-                with contextlib.suppress(
-                    Transient, requests.RequestException
-                ):  # then the last list is the best there is
-                    self._listed = pulling.models(self._url)
-            return None if self._listed is None else pulling.tagged(model) in self._listed
+        """Whether it lists the model; None if it cannot be asked. Asked once in a while."""
+        return self._listing.has(pulling.tagged(model))
 
     def notices(self) -> Mapping[str, str]:
         """Which models are being fetched, and how far they are."""
@@ -101,6 +82,12 @@ class Ollama:
     def close(self) -> None:
         """Stop fetching."""
         self._puller.close()
+
+    def _list(self) -> frozenset[str] | None:
+        try:
+            return pulling.models(self._url)
+        except (Transient, requests.RequestException):
+            return None
 
     def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         """Make the request, bounded as a whole: the timeout of `requests` is for each read, a trickle never ends."""
@@ -144,6 +131,11 @@ class Ollama:
             return error
         return Transient(words)  # it came just now
 
+    def _broken(self, error: requests.RequestException, model: str, texts: Sequence[str]) -> Error:
+        unsent = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in str(error)
+        late = isinstance(error, requests.Timeout)
+        return self._outcomes.broken(model, fit(str(error), texts), unsent=unsent, late=late)
+
 
 def _options(settings: Settings) -> dict[str, Any]:
     """The fields that are the same in every request; OLLAMA_TRUNCATE follows TRUNCATE_LONG_TEXTS if it is not set."""
@@ -155,16 +147,3 @@ def _options(settings: Settings) -> dict[str, Any]:
     if keep_alive:  # a duration such as 5m, or seconds
         options["keep_alive"] = int(keep_alive) if re.fullmatch(r"-?\d+", keep_alive) else keep_alive
     return options
-
-
-def _broken(error: requests.RequestException, texts: Sequence[str]) -> Transient:
-    why = fit(str(error), texts)
-    if isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in str(error):
-        return NotSent(f"no connection: {why}")
-    if isinstance(error, requests.Timeout):
-        return Transient(f"no whole answer within OLLAMA_TIMEOUT: {why}")
-    return Transient(f"the connection broke: {why}")
-
-
-def _count(model: str, status: str) -> None:
-    metrics.OLLAMA_REQUESTS.labels(metrics.model_label(model), status).inc()

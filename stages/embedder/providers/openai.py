@@ -7,7 +7,6 @@ is made with `client.post`, the SDK's documented way to any endpoint: `embedding
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,10 +18,12 @@ import openai
 import structlog
 
 from common import metrics
-from common.errors import Error, Transient
+from common.errors import Error
 from common.settings import Settings
-from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, NotSent, answers, ratelimits
+from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, answers, ratelimits
+from stages.embedder.providers.listing import Listing
 from stages.embedder.providers.openai_refusals import dropped_field, refusal
+from stages.embedder.providers.outcomes import Outcomes
 from stages.embedder.providers.words import fit
 
 MAX_INPUTS = 2048
@@ -30,9 +31,8 @@ MAX_INPUTS = 2048
 NO_DIMENSIONS = ("text-embedding-ada-002",)
 """Models that refuse `dimensions`, by the API's reference. Others that do are found out once and remembered."""
 
-LIST_AGE = 30.0
-"""Seconds that the list of a compatible server's models is good for."""
 LIST_TIMEOUT = 5.0
+"""Seconds for a compatible server to say which models it has."""
 
 log = structlog.get_logger()
 
@@ -58,9 +58,8 @@ class OpenAI:
         self._dimensions = settings.embedding_dimensions
         self._dropped: dict[str, set[str]] = {}
         self._official = urlsplit(settings.openai_base_url).hostname == "api.openai.com"
-        self._lock = threading.Lock()
-        self._asked_at = float("-inf")
-        self._listed: frozenset[str] | None = None
+        self._listing = Listing(self._list)
+        self._outcomes = Outcomes(metrics.OPENAI_REQUESTS, metrics.OPENAI_TOKENS, "OPENAI_TIMEOUT")
         self._client = openai.OpenAI(
             api_key=self._key,
             base_url=settings.openai_base_url,
@@ -83,16 +82,10 @@ class OpenAI:
             raise AskAgain(f"{model} is asked without {field} from now on") from error
 
     def has(self, model: str) -> bool | None:
-        """OpenAI's own models are known by name; a compatible server is asked, at most every `LIST_AGE` seconds."""
+        """OpenAI's own models are known by name; a compatible server is asked, once in a while."""
         if model.startswith("text-embedding-"):
             return True
-        if self._official:
-            return False
-        with self._lock:
-            if time.monotonic() - self._asked_at >= LIST_AGE:
-                self._asked_at = time.monotonic()
-                self._listed = self._list() or self._listed
-            return None if self._listed is None else model in self._listed
+        return False if self._official else self._listing.has(model)
 
     def notices(self) -> Mapping[str, str]:
         """Nothing goes on with single models."""
@@ -106,7 +99,7 @@ class OpenAI:
         """Ask which models there are; None if it does not say."""
         try:
             raw = self._client.get("/models", cast_to=httpx2.Response, options={"timeout": LIST_TIMEOUT})
-            return frozenset(model.id for model in msgspec.json.decode(raw.content, type=_Models).data)
+            return frozenset(model.id for model in msgspec.json.decode(raw.content, type=_Models).data) or None
         except (openai.OpenAIError, msgspec.MsgspecError):
             return None
 
@@ -124,39 +117,24 @@ class OpenAI:
             raw = self._client.post("/embeddings", cast_to=httpx2.Response, body=request)
         except openai.APIStatusError as error:
             answer = error.response
-            _count(model, str(answer.status_code))
+            self._outcomes.count(model, str(answer.status_code))
             raise self._refusal(answer.status_code, answer.content, answer.headers, model, texts) from None
         except openai.APIConnectionError as error:
-            _count(model, "timeout" if isinstance(error, openai.APITimeoutError) else "unreachable")
-            raise self._broken(error, texts) from error
+            raise self._broken(error, model, texts) from error
         body: bytes = raw.content
         if answers.has_error(body):
-            _count(model, "error_in_200")
+            self._outcomes.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
-        try:
-            found = answers.of_openai(body, len(texts))
-        except Transient:
-            _count(model, "unreadable")
-            raise
-        _count(model, str(raw.status_code))
-        for kind in ("prompt", "total"):  # an embedding has no completion, so both are the same
-            metrics.OPENAI_TOKENS.labels(metrics.model_label(model), kind).inc(found.tokens)
+        found = self._outcomes.read(model, str(raw.status_code), lambda: answers.of_openai(body, len(texts)))
         return found._replace(pause=ratelimits.pause(raw.headers, found.tokens))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
 
-    def _broken(self, error: openai.APIConnectionError, texts: Sequence[str]) -> Transient:
+    def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Error:
         why = fit(str(error.__cause__ or error), texts, self._key)
-        if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-            return NotSent(f"no connection: {why}")
-        if isinstance(error, openai.APITimeoutError):
-            return Transient(f"no whole answer within OPENAI_TIMEOUT: {why}")
-        return Transient(f"the connection broke: {why}")
-
-
-def _count(model: str, status: str) -> None:
-    metrics.OPENAI_REQUESTS.labels(metrics.model_label(model), status).inc()
+        unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+        return self._outcomes.broken(model, why, unsent=unsent, late=isinstance(error, openai.APITimeoutError))
 
 
 class _Bounded(httpx2.SyncByteStream):
