@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -237,10 +238,15 @@ def main(instance: str, start: Callable[[], None]) -> None:
     faulthandler.enable()  # a library that crashes the process says where, on standard error
     try:
         start()
+    except SystemExit:
+        raise
     except Fatal as error:
         structlog.get_logger().critical("fatal", reason=str(error))
-        sys.exit(1)
     except BaseException as error:
-        if not isinstance(error, SystemExit):
-            structlog.get_logger().critical("crashed", instance=instance, error=type(error).__name__)
-        raise
+        structlog.get_logger().critical("crashed", instance=instance, error=type(error).__name__)
+        traceback.print_exc()
+    else:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)  # at once: an ordinary exit waits for each thread's provider call, for minutes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -281,6 +283,33 @@ def test_a_background_call_comes_back_as_an_event(bench: Bench) -> None:
     with ThreadPoolExecutor(1) as pool:
         bench.loop.background(pool, Poked, "from afar")
         bench.run(lambda: bench.told == [Poked("from afar")])
+
+
+DIES = """
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+from common.errors import Fatal
+from common.loop import main
+
+def start():
+    ThreadPoolExecutor(1).submit(time.sleep, 300)
+    raise {error}
+
+main("embedder_00", start)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "logged", "traceback"),
+    [("Fatal('STATE_DIR: full')", "STATE_DIR: full", False), ("KeyError('a')", "KeyError", True)],
+)
+def test_a_process_that_must_stop_waits_for_no_thread(error: str, logged: str, *, traceback: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DIES.format(error=error)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert logged in done.stdout
+    assert ("Traceback" in done.stderr) == traceback
 
 
 def test_one_that_raises_what_it_should_not_stops_the_process(bench: Bench) -> None:
