@@ -71,6 +71,13 @@ class Store:
         except lmdb.Error as error:
             raise _fatal(self.path, "read", error) from error
 
+    def latest(self, database: str, key: bytes) -> bytes | None:
+        """Read a record as this turn has left it so far; slower than `get`, for what is rare."""
+        for written, its_key, value in reversed(self._writes):
+            if (written, its_key) == (database, key):
+                return value
+        return self.get(database, key)
+
     def scan(self, database: str, decode: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
         """Read all committed records of a database, in the order of their keys."""
         return _scan(self._env, self._dbs[database], self.path, decode)

@@ -73,7 +73,7 @@ class Outbox:
         self.store.delete("results", action.task_id.encode())
 
     def _revive(self, action: Revive) -> None:
-        stored = self.store.get("dead", action.task_id.encode())
+        stored = self.store.latest("dead", action.task_id.encode())  # it may have been buried in this very turn
         if stored is not None:
             self.store.put("results", action.task_id.encode(), _encode(decode_letter(stored).result))
             self.store.delete("dead", action.task_id.encode())

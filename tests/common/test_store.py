@@ -49,6 +49,18 @@ def test_later_writes_of_a_turn_win_over_earlier_ones(tmp_path: Path) -> None:
         assert dict(store.scan("one", text)) == {"b": "2"}
 
 
+def test_a_turn_can_read_what_it_has_written_itself(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.put("one", b"a", b"1")
+        store.commit()
+        assert store.latest("one", b"a") == b"1"
+        store.put("one", b"a", b"2")
+        store.put("two", b"a", b"3")
+        assert (store.latest("one", b"a"), store.get("one", b"a")) == (b"2", b"1")
+        store.delete("one", b"a")
+        assert (store.latest("one", b"a"), store.get("one", b"a")) == (None, b"1")
+
+
 def test_a_turn_that_does_not_fit_the_map_is_committed_whole_in_a_larger_one(tmp_path: Path) -> None:
     wanted = {str(number): "x" * 1000 for number in range(1000)}
     with opened(tmp_path) as store:
