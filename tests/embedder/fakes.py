@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from common.instant import Instant
 from common.settings import Settings
@@ -22,6 +24,11 @@ def settings(**fields: Any) -> Settings:
     """Settings for OpenAI, without a cache."""
     usual = {"processing_mode": "openai", "openai_api_key": "sk-0123456789", "embedding_cache_size": 0}
     return samples.settings(**{**usual, **fields})
+
+
+def are_vectors(outcomes: Iterable[object]) -> list[bool]:
+    """Which texts have a vector."""
+    return [isinstance(outcome, np.ndarray) for outcome in outcomes]
 
 
 def true_answer(texts: Sequence[str], dimensions: int = 8) -> Embeddings:

@@ -17,6 +17,8 @@ from sandbox.client import Sandbox
 from stages.embedder.embedding import Embedding, Session
 from stages.embedder.providers.pulling import tagged
 from tests.embedder.conftest import Make
+from tests.embedder.fakes import are_vectors
+from tests.waiting import wait_until
 
 NOMIC, MXBAI = "nomic-embed-text", "mxbai-embed-large"
 TEXTS = [f"text number {number}" for number in range(10)]
@@ -32,17 +34,6 @@ def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = NOMIC) -> t
     return session, session.embed(model, texts)
 
 
-def are_vectors(outcomes: list[Any]) -> list[bool]:
-    return [isinstance(outcome, np.ndarray) for outcome in outcomes]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     session, outcomes = got(ollama(), [f"text {number}" for number in range(150)])
     assert all(are_vectors(outcomes))
@@ -53,7 +44,7 @@ def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], 
 
 
 def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
-    sandbox.settings(ollama={"pull_seconds": 0.6})
+    sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedders = [ollama(), ollama()]
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(got, embedder, TEXTS, MXBAI) for embedder in embedders for _ in range(4)]
@@ -64,18 +55,19 @@ def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[...
     assert all(are_vectors(got(embedding)[1]))
     assert list(embedding.paused(time.time())) == [MXBAI]
     assert embedding.blockers() == []
-    until(lambda: "%" in embedding.notices().get(MXBAI, "") or MXBAI not in embedding.notices())
+    wait_until(lambda: any("%" in embedder.notices().get(MXBAI, "") for embedder in embedders))
+    sandbox.settings(ollama={"pull_seconds": 0.0})
     for embedder in embedders:
-        until(lambda embedder=embedder: not embedder.paused(time.time()))  # type: ignore[misc]
-        until(lambda embedder=embedder: all(are_vectors(got(embedder, TEXTS, MXBAI)[1])))  # type: ignore[misc]
+        wait_until(lambda embedder=embedder: not embedder.paused(time.time()))  # type: ignore[misc]
+        wait_until(lambda embedder=embedder: all(are_vectors(got(embedder, TEXTS, MXBAI)[1])))  # type: ignore[misc]
     assert sandbox.summary()["ollama"]["pulls"] == 1
 
 
 def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
-    sandbox.settings(ollama={"pull_seconds": 2.0, "pull_steps": 20})
+    sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedding = ollama()
     got(embedding, model=MXBAI)
-    until(lambda: any("% of 274 MB" in blocker for blocker in embedding.blockers()))
+    wait_until(lambda: any("% of 274 MB" in blocker for blocker in embedding.blockers()))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +83,8 @@ def test_a_pull_that_fails_after_its_200(
     sandbox.settings(ollama={"pull_seconds": 0.05, **settings})
     embedding = ollama()
     got(embedding, model=MXBAI)
-    until(lambda: MXBAI not in embedding._backends[0].provider.notices())
-    time.sleep(1.0)  # the rest that the first answer asked for
+    wait_until(lambda: MXBAI not in embedding._backends[0].provider.notices())
+    wait_until(lambda: not embedding.paused(time.time()))  # the rest that the first answer asked for
     _, outcomes = got(embedding, model=MXBAI)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
     assert said in embedding.blockers()[0]
@@ -100,11 +92,11 @@ def test_a_pull_that_fails_after_its_200(
 
 
 def test_a_pull_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
-    sandbox.settings(ollama={"pull_seconds": 5.0, "pull_steps": 50})
+    sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedding = ollama(ollama_model_download_timeout=0.3)
     got(embedding, model=MXBAI)
-    until(lambda: MXBAI not in embedding._backends[0].provider.notices())
-    until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(embedding, model=MXBAI) and str(embedding.blockers())))
+    wait_until(lambda: MXBAI not in embedding._backends[0].provider.notices())
+    wait_until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(embedding, model=MXBAI) and str(embedding.blockers())))
 
 
 def test_another_process_that_fetches_is_waited_for(
@@ -112,17 +104,17 @@ def test_another_process_that_fetches_is_waited_for(
 ) -> None:
     first = ollama()
     got(first, model=MXBAI)
-    until(lambda: not first.notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
-    until(lambda: MXBAI not in first._backends[0].provider.notices())
+    wait_until(lambda: not first.notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
+    wait_until(lambda: MXBAI not in first._backends[0].provider.notices())
     (lock,) = (tmp_path / "run").glob("pull-*.lock")
     sandbox.reset()
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         second = ollama()
         got(second, model=MXBAI)
-        until(lambda: "another embedder" in second.notices().get(MXBAI, ""))
+        wait_until(lambda: "another embedder" in second.notices().get(MXBAI, ""))
         assert sandbox.summary()["ollama"]["pulls"] == 0
-    until(lambda: sandbox.summary()["ollama"]["pulls"] == 1)
+    wait_until(lambda: sandbox.summary()["ollama"]["pulls"] == 1)
 
 
 def test_a_full_queue_is_waited_for(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
@@ -192,14 +184,14 @@ def test_what_passes_fails_no_task(ollama: Callable[..., Embedding], sandbox: Sa
     assert all(isinstance(outcome, Deferral) for outcome in got(ollama())[1])
 
 
-@pytest.mark.parametrize("fault", [{"delay": 2.0}, {"dribble": 20_000}], ids=str)
+@pytest.mark.parametrize("fault", [{"delay": 60.0}, {"dribble": 1000}], ids=str)
 def test_a_provider_slower_than_its_timeout(
     ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     sandbox.fault("ollama", **fault)
     begun = time.monotonic()
     assert all(isinstance(outcome, Deferral) for outcome in got(ollama(ollama_timeout=0.3, max_retries=0))[1])
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10, "long before the answer"
 
 
 def test_nobody_listening_is_not_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:

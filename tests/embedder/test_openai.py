@@ -14,6 +14,8 @@ from common.task_types import Deferral
 from sandbox.client import Sandbox
 from stages.embedder.embedding import Embedding, Session
 from tests.embedder.conftest import Make
+from tests.embedder.fakes import are_vectors
+from tests.waiting import wait_until
 
 SMALL, LARGE, ADA = "text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"
 TEXTS = [f"text number {number}" for number in range(10)]
@@ -22,10 +24,6 @@ TEXTS = [f"text number {number}" for number in range(10)]
 def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = SMALL) -> tuple[Session, list[Any]]:
     session = embedding.session()
     return session, session.embed(model, texts)
-
-
-def are_vectors(outcomes: list[Any]) -> list[bool]:
-    return [isinstance(outcome, np.ndarray) for outcome in outcomes]
 
 
 def truth(make: Make, texts: list[str] = TEXTS) -> Any:
@@ -179,13 +177,13 @@ def test_a_service_that_fails_fails_no_task(make: Make, sandbox: Sandbox, fault:
     assert session.requests <= 5
 
 
-@pytest.mark.parametrize("fault", [{"delay": 2.0}, {"dribble": 20_000}], ids=str)
+@pytest.mark.parametrize("fault", [{"delay": 60.0}, {"dribble": 1000}], ids=str)
 def test_a_provider_slower_than_its_timeout(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
     sandbox.fault("openai", **fault)
     begun = time.monotonic()
     _, outcomes = got(make(openai_timeout=0.3, max_retries=0))
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10, "long before the answer"
 
 
 def test_nobody_listening_is_not_sent(make: Make, sandbox: Sandbox) -> None:
@@ -197,10 +195,7 @@ def test_nobody_listening_is_not_sent(make: Make, sandbox: Sandbox) -> None:
     assert embedding.blockers()[0].startswith("openai: no connection")
     assert list(embedding.paused(time.time())) == ["*"]
     sandbox.up("openai")
-    deadline = time.monotonic() + 10
-    while embedding.paused(time.time()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not embedding.paused(time.time()))
     assert all(are_vectors(got(embedding)[1]))
     assert embedding.blockers() == []
 
@@ -219,8 +214,8 @@ def test_too_many_requests_pause_everybody(
     sandbox.fault("openai", status=429, headers=headers)
     embedding = make()
     _, outcomes = got(embedding)
-    assert outcomes[0].until - time.time() == pytest.approx(seconds, abs=1)
-    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(seconds, abs=1)
+    assert outcomes[0].until - time.time() == pytest.approx(seconds, abs=5)
+    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(seconds, abs=5)
     session, outcomes = got(embedding, model=LARGE)
     assert session.requests == 0
     assert all(outcome.unsent for outcome in outcomes)
@@ -237,12 +232,12 @@ def test_headers_of_a_success_slow_down(make: Make, sandbox: Sandbox) -> None:
     headers = {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": "5s",
+        "x-ratelimit-reset-requests": "500s",
     }
     sandbox.settings(openai={"headers": headers})
     embedding = make()
     assert all(are_vectors(got(embedding)[1]))
-    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(0.5, abs=0.1)
+    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(50, abs=5)
 
 
 @pytest.mark.parametrize(

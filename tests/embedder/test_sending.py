@@ -16,13 +16,9 @@ from common.messages import Failure
 from common.task_types import Deferral
 from stages.embedder.providers import BadInput, Crashed, Embeddings, NoModelYet, NotSent, Unusable
 from stages.embedder.sending import PATIENCE, SET_ASIDE
-from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, poisoned, true_answer
+from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
-
-
-def vectors_of(outcomes: Sequence[object]) -> list[bool]:
-    return [isinstance(outcome, np.ndarray) for outcome in outcomes]
 
 
 @given(count=st.integers(1, 200), data=st.data())
@@ -55,7 +51,7 @@ def test_a_batch_too_large_is_not_sent_so_large_again() -> None:
     assert refused == [8, 4]
     provider.requests.clear()
     outcomes = shared.session().embed(MODEL, [f"other {number}" for number in range(8)])
-    assert all(vectors_of(outcomes))
+    assert all(are_vectors(outcomes))
     assert [len(texts) for texts in provider.requests] == [2, 2, 2, 2]
 
 
@@ -63,7 +59,7 @@ def test_a_batch_too_large_is_not_sent_so_large_again() -> None:
 def test_what_passes_is_retried_and_fails_nothing(error: Transient) -> None:
     provider, clock = Scripted(error, error), Clock()
     outcomes = embedding(provider, clock=clock).session().embed(MODEL, TEXTS)
-    assert all(vectors_of(outcomes))
+    assert all(are_vectors(outcomes))
     assert len(provider.requests) == 3
     assert clock.waits[0] < clock.waits[1] or isinstance(error, Throttled)
 
@@ -87,7 +83,7 @@ def test_what_was_embedded_before_the_outage_is_kept() -> None:
     provider = Scripted(None, inputs=4)
     provider.always = Transient("down")
     outcomes = embedding(provider, max_retries=0).session().embed(MODEL, TEXTS)
-    assert vectors_of(outcomes) == [True] * 4 + [False] * 4
+    assert are_vectors(outcomes) == [True] * 4 + [False] * 4
     assert all(isinstance(outcome, Deferral) for outcome in outcomes[4:])
 
 
@@ -167,12 +163,12 @@ def spoilt(row: int, value: float, texts: Sequence[str] = TEXTS) -> Embeddings:
 def test_the_guard_asks_once_more_for_the_bad_row_alone(value: float, said: str) -> None:
     provider = Scripted(spoilt(2, value))
     outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert all(vectors_of(outcomes))
+    assert all(are_vectors(outcomes))
     assert provider.requests[1:] == [[TEXTS[2]]]
 
     provider = Scripted(spoilt(2, value), spoilt(0, value, TEXTS[2:3]))
     outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert vectors_of(outcomes) == [True, True, False, True, True, True, True, True]
+    assert are_vectors(outcomes) == [True, True, False, True, True, True, True, True]
     failure = outcomes[2]
     assert isinstance(failure, Failure)
     assert failure.code == "invalid_vector"
@@ -195,7 +191,7 @@ def test_one_text_that_the_provider_loses_does_not_cost_the_others() -> None:
     provider = Scripted()
     provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
     outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert vectors_of(outcomes) == [True] * 5 + [False] + [True] * 2
+    assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
 
 
 def test_a_provider_that_always_loses_one_is_not_asked_for_ever() -> None:

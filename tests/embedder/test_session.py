@@ -57,13 +57,13 @@ def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
 
     def slow(texts: object) -> None:
         began.set()
-        assert go.wait(10)
+        assert go.wait(30)
 
     provider.script = [slow, lambda _texts: go.set()]
     shared = embedding(provider)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a", "b"])
-        assert began.wait(10)
+        assert began.wait(30)
         other = shared.session()
         second = pool.submit(other.embed, MODEL, ["b", "c"])
         assert np.array_equal(np.asarray(first.result()[1]), np.asarray(second.result()[0]))
@@ -79,14 +79,14 @@ def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> No
 
     def slow(texts: object) -> Exception:
         began.set()
-        assert go.wait(10)
+        assert go.wait(30)
         return Unusable("no quota")
 
     provider.script = [slow]
     shared = embedding(provider)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a"])
-        assert began.wait(10)
+        assert began.wait(30)
         second = pool.submit(shared.session().embed, MODEL, ["a"])
         go.set()
         assert isinstance(first.result()[0], Deferral)

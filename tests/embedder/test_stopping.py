@@ -20,13 +20,13 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
 
     def slow(texts: object) -> None:
         began.set()
-        assert go.wait(10)
+        assert go.wait(30)
 
     provider.always = slow
     shared = embedding(provider)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
-        assert began.wait(10)
+        assert began.wait(30)
         shared.stop()
         go.set()
         first, second, third = running.result()
@@ -40,11 +40,11 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
 def test_a_stop_interrupts_a_back_off() -> None:
     provider = Scripted()
     provider.always = Transient("down")
-    shared = Embedding(settings(retry_backoff_factor=10, max_retries=5), made=[provider])
+    shared = Embedding(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a"])
         wait_until(lambda: len(provider.requests) == 2)
         shared.stop()
-        (outcome,) = running.result(timeout=1)
+        (outcome,) = running.result(timeout=10)
     assert isinstance(outcome, Deferral)
     shared.close()

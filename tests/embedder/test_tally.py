@@ -17,7 +17,7 @@ from common.task_types import Deferral
 from stages.embedder.embedding import Embedding
 from stages.embedder.providers import AskAgain, Crashed, Embeddings, NotSent
 from stages.embedder.tally import ON_THE_WAY
-from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, poisoned, true_answer
+from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
 MOST_BATCHES = 500
@@ -90,7 +90,7 @@ def test_a_vector_that_is_right_at_the_second_time_is_taken() -> None:
     answer.matrix[3] = np.nan
     provider = Scripted(answer)
     outcomes = Charged(embedding(provider), 8).embed(TEXTS)
-    assert all(isinstance(outcome, np.ndarray) for outcome in outcomes.values())
+    assert all(are_vectors(outcomes.values()))
     assert [len(texts) for texts in provider.requests] == [8, 1]
 
 
@@ -116,7 +116,7 @@ def test_what_may_have_been_paid_for_is_not_sent_again_on_the_same_charge() -> N
 def test_what_certainly_was_not_is_retried_within_the_charge(error: Transient) -> None:
     provider = Scripted(error)
     session = embedding(provider).session(2)
-    assert all(isinstance(outcome, np.ndarray) for outcome in session.embed(MODEL, TEXTS))
+    assert all(are_vectors(session.embed(MODEL, TEXTS)))
     assert (session.requests, session.tokens) == (2, true_answer(TEXTS).tokens)
 
     provider = Scripted(error)
@@ -128,7 +128,7 @@ def test_what_certainly_was_not_is_retried_within_the_charge(error: Transient) -
 def test_a_request_that_teaches_how_to_ask_counts_too() -> None:
     provider = Scripted(AskAgain("without dimensions"))
     charged = Charged(embedding(provider), 1)
-    assert all(isinstance(outcome, np.ndarray) for outcome in charged.embed(TEXTS).values())
+    assert all(are_vectors(charged.embed(TEXTS).values()))
     assert charged.batches == len(provider.requests) == 2
 
 
@@ -144,7 +144,7 @@ def test_another_provider_is_not_asked_for_what_one_may_have_been_paid_for() -> 
 def test_without_a_quota_a_batch_takes_what_it_takes() -> None:
     provider = Scripted(Transient("cut"))
     session = embedding(provider).session()
-    assert all(isinstance(outcome, np.ndarray) for outcome in session.embed(MODEL, TEXTS))
+    assert all(are_vectors(session.embed(MODEL, TEXTS)))
     assert session.requests == 2
 
 
