@@ -24,7 +24,7 @@ from tests.edges.api import Api, api
 from tests.fuzz.wire import Wire, answers, wire
 
 TIMEOUT = 1.0
-SLACK = 1.0
+SLACK = 10.0
 quick = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -40,7 +40,7 @@ def test_it_announces_itself_and_stops_when_told(tmp_path: Path, number: int) ->
         with urllib.request.urlopen(f"{line['control']}/clock") as answer:
             assert json.load(answer)["time"] > 0
         os.kill(process.pid, number)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def test_it_goes_with_its_parent() -> None:
@@ -49,7 +49,7 @@ def test_it_goes_with_its_parent() -> None:
         assert process.stdin is not None
         process.stdout.readline()
         process.stdin.close()
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_taken_port_is_an_error_and_not_a_hang(sandbox: Sandbox) -> None:

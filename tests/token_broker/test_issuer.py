@@ -29,6 +29,7 @@ from stages.token_broker.issuer import Issuer
 from stages.token_broker.state import Ask, Issued, Refused
 from tests import samples
 from tests.token_broker.endpoint import Asked, Endpoint, Handler, answers, serving
+from tests.waiting import wait_until
 
 SECRET = "canary +/=&%:~ü€😀"
 
@@ -173,26 +174,26 @@ def test_a_redirect_is_not_followed_with_the_secret(endpoint: Endpoint) -> None:
     assert [asked.path for asked in endpoint.asked] == ["/oauth2/token"] * 5
 
 
-def _slow_headers(handler: Handler) -> None:
-    time.sleep(1)
-    answers()(handler)
+def _silent(handler: Handler) -> None:
+    """Until the client has gone."""
+    handler.connection.recv(1)
 
 
 def _dribbled_body(handler: Handler) -> None:
     handler.send_response(200)
     handler.end_headers()
-    for _ in range(40):
+    while True:  # until the client has gone
         handler.wfile.write(b" ")
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("reply", [_slow_headers, _dribbled_body])
+@pytest.mark.parametrize("reply", [_silent, _dribbled_body])
 def test_an_answer_must_come_within_the_timeout_as_a_whole(endpoint: Endpoint, reply: Any) -> None:
     endpoint.replies = [reply]
     before, began = count("timeout"), time.monotonic()
     with pytest.raises(Transient, match=r"did not answer within 0.3 s \(REQUEST_TIMEOUT\)"):
         issuer(endpoint, request_timeout=0.3).fetch()
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 10
     assert count("timeout") == before + 1
 
 
@@ -318,10 +319,10 @@ def test_the_outcome_is_posted_to_the_loop(endpoint: Endpoint) -> None:
     events: queue.Queue[Any] = queue.Queue()
     broker = Issuer(configured(endpoint.url), post=events.put, reread=_no_rotation)
     broker.ask(Ask(7))
-    assert events.get(timeout=5) == Issued(7, "granted", 60)
+    assert events.get(timeout=30) == Issued(7, "granted", 60)
     endpoint.replies = [answers(500)]
     broker.ask(Ask(8))
-    refused = events.get(timeout=5)
+    refused = events.get(timeout=30)
     assert isinstance(refused, Refused)
     assert refused.number == 8
 
@@ -333,10 +334,8 @@ def test_a_bug_on_the_thread_is_posted_too(monkeypatch: pytest.MonkeyPatch, endp
     broker = Issuer(configured(endpoint.url), post=events.put)
     monkeypatch.setattr(broker, "fetch", lambda: 1 / 0)
     broker.ask(Ask(1))
-    assert "an error of this program" in str(events.get(timeout=5).error)
-    deadline = time.monotonic() + 5
-    while not crashes and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert "an error of this program" in str(events.get(timeout=30).error)
+    wait_until(lambda: crashes)
     assert crashes == ["ZeroDivisionError"]
 
 
