@@ -25,7 +25,7 @@ from common.loop import FRAMES_A_TURN, Loop, Plan
 from common.store import Store
 from common.wiring import Wiring
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Write(NamedTuple):
@@ -261,7 +261,8 @@ def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
 # ---- events ----
 
 
-def test_what_a_thread_posts_wakes_the_loop(bench: Bench) -> None:
+def test_what_a_thread_posts_wakes_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.loop.TICK", 2.0)
     at: list[float] = []
 
     def told(*_: Any) -> Iterable[Any]:
@@ -276,7 +277,7 @@ def test_what_a_thread_posts_wakes_the_loop(bench: Bench) -> None:
 
     threading.Timer(0.25, post).start()
     bench.run(lambda: bool(at), handlers={Poked: told})
-    assert at[0] - posted[0] < 0.09  # sooner than the next tick
+    assert at[0] - posted[0] < 1.0  # sooner than the next tick
 
 
 def test_a_background_call_comes_back_as_an_event(bench: Bench) -> None:
