@@ -242,7 +242,7 @@ def main(instance: str, start: Callable[[], None]) -> None:
         raise
     except Fatal as error:
         structlog.get_logger().critical("fatal", reason=str(error))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  it ends the process
         structlog.get_logger().critical("crashed", instance=instance, error=type(error).__name__)
         traceback.print_exc()
     else:
