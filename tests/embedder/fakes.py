@@ -74,6 +74,20 @@ class Scripted:
         pass
 
 
+class Held:
+    """A step of a script that is under way until it is let go, and then answers this."""
+
+    def __init__(self, answer: Exception | None = None) -> None:
+        self._answer = answer
+        self.began = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, texts: Sequence[str]) -> Exception | None:
+        self.began.set()
+        assert self.go.wait(30)
+        return self._answer
+
+
 def poisoned(bad: frozenset[str] | set[str]) -> Answer:
     """Refuse every request with one of these texts in it."""
     return lambda texts: BadInput("cannot be read") if bad.intersection(texts) else None

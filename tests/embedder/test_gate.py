@@ -28,6 +28,13 @@ def call(gate: Gate, error: BaseException | None = None, model: str = "a") -> bo
     return True
 
 
+def wait_for_probe(gate: Gate, clock: Clock) -> None:
+    """Fail until it closes, and wait until it lets one call through."""
+    for _ in range(3):
+        call(gate, Transient("down"))
+    clock.mono += 2
+
+
 def state(gate: Gate) -> float | None:
     return metrics.REGISTRY.get_sample_value("circuit_breaker_state", {"service": gate.service})
 
@@ -63,9 +70,7 @@ def test_failures_in_a_row_open_it_and_one_probe_closes_it(gate: Gate, clock: Cl
 
 
 def test_a_probe_that_fails_opens_it_for_longer(gate: Gate, clock: Clock) -> None:
-    for _ in range(3):
-        call(gate, Transient("down"))
-    clock.mono += 2
+    wait_for_probe(gate, clock)
     assert call(gate, Transient("still down"))
     clock.mono += 1.9
     assert not call(gate)
@@ -74,9 +79,7 @@ def test_a_probe_that_fails_opens_it_for_longer(gate: Gate, clock: Clock) -> Non
 
 
 def test_a_probe_that_is_throttled_has_an_outcome(gate: Gate, clock: Clock) -> None:
-    for _ in range(3):
-        call(gate, Transient("down"))
-    clock.mono += 2
+    wait_for_probe(gate, clock)
     assert call(gate, Throttled("busy", 30))
     assert not call(gate)
     clock.mono += 30
@@ -141,9 +144,7 @@ def test_a_bug_never_leaves_a_probe_without_outcome(gate: Gate, clock: Clock) ->
 
 
 def test_threads_share_a_single_probe(gate: Gate, clock: Clock) -> None:
-    for _ in range(3):
-        call(gate, Transient("down"))
-    clock.mono += 2
+    wait_for_probe(gate, clock)
     entered: list[float] = []
     threads = [threading.Thread(target=lambda: entered.append(gate.enter("a"))) for _ in range(16)]
     for thread in threads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from common.errors import Transient
 from common.messages import Failure
 from common.task_types import Deferral
 from stages.embedder.providers import Unusable, mock
-from tests.embedder.fakes import MODEL, Clock, Scripted, embedding, settings, true_answer
+from tests.embedder.fakes import MODEL, Clock, Held, Scripted, embedding, settings, true_answer
 
 SMALL = "text-embedding-3-small"
 
@@ -52,18 +51,12 @@ def test_long_texts_are_cut_on_request() -> None:
 
 
 def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
-    began, go = threading.Event(), threading.Event()
-    provider = Scripted()
-
-    def slow(texts: object) -> None:
-        began.set()
-        assert go.wait(30)
-
-    provider.script = [slow, lambda _texts: go.set()]
+    held = Held()
+    provider = Scripted(held, lambda _texts: held.go.set())
     shared = embedding(provider)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a", "b"])
-        assert began.wait(30)
+        assert held.began.wait(30)
         other = shared.session()
         second = pool.submit(other.embed, MODEL, ["b", "c"])
         assert np.array_equal(np.asarray(first.result()[1]), np.asarray(second.result()[0]))
@@ -74,21 +67,13 @@ def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
 
 
 def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> None:
-    began, go = threading.Event(), threading.Event()
-    provider = Scripted()
-
-    def slow(texts: object) -> Exception:
-        began.set()
-        assert go.wait(30)
-        return Unusable("no quota")
-
-    provider.script = [slow]
-    shared = embedding(provider)
+    held = Held(Unusable("no quota"))
+    shared = embedding(Scripted(held))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a"])
-        assert began.wait(30)
+        assert held.began.wait(30)
         second = pool.submit(shared.session().embed, MODEL, ["a"])
-        go.set()
+        held.go.set()
         assert isinstance(first.result()[0], Deferral)
         waited = second.result()[0]
     assert isinstance(waited, Deferral)

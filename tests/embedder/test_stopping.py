@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,25 +9,20 @@ import numpy as np
 from common.errors import Transient
 from common.task_types import Deferral
 from stages.embedder.embedding import Embedding
-from tests.embedder.fakes import MODEL, Scripted, embedding, settings
+from tests.embedder.fakes import MODEL, Held, Scripted, embedding, settings
 from tests.waiting import wait_until
 
 
 def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
-    began, go = threading.Event(), threading.Event()
+    held = Held()
     provider = Scripted(inputs=2)
-
-    def slow(texts: object) -> None:
-        began.set()
-        assert go.wait(30)
-
-    provider.always = slow
+    provider.always = held
     shared = embedding(provider)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
-        assert began.wait(30)
+        assert held.began.wait(30)
         shared.stop()
-        go.set()
+        held.go.set()
         first, second, third = running.result()
     assert isinstance(first, np.ndarray)
     assert isinstance(second, np.ndarray), "what was under way is kept"

@@ -24,6 +24,15 @@ def sending(*ids: str, **limits: Any) -> Publishing:
     return publisher
 
 
+def probing() -> Publishing:
+    """One that tries with "a" whether the API is back."""
+    publisher = sending("a", breaker_threshold=1)
+    publisher.answer(503, "a")
+    publisher.live(2)
+    assert publisher.patched == ["a"]
+    return publisher
+
+
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
@@ -81,20 +90,14 @@ def test_a_refused_token_is_nothing_against_the_result_however_often() -> None:
 
 
 def test_a_probe_that_meets_a_refused_token_does_not_stop_everything() -> None:
-    publisher = sending("a", breaker_threshold=1)
-    publisher.answer(503, "a")
-    publisher.live(2)
-    assert publisher.patched == ["a"]
+    publisher = probing()
     publisher.answer(401, "a")
     publisher.token("two")
     assert publisher.patched == ["a"]
 
 
 def test_nor_does_one_that_meets_a_400() -> None:
-    publisher = sending("a", breaker_threshold=1)
-    publisher.answer(503, "a")
-    publisher.live(2)
-    assert publisher.patched == ["a"]
+    publisher = probing()
     publisher.answer(400, "a")
     publisher.results("b")
     assert publisher.patched == ["b"]
