@@ -23,6 +23,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         "SUPPORTED_MODELS": f'["{NOMIC}", "{MXBAI}", "gone"]',
     }
     with running(tmp_path_factory.mktemp("ollama"), **settings) as pipeline:
+        # once a model has been of use, the service is ready although others are missing
+        Job(pipeline, "ollama").queue(1, model=NOMIC).wait_done()
         yield pipeline
 
 
