@@ -5,6 +5,7 @@ A row for each fault is written to `bench/results/faults.json`; `python -m tests
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import time
@@ -103,8 +104,10 @@ class Ledger:
 
 
 def note(cost: Cost) -> None:
-    """Put the row into the file, in place of an earlier one of the same fault."""
-    rows = {row["fault"]: row for row in json.loads(ROWS.read_text())} if ROWS.exists() else {}
-    rows[cost.fault] = asdict(cost)
+    """Put the row into the file, in place of an earlier one of the same fault; tests in other processes do so too."""
     ROWS.parent.mkdir(parents=True, exist_ok=True)
-    ROWS.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+    with ROWS.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = {row["fault"]: row for row in json.loads(ROWS.read_text())} if ROWS.exists() else {}
+        rows[cost.fault] = asdict(cost)
+        ROWS.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
