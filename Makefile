@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # With the virtual environment's python first on PATH, as supervisord.conf expects it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo run test check format lock bench bench-quick clean
+.PHONY: help install demo run test check format lock audit bench bench-quick clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -51,6 +51,16 @@ bench: $(READY) ## All benchmarks
 lock: $(READY) ## Pin what the container installs, with hashes
 	@python -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+
+# --strict: without it, packages that the database answers nothing for would pass. The last line on standard error is
+# pip-audit's verdict, or what kept it from one.
+audit: $(READY) ## Look for known vulnerabilities in what the container installs (asks pypi.org)
+	@{ errors=$$(pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict \
+	    --progress-spinner off 2>&1 >&3); status=$$?; } 3>&1; \
+	verdict=$$(printf '%s\n' "$$errors" | tail -n 1 | sed 's/^ERROR:[a-z_.]*://'); \
+	case "$$verdict" in Found\ * | No\ known\ *) ;; \
+	  *) verdict="Not audited, so nothing is known: $$verdict"; status=1 ;; \
+	esac; echo "$$verdict"; exit $$status
 
 bench-quick: $(READY) ## The pipeline against a bare script, 20,000 tasks
 	@python -m bench.quick
