@@ -62,7 +62,7 @@ audit: $(READY) ## Look for known vulnerabilities in what the container installs
 	  *) verdict="Not audited, so nothing is known: $$verdict"; status=1 ;; \
 	esac; echo "$$verdict"; exit $$status
 
-bench-quick: $(READY) ## The pipeline against a bare script, 20,000 tasks
+bench-quick: $(READY) ## The pipeline against a bare script, 50,000 tasks
 	@python -m bench.quick
 
 clean: ## Remove what the other commands made (not the state in data/)

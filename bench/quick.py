@@ -120,7 +120,7 @@ def show(console: Console, runs: list[Run]) -> None:
 def main() -> int:
     """Run both."""
     parser = argparse.ArgumentParser(prog="python -m bench.quick", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--tasks", type=int, default=50_000)
     options = parser.parse_args()
     console = Console(highlight=False, width=110)
     with Sandbox.start() as sandbox:
