@@ -184,6 +184,8 @@ class Holding(Message):
     """More ids, which a worker has right now: if these get lost, the worker may have died of them."""
     dead: list[str] | None = None
     """Of the publisher: all its dead letters. None: it says nothing about them."""
+    relearnt: bool = False
+    """Of a rate limiter, once in its life: it knows by now what embedders have, so what it does not name it lost."""
 
 
 class Deferred(Message):

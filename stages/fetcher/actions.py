@@ -26,6 +26,8 @@ class Held(msgspec.Struct):
     """Monotonic seconds at which its holder was last heard of."""
     working: bool = False
     """Whether a worker has it, so that it may be the reason if it gets lost."""
+    waiting: bool = False
+    """Whether it certainly waits in the rate limiter, or on the way to it: if that dies, it is lost."""
     stored: bool = False
     """Whether the publisher has its result on disk: that outlives any silence of the publisher."""
 

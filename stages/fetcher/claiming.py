@@ -200,13 +200,14 @@ class ClaimingFetcher(Fetcher):
         return task_id not in self._wanted and super()._is_silent(task_id, held, now)
 
     def _expire(self, now: Instant) -> Iterator[Any]:
-        before = len(self.lost)
         for task_id, (lease, since) in self.lost.items():
             if since > self._looked_at:  # nobody could look for it yet: only then may it be given up as gone
                 self.lost[task_id] = (lease, now.mono)
         yield from super()._expire(now)
-        if len(self.lost) > before:
-            self._look_at = now.mono
+
+    def _lose(self, task_ids: list[str], now: Instant) -> Iterator[Any]:
+        self._look_at = now.mono
+        yield from super()._lose(task_ids, now)
 
     def _forget_gone(self, pending: set[str]) -> Iterator[Any]:  # noqa: ARG002
         """A claimed task is not pending, and not gone for it."""

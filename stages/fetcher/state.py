@@ -8,6 +8,9 @@ A task is, for the fetcher,
                                ▼  │
                               lost ──not pending any more──► unknown
 
+A lease that nobody renews for `lease_seconds` is lost. So is, much sooner, what waited in a rate limiter that died: the
+next one says when it knows what there is, and what it does not name then, nor a second later, is nowhere. A mistake
+would send it a task that it has, which it ignores; what a worker may have is never concluded to be lost in this way.
 and besides: deferred (stays pending in the API until a time), dead (its result was refused for good: a dead letter).
 A task that kills its workers is given up by the rate limiter, which sees whether they live without it. What is counted
 here, where nobody can, when both were killed at once, makes a task more suspect and never gives it up.
@@ -50,6 +53,12 @@ REQUEUED_AFTER = 60.0
 """Seconds: a task that is pending this long after it was settled was queued again on purpose."""
 ENOUGH_ROOM = 4
 """A poll for what a full page hid waits until this part of the window is free: the rest keeps the workers busy."""
+JUST_SENT = 1.0
+"""Seconds for which a task may lie unread in the rate limiter's inbox, so that it does not name it, and yet has it."""
+SUSPECTED = 1.0
+"""Seconds for which what a new rate limiter did not name may still be named, before it is lost."""
+STOPPED = 0.5
+"""Seconds between two ticks from which on this process was stopped, and news may wait in its inbox."""
 EXPIRE_EVERY = 1.0
 """Seconds between two looks at all leases."""
 SLOWEST_PAGE = 120.0
@@ -111,6 +120,9 @@ class Fetcher:
         """Elements of the last page that stay pending, and are not for now or not for us."""
         self._ticked = now.mono
         self._next_expiry = now.mono
+        self._suspected: set[str] = set()
+        """What waited in a rate limiter that died, and nobody has named since the next one knows what it has."""
+        self._judge_at = 0.0
         self._limiter_heard = now.mono
         self._publisher_heard = now.mono
         self._draining = False
@@ -180,6 +192,8 @@ class Fetcher:
 
     def holding(self, message: m.Holding, now: Instant) -> Actions:
         """Renew the leases of what the sender is answerable for."""
+        if message.relearnt:
+            self._suspect(now)
         if message.stage == "rate_limiter":
             if self._limiter_silent(now):
                 self._credit(now.mono - self._limiter_heard, now)  # embedders and its inbox may hold what is leased
@@ -196,6 +210,8 @@ class Fetcher:
                     held.heard = now.mono
                     held.stored = held.stored or message.stage == "publisher"
                     held.working = working and not held.stored
+                    held.waiting = not working and not held.stored
+        self._suspected.difference_update(message.ids, message.working)
         if message.dead is not None:
             yield from self._agree_on_dead(set(message.dead) | self.dead.intersection(message.ids))
 
@@ -224,6 +240,10 @@ class Fetcher:
             self._credit(gap, now)  # this process was stopped: that says nothing about the holders
             self._limiter_heard = min(self._limiter_heard + gap, now.mono)
             self._publisher_heard = min(self._publisher_heard + gap, now.mono)
+        if gap > STOPPED:
+            self._judge_at += gap
+        if self._suspected and now.mono >= self._judge_at:
+            yield from self._lose_suspected(now)
         if now.mono >= self._next_expiry:
             self._next_expiry = now.mono + min(EXPIRE_EVERY, self.limits.lease_seconds / 3)
             yield from self._expire(now)
@@ -297,6 +317,8 @@ class Fetcher:
             yield Say("task_invalid", {"task_id": task.id, "reason": failure and failure.message}, "warning")
 
     def _dispatch(self, tasks: list[m.Task], now: Instant) -> Iterator[Any]:  # noqa: ARG002  for those who override it
+        for task in tasks:
+            self.leases[task.id].waiting = True
         for start in range(0, len(tasks), CHUNK):
             chunk = tasks[start : start + CHUNK]
             yield Send("rate_limiter", m.Tasks(chunk))
@@ -333,21 +355,36 @@ class Fetcher:
         yield Say("task_poison", {"task_id": task_id, "dispatches": self.limits.max_dispatches}, "error")
 
     def _expire(self, now: Instant) -> Iterator[Any]:
-        """A lease that nobody renewed is lost; the next page tells whether its task is still pending."""
-        silent = [i for i, held in self.leases.items() if self._is_silent(i, held, now)]
-        for task_id in silent:
+        """A lease that nobody renewed is lost."""
+        if silent := [i for i, held in self.leases.items() if self._is_silent(i, held, now)]:
+            yield from self._lose(silent, now)
+        for task_id in [i for i, (_, since) in self.lost.items() if now.mono - since > FORGET_LOST]:
+            del self.lost[task_id]
+            yield DeleteLease(task_id)
+
+    def _suspect(self, now: Instant) -> None:
+        """What waited in an earlier rate limiter, unless it may lie in the inbox of this one yet."""
+        sent_before = now.mono - JUST_SENT
+        self._suspected = {i for i, held in self.leases.items() if held.waiting and held.heard < sent_before}
+        self._judge_at = now.mono + SUSPECTED
+
+    def _lose_suspected(self, now: Instant) -> Iterator[Any]:
+        lost = [i for i, held in self.leases.items() if held.waiting and i in self._suspected]
+        self._suspected.clear()
+        if lost:
+            yield from self._lose(lost, now)
+
+    def _lose(self, task_ids: list[str], now: Instant) -> Iterator[Any]:
+        """Nobody has them; the next page tells which are still pending."""
+        for task_id in task_ids:
             held = self.leases.pop(task_id)
             if held.working and held.lease.attempt < self.limits.max_dispatches:  # beyond, it would be the verdict
                 held.lease = msgspec.structs.replace(held.lease, attempt=held.lease.attempt + 1)
             self.lost[task_id] = (held.lease, now.mono)
             yield PutLease(task_id, held.lease)
-        if silent:
-            self._next_poll = now.mono
-            yield Count("leases_expired_total", amount=len(silent))
-            yield Say("leases_expired", of_tasks(silent), "warning")
-        for task_id in [i for i, (_, since) in self.lost.items() if now.mono - since > FORGET_LOST]:
-            del self.lost[task_id]
-            yield DeleteLease(task_id)
+        self._next_poll = now.mono
+        yield Count("leases_expired_total", amount=len(task_ids))
+        yield Say("leases_expired", of_tasks(task_ids), "warning")
 
     def _is_silent(self, task_id: str, held: Held, now: Instant) -> bool:  # noqa: ARG002  for those who override it
         """Whether its holder could have renewed it and has not.

@@ -84,6 +84,8 @@ class RateLimiter:
         """Embedder → its boot that counted as dead last."""
         self._batches = 0
         self._opens = now.mono + LEARNING
+        self._relearnt = False
+        """Whether the fetcher was told what is here after `LEARNING`."""
         self._next_holding = now.mono
         self._next_try = 0.0
         self.charging = Charging(quotas)
@@ -169,9 +171,11 @@ class RateLimiter:
                 worker.heard = min(worker.heard + gap, now.mono)
         for worker in [w for w in self.workers.values() if now.mono - w.heard > SILENT]:
             yield from self._bury(worker, now)
-        if now.mono >= self._next_holding:
+        first = not self._relearnt and now.mono >= self._opens
+        if first or now.mono >= self._next_holding:
+            self._relearnt = self._relearnt or first
             self._next_holding = now.mono + self.limits.lease_seconds / 3
-            yield from self._hold()
+            yield from self._hold(first)
         if now.mono >= self._next_try:
             yield from self._dispatch(now)
 
@@ -240,10 +244,10 @@ class RateLimiter:
             for group, queue in self.waiting.items():
                 self.waiting[group] = deque(task for task in queue if task.id not in twice)
 
-    def _hold(self) -> Iterator[Any]:
+    def _hold(self, relearnt: bool) -> Iterator[Any]:
         waiting = [task.id for queue in self.waiting.values() for task in queue]
         working = [i for worker in self.workers.values() for sent in worker.batches.values() for i in sent.ids]
-        yield Send("fetcher", m.Holding("rate_limiter", waiting, working))
+        yield Send("fetcher", m.Holding("rate_limiter", waiting, working, relearnt=relearnt))
 
     # ---- embedders ----
 
@@ -329,6 +333,8 @@ class RateLimiter:
             batch = self._admitted(group, queue, now)
             if not batch:
                 break
+            # first, so that the fetcher never takes for lost what an embedder may have, should this process die now
+            yield Send("fetcher", m.Holding("rate_limiter", [], [task.id for task in batch]))
             yield self._hand_out(group, batch, worker, now)
             served = True
         return served

@@ -2,8 +2,9 @@
 
 A task whose embedder died with it is suspect until a batch with it is finished. From the third attempt on it is tried
 alone. One that has outlived `max_dispatches` embedders is given up, but only on evidence that they died of it, and not
-of too little memory, a bad library or somebody's kill: embedders have finished a batch since one first died with it, or
-it is the only suspect, and no others died in a row before. Without evidence it is tried again, alone.
+of too little memory, a bad library or somebody's kill: the last of them has finished something since the first died, or
+it is the only suspect, nothing was finished anywhere, and no others died in a row before. Without evidence it is tried
+again, alone, and rather on an embedder that works.
 
 Embedders that die one after the other, and finish nothing in between, are at fault themselves. After more than
 `max_dispatches` such deaths their breaker opens: nothing is handed out for 2 s, then 4, up to a minute, and after each
@@ -36,6 +37,8 @@ class Suspects:
         """Batches, by all embedders."""
         self._since: dict[str, int] = {}
         """Suspect → how many batches were finished when an embedder first died with it."""
+        self._works: dict[str, int] = {}
+        """Embedder → how many batches all had finished when it last finished one."""
         self._failing: set[str] = set()
         """Embedders that died with what they had and have finished nothing since."""
 
@@ -57,6 +60,7 @@ class Suspects:
     def finished(self, embedder: str, ids: Iterable[str]) -> None:
         """Acquit the tasks of a batch: its embedder has outlived it."""
         self._finished += 1
+        self._works[embedder] = self._finished
         self._failing.discard(embedder)
         self.breaker.succeeded()
         self.forget(ids)
@@ -86,18 +90,19 @@ class Suspects:
         for task in tasks:
             if task.attempt < self._max_dispatches:
                 again.append(_again(task, task.attempt + 1))
-            elif self._is_guilty(task.id, in_a_row):
+            elif self._is_guilty(task.id, embedder, in_a_row):
                 given_up.append(task.id)
             else:
                 again.append(_again(task, max(self._max_dispatches, ALONE)))
         self.forget(given_up)
         return again, given_up
 
-    def _is_guilty(self, task_id: str, in_a_row: int) -> bool:
-        if self._since[task_id] < self._finished:
-            self.breaker.succeeded()  # so the embedders are not at fault
+    def _is_guilty(self, task_id: str, embedder: str, in_a_row: int) -> bool:
+        since = self._since[task_id]
+        if self._works.get(embedder, 0) > since:
+            self.breaker.succeeded()  # the embedder is not at fault
             return True
-        return len(self._since) == 1 and in_a_row <= self._max_dispatches
+        return self._finished == since and len(self._since) == 1 and in_a_row <= self._max_dispatches
 
 
 def _again(task: m.Task, attempt: int) -> m.Task:

@@ -8,7 +8,7 @@ from common import messages as m
 from stages.rate_limiter.charging import MOST_REQUESTS
 from stages.rate_limiter.periods import Period
 from stages.rate_limiter.ring import Unit, Window
-from tests.decisions import of, sent_to
+from tests.decisions import of
 from tests.rate_limiter.limiter import PER_HOUR, REQUESTS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names
 
@@ -53,7 +53,7 @@ def test_what_a_batch_had_no_requests_for_comes_again_first_and_smaller() -> Non
     first = limiter.batch
     done = limiter.finished(first, again={4: names(8)}, cached=8, tokens=0, requests=1)
     assert ids_of(limiter.batch) == ["t8", "t9"], "one turn for each group"
-    assert sent_to("fetcher", done) == []
+    assert of(m.Deferred, done) == []
     limiter.finished(limiter.batch)
     assert ids_of(limiter.batch) == ["t0", "t1", "t2", "t3"]
     limiter.finished(limiter.batch)
@@ -89,5 +89,5 @@ def test_a_day_of_tokens_is_used_to_the_last_though_far_more_was_reserved() -> N
         spent += 50 * len(batch.tasks)
         done = limiter.finished(batch, tokens=50 * len(batch.tasks))
     assert 800 < spent <= 1000
-    assert sent_to("fetcher", done)
+    assert of(m.Deferred, done)
     assert batches < 15

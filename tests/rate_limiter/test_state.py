@@ -42,7 +42,7 @@ def test_it_waits_while_no_slot_is_free_and_goes_when_a_batch_is_finished() -> N
 def test_the_charge_is_in_the_same_turn_as_the_batch() -> None:
     limiter = Limiter({PER_MINUTE: 10})
     limiter.ready(1)
-    assert kinds(limiter.tasks("a", "b")) == ["Batch", "PutQuota"]
+    assert kinds(limiter.tasks("a", "b")) == ["Holding", "Batch", "PutQuota"]
     assert limiter.used() == 2
 
 
@@ -218,14 +218,44 @@ def test_every_third_of_a_lease_it_says_what_it_is_answerable_for() -> None:
     limiter.ready(1)
     limiter.tasks("a", "b")
     batch = limiter.batch
-    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", ["b"], ["a"])]
+    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", ["b"], ["a"], relearnt=True)]
     assert of(m.Holding, limiter.after(0.9).tick()) == []
     limiter.ready(0, batch, m.Held("other", "", ["c"]))
     assert of(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a", "c"])]
 
 
 def test_it_says_so_even_if_it_is_nothing_so_that_it_is_known_to_live() -> None:
-    assert sent_to("fetcher", Limiter().tick()) == [m.Holding("rate_limiter", [], [])]
+    limiter = Limiter(learnt=False)
+    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", [], [])]
+    assert of(m.Holding, limiter.live(5, 0.1)) == [
+        m.Holding("rate_limiter", [], [], relearnt=True),
+    ]
+    assert of(m.Holding, limiter.live(5, 0.1)) == [m.Holding("rate_limiter", [], [])]
+
+
+def test_when_it_knows_what_embedders_have_it_says_once_that_this_is_all() -> None:
+    limiter = Limiter(learnt=False)
+    limiter.ready(0, m.Held("x", "", ["a"]))
+    limiter.tasks("b")
+    limiter.tick()
+    assert of(m.Holding, limiter.after(LEARNING - 0.1).tick()) == []
+    assert of(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a"], relearnt=True)]
+    assert not any(told.relearnt for told in of(m.Holding, limiter.live(600)))
+
+
+def test_a_stop_of_it_is_no_new_start() -> None:
+    limiter = Limiter()
+    limiter.tick()
+    assert [told.relearnt for told in of(m.Holding, limiter.after(60).tick())] == [False]
+
+
+def test_before_a_batch_leaves_it_says_that_a_worker_has_its_tasks() -> None:
+    """Killed in between, it must not leave the fetcher in the belief that they waited here."""
+    limiter = Limiter()
+    limiter.tasks("a", "b", "c")
+    done = limiter.ready(2)
+    assert [told.working for told in of(m.Holding, done)] == [["a", "b"], ["c"]]
+    assert kinds(done) == ["Holding", "Batch", "Holding", "Batch", "PutQuota"]
 
 
 def test_draining_hands_out_nothing_more() -> None:

@@ -150,7 +150,7 @@ def test_a_task_that_outlived_too_many_embedders_is_given_up_and_its_neighbours_
     limiter.ready(0, limiter.batch)
     limiter.tasks("innocent")
     done = limiter.ready(1, boot="another")
-    assert sent_to("fetcher", done) == [m.Deferred(["poison"], limiter.now.wall, "poison")]
+    assert of(m.Deferred, done) == [m.Deferred(["poison"], limiter.now.wall, "poison")]
     assert ids_of(limiter.batch) == ["innocent"]
     limiter.tasks("poison")  # the fetcher decides whether it ever comes again
     assert limiter.waiting == ["poison"]

@@ -9,7 +9,7 @@ import pytest
 from common import messages as m
 from stages.rate_limiter.state import NEVER_FITS, PutQuota
 from tests import samples
-from tests.decisions import counted, events, of, said, sent_to
+from tests.decisions import counted, events, of, said
 from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, TOKENS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names
 
@@ -41,10 +41,10 @@ def test_it_goes_as_soon_as_the_quota_allows_with_nothing_else_happening() -> No
 def test_a_quota_that_waits_long_gives_the_tasks_back_to_the_api() -> None:
     limiter = Limiter({PER_HOUR: 1}, hold_seconds=60)
     limiter.ready(2)
-    assert sent_to("fetcher", limiter.tasks("a", "b", "c")) == []
+    assert of(m.Deferred, limiter.tasks("a", "b", "c")) == []
     assert ids_of(limiter.batch) == ["a"]
     done = limiter.finished(limiter.batch)
-    (deferred,) = sent_to("fetcher", done)
+    (deferred,) = of(m.Deferred, done)
     assert (deferred.ids, deferred.reason, deferred.key) == (["b", "c"], "quota", "*")
     assert 3600 <= deferred.until - limiter.now.wall <= 3660
     assert said("deferred", done)["task_ids"] == ["b", "c"]
@@ -94,7 +94,7 @@ def test_a_provider_that_is_paused_for_long_gives_the_tasks_back() -> None:
     limiter.ready(2, paused={"down": until})
     limiter.ready(2, paused={"*": until + 5}, embedder="embedder_01")
     done = limiter.tasks("a", "b", key="down")
-    assert sent_to("fetcher", done) == [m.Deferred(["a", "b"], until, "provider", "down")]
+    assert of(m.Deferred, done) == [m.Deferred(["a", "b"], until, "provider", "down")]
     assert limiter.waiting == []
 
 
@@ -128,7 +128,7 @@ def test_tasks_that_no_window_could_ever_hold_are_in_nobody_s_way() -> None:
     done = limiter.did(done)
     assert ids_of(limiter.batch) == ["a", "b", "c"]
     until = limiter.now.wall + NEVER_FITS
-    assert sent_to("fetcher", done) == [m.Deferred([f"huge {name}"], until, "quota") for name in "abc"]
+    assert of(m.Deferred, done) == [m.Deferred([f"huge {name}"], until, "quota") for name in "abc"]
     assert events(done) == ["exceeds_token_quota"] * 3
     assert limiter.waiting == []
 
@@ -218,7 +218,7 @@ def test_deferred_tasks_go_back_with_their_time_and_may_come_again() -> None:
     limiter, batch = charged("a", "b")
     until = limiter.now.wall + 7
     done = limiter.finished(batch, deferred=["b"], until=until)
-    assert sent_to("fetcher", done) == [m.Deferred(["b"], until, "provider")]
+    assert of(m.Deferred, done) == [m.Deferred(["b"], until, "provider")]
     assert said("deferred", done) == {"level": "info", "reason": "provider", "until": until, "task_id": "b"}
     limiter.tasks("b")
     assert ids_of(limiter.batch) == ["b"]

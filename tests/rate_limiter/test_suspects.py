@@ -10,7 +10,7 @@ from common import messages as m
 from common.breaker import State
 from stages.rate_limiter.state import SILENT
 from stages.rate_limiter.suspects import ALONE
-from tests.decisions import of, sent_to
+from tests.decisions import of
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names
 
@@ -121,7 +121,7 @@ def test_alone_even_where_fewer_dispatches_are_allowed() -> None:
     limiter.tasks("a", "b")
     limiter.ready(0, limiter.batch)
     done = limiter.ready(1, boot="another")
-    assert sent_to("fetcher", done) == []
+    assert of(m.Deferred, done) == []
     assert limiter.sizes == [1]
 
 
@@ -181,11 +181,41 @@ def test_a_finished_that_was_lost_is_evidence_too() -> None:
     crashing.die()
     crashing.die()
     batches = limiter.batches
-    limiter.ready(0, m.Held("x", "", ["other"]), embedder="embedder_01")
-    limiter.ready(0, embedder="embedder_01")
+    limiter.ready(0, *batches, m.Held("x", "", ["other"]), boot="2")
+    limiter.ready(0, *batches, boot="2")
     limiter.batches = batches
     crashing.die()
     assert crashing.given_up == ["poison1"]
+
+
+def test_that_others_finish_something_is_no_evidence_while_the_one_that_dies_never_does() -> None:
+    limiter = Limiter()
+    limiter.tasks("a", "b", attempt=4)
+    crashing = Crashing(limiter)
+    for number in range(4):
+        batches = limiter.batches
+        limiter.ready(0, m.Held(f"x{number}", "", ["other"]), embedder="embedder_01")
+        limiter.ready(0, embedder="embedder_01")
+        limiter.state.workers.pop("embedder_01")  # else it would get them, and acquit them
+        limiter.batches = batches
+        crashing.die()
+    assert crashing.given_up == []
+
+
+def test_nor_does_it_blame_the_last_one_that_was_not_tried_on_an_embedder_that_works() -> None:
+    limiter = Limiter()
+    limiter.tasks("a", "b", attempt=4)
+    crashing = Crashing(limiter)
+    crashing.die()
+    crashing.die()
+    of_a = limiter.batches
+    limiter.ready(1, embedder="embedder_01")
+    assert ids_of(limiter.batch) == ["b"]
+    limiter.finished(limiter.batch, embedder="embedder_01")
+    limiter.batches = of_a
+    crashing.die()
+    assert crashing.given_up == []
+    assert (limiter.inboxes, ids_of(limiter.batch)) == (["ipc://embedder_01"], ["a"])
 
 
 def test_suspects_are_tried_where_something_was_finished_lately() -> None:
