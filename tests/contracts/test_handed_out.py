@@ -224,7 +224,8 @@ def test_killed_between_commit_and_send_one_batch_stays_charged_and_no_more(inst
     now = after(2.0)
     list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
     actions = list(limiter.tasks(m.Tasks([task(f"t{number}") for number in range(10)]), now))
-    assert [type(action.message) for action in actions if isinstance(action, Send)] == [m.Batch]
+    sent = [type(action.message) for action in actions if isinstance(action, Send)]
+    assert sent == [m.Holding, m.Batch]
     assert PutQuota() in actions
     installation.put()
     installation.commit()
