@@ -25,6 +25,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with running(tmp_path_factory.mktemp("ollama"), **settings) as pipeline:
         # once a model has been of use, the service is ready although others are missing
         Job(pipeline, "ollama").queue(1, model=NOMIC).wait_done()
+        pipeline.wait_until(lambda: counted(pipeline, "ollama_tokens_used") > 0, "its tokens to be counted")
         yield pipeline
 
 
