@@ -2,9 +2,9 @@
 
 A task whose embedder died with it is suspect until a batch with it is finished. From the third attempt on it is tried
 alone. One that has outlived `max_dispatches` embedders is given up, but only on evidence that they died of it, and not
-of too little memory, a bad library or somebody's kill: the last of them has finished something since the first died, or
-it is the only suspect, nothing was finished anywhere, and no others died in a row before. Without evidence it is tried
-again, alone, and rather on an embedder that works.
+of too little memory, a bad library or somebody's kill: one of those that died with it had shown since the first death
+that it works, by finishing something else; or it is the only suspect, nothing was finished anywhere, and no others died
+in a row before. Without evidence it is tried again, alone, and rather on an embedder that works.
 
 Embedders that die one after the other, and finish nothing in between, are at fault themselves. After more than
 `max_dispatches` such deaths their breaker opens: nothing is handed out for 2 s, then 4, up to a minute, and after each
@@ -37,6 +37,8 @@ class Suspects:
         """Batches, by all embedders."""
         self._since: dict[str, int] = {}
         """Suspect → how many batches were finished when an embedder first died with it."""
+        self._evident: set[str] = set()
+        """Suspects with which an embedder died that had finished something since then."""
         self._works: dict[str, int] = {}
         """Embedder → how many batches all had finished when it last finished one."""
         self._failing: set[str] = set()
@@ -69,6 +71,7 @@ class Suspects:
         """Forget tasks that are not waited for here any more."""
         for task_id in ids:
             self._since.pop(task_id, None)
+            self._evident.discard(task_id)
 
     def undecided(self, now: Instant) -> None:
         """A batch was lost before an embedder had it. If it was the probe, there will be another."""
@@ -81,28 +84,30 @@ class Suspects:
         self.breaker.failed(now.mono, REASON)
         in_a_row = self.breaker.failures
         for task in tasks:
-            self._since.setdefault(task.id, self._finished)
+            if self._works.get(embedder, 0) > self._since.setdefault(task.id, self._finished):
+                self._evident.add(task.id)
         if in_a_row > 2 * self._max_dispatches:
             self._since = dict.fromkeys(self._since, self._finished)
+            self._evident.clear()
             return [_again(task, min(task.attempt + 1, ALONE)) for task in tasks], []
         again: list[m.Task] = []
         given_up: list[str] = []
         for task in tasks:
             if task.attempt < self._max_dispatches:
                 again.append(_again(task, task.attempt + 1))
-            elif self._is_guilty(task.id, embedder, in_a_row):
+            elif self._is_guilty(task.id, in_a_row):
                 given_up.append(task.id)
             else:
                 again.append(_again(task, max(self._max_dispatches, ALONE)))
         self.forget(given_up)
         return again, given_up
 
-    def _is_guilty(self, task_id: str, embedder: str, in_a_row: int) -> bool:
-        since = self._since[task_id]
-        if self._works.get(embedder, 0) > since:
-            self.breaker.succeeded()  # the embedder is not at fault
+    def _is_guilty(self, task_id: str, in_a_row: int) -> bool:
+        if task_id in self._evident:
+            self.breaker.succeeded()  # the embedders are not at fault
             return True
-        return self._finished == since and len(self._since) == 1 and in_a_row <= self._max_dispatches
+        nothing_else = self._finished == self._since[task_id] and len(self._since) == 1
+        return nothing_else and in_a_row <= self._max_dispatches
 
 
 def _again(task: m.Task, attempt: int) -> m.Task:

@@ -92,10 +92,9 @@ class Service:
         match fault.kind:
             case "kill":
                 process.kill(fault.seconds)
-            case "kill before commit":
-                process.doom = "before"
-            case "kill after commit":
-                process.doom = "after"
+            case "kill before commit" | "kill after commit":
+                process.doom = fault.kind.split()[1]
+                process.back_after = fault.seconds
             case "stop":
                 process.stop(fault.seconds)
             case "terminate":
@@ -278,6 +277,31 @@ def promise(examples: int) -> settings:
 @given(scenarios(deaths))
 def test_whatever_is_killed_at_whatever_moment(scenario: Scenario) -> None:
     happen(scenario)
+
+
+def about(at: float) -> st.SearchStrategy[list[Fault]]:
+    """What may befall the others while a rate limiter dies and the next one learns."""
+    moments = st.integers(-10, 25).map(lambda tenths: max(0.0, at + tenths / 10))
+    kinds = st.sampled_from(["kill", "kill after commit", "kill after commit", "stop"])
+    whose = st.sampled_from(["publisher", "publisher", "fetcher", "rate_limiter", *EMBEDDERS])
+    return st.lists(st.builds(Fault, moments, kinds, whose, st.sampled_from([0.3, 1.0, 3.0, 5.0])), max_size=3)
+
+
+with_others = st.integers(16, 60).flatmap(
+    lambda tenths: st.builds(
+        lambda others, seconds: [Fault(tenths / 10, "kill", "rate_limiter", seconds), *others],
+        about(tenths / 10),
+        st.sampled_from([0.1, 0.3, 1.0]),
+    )
+)
+
+
+@promise(60)
+@given(st.integers(0, 2**32), st.sampled_from([40, 100]), with_others)
+def test_whatever_befalls_the_others_when_the_rate_limiter_is_killed(
+    seed: int, window: int, faults: list[Fault]
+) -> None:
+    happen(Scenario(seed, 80, window, None, True, 0, [], faults))
 
 
 @promise(40)

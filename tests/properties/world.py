@@ -72,6 +72,8 @@ class Process:
         self.deaths: list[float] = []
         self.doom: str | None = None
         """`before` or `after` the commit of a turn that is to be its last."""
+        self.back_after = 1.0
+        """Seconds until it is started again then."""
         self.inbox: deque[Any] = deque()
         self._waiting: defaultdict[str, list[m.Message]] = defaultdict(list)
         self._arrives: dict[str, float] = {}
@@ -189,7 +191,7 @@ class Process:
         self.check()
         if self.doom == "before" and (self._writes or later):
             self._writes.clear()
-            self.kill()
+            self.kill(self.back_after)
             return
         for write in self._writes:
             write()
@@ -204,7 +206,7 @@ class Process:
             if not self.alive:
                 return
         if self.doom == "after" or (self.draining and self.drained()):
-            self.kill()
+            self.kill(self.back_after)
 
     def _decide(self, actions: Iterable[Any]) -> list[Any]:
         later = []

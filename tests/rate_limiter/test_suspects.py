@@ -8,11 +8,12 @@ import pytest
 
 from common import messages as m
 from common.breaker import State
+from common.instant import Instant
 from stages.rate_limiter.state import SILENT
-from stages.rate_limiter.suspects import ALONE
+from stages.rate_limiter.suspects import ALONE, Suspects
 from tests.decisions import of
 from tests.rate_limiter.limiter import Limiter, ids_of
-from tests.samples import names
+from tests.samples import names, task
 
 
 class Crashing:
@@ -414,3 +415,27 @@ def test_one_whose_batch_was_lost_on_its_way_is_suspect_still() -> None:
         limiter.after(1).ready(0, boot="another")
     assert limiter.waiting == ["a"]
     assert suspects(limiter) == {"a"}
+
+
+def test_one_that_worked_in_between_is_evidence_whichever_of_those_that_it_killed_dies_last() -> None:
+    """Others are done by the time, so the last ones that die have had nothing else to finish."""
+    suspects = Suspects(5)
+    poison, given_up = task("poison"), list[str]()
+    for number, embedder in enumerate(["e0", "e1", "e0", "e1", "e0"]):
+        again, given_up = suspects.died(embedder, [poison], Instant(float(number), float(number)))
+        if number == 1:
+            suspects.finished("e1", ["other"])
+        poison = again[0] if again else poison
+    assert (again, given_up) == ([], ["poison"])
+
+
+def test_one_that_works_only_after_it_died_with_it_is_no_evidence() -> None:
+    """It was broken too, and is mended now; the other is broken still."""
+    suspects = Suspects(5)
+    innocent, given_up = task("innocent"), list[str]()
+    for number, embedder in enumerate(["e0", "e1", "e1", "e1", "e1"]):
+        again, given_up = suspects.died(embedder, [innocent], Instant(float(number), float(number)))
+        if number == 1:
+            suspects.finished("e0", ["other"])
+        innocent = again[0] if again else innocent
+    assert (innocent.attempt, given_up) == (5, [])
