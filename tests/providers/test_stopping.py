@@ -52,6 +52,7 @@ def test_nothing_that_was_paid_for_is_lost(job: Job, pipeline: Pipeline) -> None
         return 0 < job.paid < TASKS / 2 and job.sandbox.summary()["openai"]["under_way"] == 4
 
     pipeline.wait_until(in_the_middle, "the middle of provider calls")
+    job.sandbox.settings(openai={"latency_seconds": 3.0})  # so that it is still the middle when the stop arrives
     stopped = len(pipeline.events("stopped"))
     pipeline.stop()
     assert job.paid < TASKS
