@@ -220,10 +220,13 @@ class Fetcher:
         if message.key is not None:
             self.deferred_keys[message.key] = message.until
         for task_id in message.ids:
-            held = self.leases.pop(task_id, None)
+            held = self.leases.get(task_id)
+            if held is not None and held.stored:
+                continue  # an embedder died after its result was stored, and nobody else knows
             lease = held.lease if held else self.lost.pop(task_id, (None, 0.0))[0]
             if lease is None:
                 continue
+            self.leases.pop(task_id, None)
             if message.reason == "poison":
                 yield from self._fail_poison(task_id, lease, now)
                 continue

@@ -88,6 +88,7 @@ class RateLimiter:
         """Whether the fetcher was told what is here after `LEARNING`."""
         self._next_holding = now.mono
         self._next_try = 0.0
+        self._next_review = 0.0
         self.charging = Charging(quotas)
         self.suspects = Suspects(limits.max_dispatches)
         self._patience = Patience()
@@ -294,6 +295,9 @@ class RateLimiter:
 
     def _dispatch(self, now: Instant) -> Iterator[Any]:
         """Fill the free slots, oldest group first, as far as the quotas admit."""
+        if now.mono >= self._next_review:
+            self._next_review = now.mono + 1.0
+            yield from self._return_outdated(now)
         if self._draining or now.mono < self._opens or not self.suspects.breaker.allows(now.mono):
             return
         self._next_try = now.mono + 1.0
@@ -315,6 +319,19 @@ class RateLimiter:
         self._blocking = blocking
         if charged:
             yield PutQuota()
+
+    def _return_outdated(self, now: Instant) -> Iterator[Any]:
+        """Let the fetcher find out which suspects that waited for long are still pending."""
+        outdated = self.suspects.outdated(now)
+        ids = [task.id for queue in self.waiting.values() for task in queue if task.id in outdated]
+        if not ids:
+            return
+        for group, queue in self.waiting.items():
+            self.waiting[group] = deque(task for task in queue if task.id not in outdated)
+        self.owned.difference_update(ids)
+        self.suspects.forget(ids)
+        yield Say("deferred", {"reason": "embedder", "until": now.wall, **of_tasks(ids)})
+        yield Send("fetcher", m.Deferred(ids, now.wall, "provider"))
 
     def _turns(self) -> list[Group]:
         """The groups, oldest first; but nobody's innocence is doubted for a probe if there is another."""

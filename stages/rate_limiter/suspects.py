@@ -10,6 +10,9 @@ Embedders that die one after the other, and finish nothing in between, are at fa
 `max_dispatches` such deaths their breaker opens: nothing is handed out for 2 s, then 4, up to a minute, and after each
 pause a single task, the probe; one that is no suspect, if there is any. Whatever is finished closes it. A few tasks can
 explain a short row of deaths. In one twice as long, what was known before speaks against nobody any more.
+
+An embedder may die when the publisher has its results, and before it could say so. For a while the publisher knows such
+a task if it comes again; a suspect that waits for longer goes back, to be processed anew if it is still pending then.
 """
 
 from __future__ import annotations
@@ -24,7 +27,20 @@ from common.instant import Instant
 
 ALONE = 3
 """From this attempt on a task is processed alone."""
+TRUSTED = 90.0
+"""Seconds for which a suspect may wait after its embedder's death. The publisher drops second results for 120 s."""
 REASON = "each batch kills its embedder: see the embedder's log"
+
+
+class Suspicion(msgspec.Struct):
+    """What is known of a suspect."""
+
+    since: int
+    """How many batches were finished when an embedder first died with it."""
+    died_at: float
+    """Monotonic seconds of the last time."""
+    evident: bool = False
+    """Whether an embedder died with it that had finished something since the first one did."""
 
 
 class Suspects:
@@ -35,10 +51,8 @@ class Suspects:
         self._max_dispatches = max_dispatches
         self._finished = 0
         """Batches, by all embedders."""
-        self._since: dict[str, int] = {}
-        """Suspect → how many batches were finished when an embedder first died with it."""
-        self._evident: set[str] = set()
-        """Suspects with which an embedder died that had finished something since then."""
+        self.known: dict[str, Suspicion] = {}
+        """By task id."""
         self._works: dict[str, int] = {}
         """Embedder → how many batches all had finished when it last finished one."""
         self._failing: set[str] = set()
@@ -70,8 +84,11 @@ class Suspects:
     def forget(self, ids: Iterable[str]) -> None:
         """Forget tasks that are not waited for here any more."""
         for task_id in ids:
-            self._since.pop(task_id, None)
-            self._evident.discard(task_id)
+            self.known.pop(task_id, None)
+
+    def outdated(self, now: Instant) -> set[str]:
+        """Those of whom nobody knows any more whether they were processed after all."""
+        return {task_id for task_id, suspicion in self.known.items() if now.mono - suspicion.died_at > TRUSTED}
 
     def undecided(self, now: Instant) -> None:
         """A batch was lost before an embedder had it. If it was the probe, there will be another."""
@@ -84,29 +101,30 @@ class Suspects:
         self.breaker.failed(now.mono, REASON)
         in_a_row = self.breaker.failures
         for task in tasks:
-            if self._works.get(embedder, 0) > self._since.setdefault(task.id, self._finished):
-                self._evident.add(task.id)
+            suspicion = self.known.setdefault(task.id, Suspicion(self._finished, now.mono))
+            suspicion.died_at = now.mono
+            suspicion.evident = suspicion.evident or self._works.get(embedder, 0) > suspicion.since
         if in_a_row > 2 * self._max_dispatches:
-            self._since = dict.fromkeys(self._since, self._finished)
-            self._evident.clear()
+            for suspicion in self.known.values():
+                suspicion.since, suspicion.evident = self._finished, False
             return [_again(task, min(task.attempt + 1, ALONE)) for task in tasks], []
         again: list[m.Task] = []
         given_up: list[str] = []
         for task in tasks:
             if task.attempt < self._max_dispatches:
                 again.append(_again(task, task.attempt + 1))
-            elif self._is_guilty(task.id, in_a_row):
+            elif self._is_guilty(self.known[task.id], in_a_row):
                 given_up.append(task.id)
             else:
                 again.append(_again(task, max(self._max_dispatches, ALONE)))
         self.forget(given_up)
         return again, given_up
 
-    def _is_guilty(self, task_id: str, in_a_row: int) -> bool:
-        if task_id in self._evident:
+    def _is_guilty(self, suspicion: Suspicion, in_a_row: int) -> bool:
+        if suspicion.evident:
             self.breaker.succeeded()  # the embedders are not at fault
             return True
-        nothing_else = self._finished == self._since[task_id] and len(self._since) == 1
+        nothing_else = self._finished == suspicion.since and len(self.known) == 1
         return nothing_else and in_a_row <= self._max_dispatches
 
 

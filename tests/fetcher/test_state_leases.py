@@ -126,6 +126,15 @@ def test_and_even_if_the_task_was_already_lost() -> None:
     assert ids(fetcher.page("a", "b")) == []
 
 
+def test_whoever_gives_back_what_the_publisher_has_stored_had_it_of_a_worker_that_died_afterwards() -> None:
+    fetcher = with_leased("a", "b")
+    fetcher.holding("a", stage="publisher")
+    done = fetcher.deferred("a", "b", seconds=0, reason="provider")
+    assert of(DeleteLease, done) == [DeleteLease("b")]
+    assert fetcher.deferred("a", seconds=0, reason="poison") == []
+    assert fetcher.leased == ["a"]
+
+
 def test_a_holder_that_was_only_silent_still_has_it() -> None:
     fetcher = with_leased("a")
     lose(fetcher)

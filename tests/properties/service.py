@@ -149,7 +149,7 @@ class LimiterProcess(Process):
 
     def check(self) -> None:
         """What is remembered of tasks does not outlive their stay."""
-        assert set(self.state.suspects._since) <= self.state.owned, "suspects that are not here any more"
+        assert set(self.state.suspects.known) <= self.state.owned, "suspects that are not here any more"
 
     def _store(self) -> None:
         self.stored = self.quotas.dump()

@@ -10,8 +10,8 @@ from common import messages as m
 from common.breaker import State
 from common.instant import Instant
 from stages.rate_limiter.state import SILENT
-from stages.rate_limiter.suspects import ALONE, Suspects
-from tests.decisions import of
+from stages.rate_limiter.suspects import ALONE, TRUSTED, Suspects
+from tests.decisions import of, said
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names, task
 
@@ -33,15 +33,25 @@ class Crashing:
         boot = str(self.boot)
         self.boot += 1
         self.limiter.ready(0, *batches, boot=boot)
-        done = self.limiter.ready(1, boot=str(self.boot))
-        self.given_up += [i for told in of(m.Deferred, done) for i in told.ids]
+        return self.hear(self.limiter.ready(1, boot=str(self.boot)))
+
+    def hear(self, done: list[Any]) -> list[Any]:
+        """As the fetcher does: what is given back is still pending, and sent again."""
+        batches = list(self.limiter.batches)
+        for told in of(m.Deferred, done):
+            if told.reason == "poison":
+                self.given_up += told.ids
+            else:
+                self.limiter.tasks(*told.ids)
+                batches += self.limiter.batches
+        self.limiter.batches = batches
         return done
 
     def wait(self) -> None:
         """It lives for a second, and has nothing."""
-        self.limiter.after(1.0).ready(1, boot=str(self.boot))
+        self.hear(self.limiter.after(1.0).ready(1, boot=str(self.boot)))
         if not self.limiter.batches:
-            self.limiter.tick()
+            self.hear(self.limiter.tick())
 
     def live(self, seconds: float) -> int:
         """Returns how often it died."""
@@ -58,7 +68,7 @@ class Crashing:
                 died += 1
             else:
                 self.done.update(ids_of(batch))
-                self.limiter.finished(batch, boot=str(self.boot))
+                self.hear(self.limiter.finished(batch, boot=str(self.boot)))
         return died
 
 
@@ -87,7 +97,7 @@ def test_not_even_two_tasks_that_were_the_only_ones() -> None:
     crashing = Crashing(limiter)
     crashing.live(3600)
     assert crashing.given_up == []
-    assert {task.attempt for queue in limiter.state.waiting.values() for task in queue} <= {ALONE}
+    assert max(task.attempt for queue in limiter.state.waiting.values() for task in queue) == ALONE
 
 
 def test_nor_those_that_were_suspect_when_something_was_finished_last() -> None:
@@ -354,11 +364,49 @@ def test_a_batch_that_was_learnt_after_a_restart_can_kill_too() -> None:
     assert limiter.batches == []
 
 
+# ---- what may have been processed after all ----
+
+
+def test_a_suspect_that_waited_for_long_goes_back_for_its_result_may_be_accepted_by_now() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a", "b")
+    limiter.ready(0, limiter.batch)
+    limiter.tasks("fresh")
+    done = limiter.ready(0, boot="another") + limiter.live(TRUSTED - 1)
+    assert of(m.Deferred, done) == []
+    done = limiter.live(3)
+    (told,) = of(m.Deferred, done)
+    assert (told.ids, told.reason, told.key) == (["a", "b"], "provider", None)
+    assert said("deferred", done) == {
+        "level": "info",
+        "reason": "embedder",
+        "until": told.until,
+        "task_ids": ["a", "b"],
+    }
+    assert limiter.waiting == ["fresh"]
+    assert limiter.state.owned == {"fresh"}
+    assert suspects(limiter) == set()
+
+
+def test_it_counts_from_the_last_death_and_not_while_an_embedder_has_it() -> None:
+    limiter = Limiter()
+    limiter.ready(1)
+    limiter.tasks("a")
+    limiter.ready(0, limiter.batch)
+    limiter.ready(1, boot="another")
+    batch = limiter.batch
+    for _ in range(100):
+        assert of(m.Deferred, limiter.after(1).ready(0, batch, boot="another")) == []
+    limiter.ready(1, boot="third")
+    assert ids_of(limiter.batch) == ["a"]
+
+
 # ---- what is remembered ----
 
 
 def suspects(limiter: Limiter) -> set[str]:
-    return set(limiter.state.suspects._since)
+    return set(limiter.state.suspects.known)
 
 
 def with_suspects(*ids: str) -> Limiter:
