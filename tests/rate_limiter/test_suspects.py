@@ -97,7 +97,19 @@ def test_not_even_two_tasks_that_were_the_only_ones() -> None:
     crashing = Crashing(limiter)
     crashing.live(3600)
     assert crashing.given_up == []
-    assert max(task.attempt for queue in limiter.state.waiting.values() for task in queue) == ALONE
+
+
+def test_deaths_in_a_long_row_bring_nobody_nearer_to_the_last_attempt() -> None:
+    suspects = Suspects(5)
+    both = [task("a"), task("b")]
+    seen = []
+    for number in range(30):
+        again, given_up = suspects.died("e0", [both[number % 2]], Instant(float(number), float(number)))
+        assert given_up == []
+        both[number % 2] = again[0]
+        seen.append(again[0].attempt)
+    assert seen[:10] == [2, 2, 3, 3, 4, 4, 5, 5, 5, 5]
+    assert set(seen[10:]) == {ALONE}
 
 
 def test_nor_those_that_were_suspect_when_something_was_finished_last() -> None:
