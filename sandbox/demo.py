@@ -160,10 +160,10 @@ def main() -> int:
 
 
 def _stay(console: Console, pipeline: Pipeline) -> None:
-    console.print(
-        f"Staying up. The log is {pipeline.log}; the API stand-in is {pipeline.sandbox.api}. Ctrl-C stops all."
-    )
     with contextlib.suppress(KeyboardInterrupt):
+        console.print(
+            f"Staying up. The log is {pipeline.log}; the API stand-in is {pipeline.sandbox.api}. Ctrl-C stops all."
+        )
         signal.pause()
 
 
