@@ -8,15 +8,13 @@ quotas admit it. Its charge and its batch leave in one turn, the charge committe
        └──not held within 3 s─────────┴──embedder silent or ────┘
                                          started anew: attempt + 1
 
-A task whose embedder died with it is suspect. A batch of 256 is not tried again whole: suspects of the second attempt
-travel in batches of √256, those of the third and later alone, on an embedder that has nothing else. So the one that
-kills its workers is found within three deaths, and its neighbours are not blamed for it. When one is given up for it,
-and when the embedders themselves are at fault, is in `suspects.py`.
+A task whose embedder died with it is suspect. A batch of 256 is not tried again whole, but in smaller ones and then one
+by one (`placement.py`). So the one that kills its workers is found within three deaths, and its neighbours are not
+blamed for it. When one is given up for it, and when the embedders themselves are at fault, is in `suspects.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
@@ -27,17 +25,14 @@ from common.instant import Instant
 from stages.rate_limiter.charging import Charging, Quotas, used_up
 from stages.rate_limiter.clocks import LEAP, ClockWatch
 from stages.rate_limiter.patience import Patience
+from stages.rate_limiter.placement import Placement
 from stages.rate_limiter.ring import Window
-from stages.rate_limiter.suspects import ALONE, Suspects
-from stages.rate_limiter.workers import Sent, Worker
+from stages.rate_limiter.suspects import Suspects
+from stages.rate_limiter.waiting import Group, Waiting
+from stages.rate_limiter.workers import Sent, Worker, Workers
 
 SILENT = 3.0
 """Seconds without `Ready` after which an embedder counts as dead."""
-MISSED = 2.0
-"""Seconds for which one `Ready` after another must not name a batch that counts as lost on its way. Its age would not
-do: when this process was stopped, what it reads first was said before the batch was sent."""
-UNREAD = 0.5
-"""Seconds that an embedder which counted as dead, and was not, has to read what lies in its inbox."""
 LEARNING = 1.25
 """Seconds after the start in which nothing is handed out: each living embedder says what it holds every second, not
 counting its tick and the time to connect again."""
@@ -58,30 +53,17 @@ class Limits(NamedTuple):
     max_dispatches: int = 5
 
 
-class Group(NamedTuple):
-    """What may share a batch."""
-
-    type: str
-    key: str
-    attempt: int
-    """1, 2, or `ALONE` for all later ones."""
-    at_most: int = 0
-    """The largest batch that may be formed of them, because a larger one was refused; 0: any."""
-
-
 class RateLimiter:
     """The state; its handlers return actions."""
 
     def __init__(self, limits: Limits, quotas: Quotas, boot_id: str, now: Instant) -> None:
         self.limits = limits
         self.quotas = quotas
-        self.waiting: dict[Group, deque[m.Task]] = {}
+        self.waiting = Waiting()
         self.owned: set[str] = set()
         """Ids that wait here or that an embedder has."""
-        self.workers: dict[str, Worker] = {}
+        self.workers = Workers()
         self._boot_id = boot_id
-        self._buried: dict[str, str] = {}
-        """Embedder → its boot that counted as dead last."""
         self._batches = 0
         self._opens = now.mono + LEARNING
         self._relearnt = False
@@ -92,6 +74,7 @@ class RateLimiter:
         self.charging = Charging(quotas)
         self.suspects = Suspects(limits.max_dispatches)
         self._patience = Patience()
+        self._placement = Placement(limits.batch_size, self.workers, self.suspects, quotas, self._patience)
         self._blocking: set[tuple[str, Window]] = set()
         self._clock = ClockWatch(quotas.latest, now)
         self._ticked = now.mono
@@ -108,7 +91,7 @@ class RateLimiter:
                 yield from self._refuse(task, now)
             else:
                 self.owned.add(task.id)
-                self._queue(task)
+                self.waiting.add([task])
         yield from self._dispatch(now)
 
     def ready(self, message: m.Ready, now: Instant) -> Actions:
@@ -120,37 +103,27 @@ class RateLimiter:
             for sent in worker.batches.values():  # one of us was stopped: it may not have read what it does not name
                 sent.missed_at = None
         worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.paused
-        held = {batch.batch_id: batch for batch in message.held}
-        for batch_id in [batch_id for batch_id in worker.batches if batch_id not in held]:
-            sent = worker.batches[batch_id]
-            if sent.confirmed:  # its `Finished` was lost; the publisher has the results
-                self._gone(worker, batch_id)
-                self.suspects.finished(worker.name, sent.ids)
-            elif sent.missed_at is None:
-                sent.missed_at = now.mono  # perhaps said before it came, and only read now
-            elif now.mono - sent.missed_at >= MISSED:
-                yield Say("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
-                self._gone(worker, batch_id)
-                self._requeue(list(sent.tasks.values()))
-                self.suspects.undecided(now)
-        for batch_id, batch in held.items():
-            if batch_id in worker.batches:
-                worker.batches[batch_id].confirmed = True
-            else:
-                worker.batches[batch_id] = Sent(batch.ids, now.mono, {}, batch.key, batch.charge, confirmed=True)
-                self._adopt(batch.ids)
+        found = worker.compare(message.held, now)
+        for sent in found.finished:
+            self._finish(worker, sent)
+        for batch_id, sent in found.lost.items():
+            yield Say("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
+            self._requeue(list(sent.tasks.values()))
+            self.suspects.undecided(now)
+        for sent in found.learnt:
+            self._adopt(sent.ids)
         on_the_way = sum(not sent.confirmed for sent in worker.batches.values())
         worker.free = max(0, message.free - on_the_way) if now.mono >= worker.busy_until else 0
         yield from self._dispatch(now)
 
     def finished(self, message: m.Finished, now: Instant) -> Actions:
         """Settle the charge of a batch; what its provider could not take now goes back to the fetcher."""
-        worker = self.workers.get(message.embedder)
-        sent = worker.batches.get(message.batch_id) if worker and worker.boot_id == message.boot_id else None
+        worker = self.workers.of_boot(message.embedder, message.boot_id)
+        sent = worker.batches.get(message.batch_id) if worker else None
         if worker is None or sent is None:
             return
-        self._gone(worker, message.batch_id)
-        self.suspects.finished(worker.name, sent.ids)
+        del worker.batches[message.batch_id]
+        self._finish(worker, sent)
         worker.free += now.mono >= worker.busy_until
         if sent.charge is not None:
             self.charging.settle(sent, sent.charge, message, now.wall)
@@ -170,8 +143,9 @@ class RateLimiter:
         if gap > SILENT / 2:
             for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
                 worker.heard = min(worker.heard + gap, now.mono)
-        for worker in [w for w in self.workers.values() if now.mono - w.heard > SILENT]:
-            yield from self._bury(worker, now)
+        for worker in list(self.workers.values()):
+            if now.mono - worker.heard > SILENT:
+                yield from self._bury(worker, now)
         first = not self._relearnt and now.mono >= self._opens
         if first or now.mono >= self._next_holding:
             self._relearnt = self._relearnt or first
@@ -195,9 +169,7 @@ class RateLimiter:
         windows = self.charging.windows(now.wall)
         if reasons := used_up(windows):
             blockers.append(f"waiting for a quota: {reasons}")
-        waiting = sum(map(len, self.waiting.values()))
-        working = sum(len(sent.ids) for worker in self.workers.values() for sent in worker.batches.values())
-        facts: dict[str, Any] = {"waiting": waiting, "working": working}
+        facts: dict[str, Any] = {"waiting": len(self.waiting.ids()), "working": len(self.workers.ids())}
         if (ahead := self.quotas.latest - now.wall) > LEAP:
             facts["clock_behind_windows_seconds"] = round(ahead, 1)
         return Report(blockers, facts, windows)
@@ -209,31 +181,18 @@ class RateLimiter:
         yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
         yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
 
-    def _queue(self, task: m.Task, *, first: bool = False, at_most: int = 0) -> None:
-        group = Group(task.type, task.key, min(task.attempt, ALONE), at_most)
-        queue = self.waiting.setdefault(group, deque())
-        if first:
-            queue.appendleft(task)
-        else:
-            queue.append(task)
-
-    def _requeue(self, tasks: list[m.Task]) -> None:
+    def _requeue(self, tasks: list[m.Task], at_most: int = 0) -> None:
         """Queue again in front, in their order; the caller has taken them from their worker."""
-        for task in reversed(tasks):
-            self.owned.add(task.id)
-            self._queue(task, first=True)
+        self.owned.update(task.id for task in tasks)
+        self.waiting.add_first(tasks, at_most)
 
     def _again(self, sent: Sent, message: m.Finished, now: Instant) -> Iterator[Any]:
         """Queue in front what a batch could not do with the requests that it was charged with."""
-        unknown = []
+        unknown: list[str] = []
         for at_most, ids in message.again.items():
             yield Say("again", {"at_most": at_most, **of_tasks(ids)})
-            for task_id in reversed(ids):
-                if task := sent.tasks.get(task_id):
-                    self.owned.add(task_id)
-                    self._queue(task, first=True, at_most=at_most)
-                else:
-                    unknown.append(task_id)
+            self._requeue([sent.tasks[task_id] for task_id in ids if task_id in sent.tasks], at_most)
+            unknown += [task_id for task_id in ids if task_id not in sent.tasks]
         if unknown:
             yield Send("fetcher", m.Deferred(unknown, now.wall, "quota"))  # taken before this process started
 
@@ -242,41 +201,32 @@ class RateLimiter:
         twice = self.owned.intersection(ids)
         self.owned.update(ids)
         if twice:
-            for group, queue in self.waiting.items():
-                self.waiting[group] = deque(task for task in queue if task.id not in twice)
+            self.waiting.remove(twice)
 
     def _hold(self, relearnt: bool) -> Iterator[Any]:
-        waiting = [task.id for queue in self.waiting.values() for task in queue]
-        working = [i for worker in self.workers.values() for sent in worker.batches.values() for i in sent.ids]
-        yield Send("fetcher", m.Holding("rate_limiter", waiting, working, relearnt=relearnt))
+        yield Send("fetcher", m.Holding("rate_limiter", self.waiting.ids(), self.workers.ids(), relearnt=relearnt))
 
     # ---- embedders ----
 
     def _worker_of(self, message: m.Ready, now: Instant) -> Generator[Any, None, Worker]:
-        worker = self.workers.get(message.embedder)
-        if worker is not None and worker.boot_id == message.boot_id:
+        if worker := self.workers.of_boot(message.embedder, message.boot_id):
             return worker
-        if worker is not None:
-            yield from self._bury(worker, now)
-        worker = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
-        if self._buried.pop(message.embedder, None) == message.boot_id:
-            worker.busy_until = now.mono + UNREAD  # it was only stopped, and reads now what was sent to it before
-        self.workers[message.embedder] = worker
+        if earlier := self.workers.get(message.embedder):
+            yield from self._bury(earlier, now)
+        worker = self.workers.add(message, now)
         if known := self._patience.in_force(now.wall):
             yield Send(worker.inbox, m.Patience(known))
         return worker
 
-    def _gone(self, worker: Worker, batch_id: str) -> None:
-        sent = worker.batches.pop(batch_id)
+    def _finish(self, worker: Worker, sent: Sent) -> None:
         self.owned.difference_update(sent.ids)
+        self.suspects.finished(worker.name, sent.ids)
 
     def _bury(self, worker: Worker, now: Instant) -> Iterator[Any]:
         """An embedder is dead: queue its tasks again, as suspects if it had them; give up what it died of."""
-        del self.workers[worker.name]
-        self._buried[worker.name] = worker.boot_id
+        self.workers.bury(worker)
         had = list(worker.batches.values())
-        for batch_id in list(worker.batches):
-            self._gone(worker, batch_id)
+        self.owned.difference_update(i for sent in had for i in sent.ids)
         again = [task for sent in had if not sent.confirmed for task in sent.tasks.values()]
         poison: list[str] = []
         if any(sent.confirmed for sent in had):
@@ -287,8 +237,7 @@ class RateLimiter:
             self.suspects.undecided(now)
         self.owned.update(task.id for task in again)
         self.suspects.forget(i for sent in had for i in sent.ids if i not in self.owned)
-        for task in again:
-            self._queue(task)
+        self.waiting.add(again)
         yield Say("embedder_lost", {"embedder": worker.name, **of_tasks([task.id for task in again])}, "warning")
         if poison:
             yield Send("fetcher", m.Deferred(poison, now.wall, "poison"))
@@ -303,17 +252,14 @@ class RateLimiter:
         self._next_try = now.mono + 1.0
         charged = False
         blocking: set[tuple[str, Window]] = set()
-        reserved = self._reserved(now)
-        for group in self._turns():
+        self._placement.reserve(self.waiting, now)
+        for group in self.waiting.turns(innocent_first=self.suspects.probing):
             queue = self.waiting[group]
-            served = yield from self._serve(group, queue, reserved, now)
+            served = yield from self._serve(group, queue, now)
             charged = charged or served
             if queue:
                 yield from self._give_back(group, queue, blocking, now)
-            if not queue:
-                del self.waiting[group]
-            elif served:
-                self.waiting[group] = self.waiting.pop(group)  # the next turn begins with a group that got nothing
+            self.waiting.had_its_turn(group, served=served)
         for _, window in blocking - self._blocking:  # the moment when it begins to hold work back, not each look
             yield Count("rate_limit_exceeded_total", (window.period,))
         self._blocking = blocking
@@ -323,28 +269,19 @@ class RateLimiter:
     def _return_outdated(self, now: Instant) -> Iterator[Any]:
         """Let the fetcher find out which suspects that waited for long are still pending."""
         outdated = self.suspects.outdated(now)
-        ids = [task.id for queue in self.waiting.values() for task in queue if task.id in outdated]
+        ids = self.waiting.remove(outdated) if outdated else []
         if not ids:
             return
-        for group, queue in self.waiting.items():
-            self.waiting[group] = deque(task for task in queue if task.id not in outdated)
         self.owned.difference_update(ids)
         self.suspects.forget(ids)
         yield Say("deferred", {"reason": "embedder", "until": now.wall, **of_tasks(ids)})
         yield Send("fetcher", m.Deferred(ids, now.wall, "provider"))
 
-    def _turns(self) -> list[Group]:
-        """The groups, oldest first; but nobody's innocence is doubted for a probe if there is another."""
-        groups = list(self.waiting)
-        return sorted(groups, key=lambda group: group.attempt) if self.suspects.probing else groups
-
-    def _serve(
-        self, group: Group, queue: deque[m.Task], reserved: str | None, now: Instant
-    ) -> Generator[Any, None, bool]:
+    def _serve(self, group: Group, queue: deque[m.Task], now: Instant) -> Generator[Any, None, bool]:
         """Hand out what a group may have now; returns whether it was anything."""
         served = False
         while queue and self.suspects.breaker.allows(now.mono):
-            worker = self._worker_for(group, reserved, now)
+            worker = self._placement.worker_for(group, now)
             if worker is None:
                 break
             batch = self._admitted(group, queue, now)
@@ -356,54 +293,17 @@ class RateLimiter:
             served = True
         return served
 
-    def _is_alone(self, group: Group) -> bool:
-        return group.attempt == ALONE or self.suspects.probing
-
-    def _reserved(self, now: Instant) -> str | None:
-        """While suspects wait that must be alone, one embedder takes nothing else, so that it becomes free for them.
-
-        One that works, if there is any: what is innocent is then acquitted. Not while they wait for a quota or a
-        provider: nothing else shall wait with them.
-        """
-        for group, queue in self.waiting.items():
-            if self._is_alone(group) and queue and not self.quotas.blocked_by(group.key, queue[0].tokens, now.wall):
-                able = [w for w in self.workers.values() if w.paused_until(group.key) <= now.wall]
-                if able:
-                    return min(able, key=lambda w: (self.suspects.is_failing(w.name), len(w.batches))).name
-        return None
-
-    def _worker_for(self, group: Group, reserved: str | None, now: Instant) -> Worker | None:
-        if self._is_alone(group):
-            worker = self.workers.get(reserved or "")
-            return worker if worker and not worker.batches and worker.takes(group.key, now.wall) else None
-        able = [w for w in self.workers.values() if w.name != reserved and w.takes(group.key, now.wall)]
-        return max(able, key=lambda worker: worker.free, default=None)
-
     def _admitted(self, group: Group, queue: deque[m.Task], now: Instant) -> list[m.Task]:
-        size = self._size(group, len(queue), now)
+        size = self._placement.size(group, len(queue), now)
         estimates = [queue[i].tokens for i in range(min(size, len(queue)))]
         admitted = self.quotas.admits(group.key, estimates, now.wall)
         return [queue.popleft() for _ in range(admitted)]
-
-    def _size(self, group: Group, waiting: int, now: Instant) -> int:
-        if self._is_alone(group):
-            return 1
-        most = self.limits.batch_size if group.attempt == 1 else math.isqrt(self.limits.batch_size)
-        most = min(group.at_most or most, most)
-        if group.attempt > 1:
-            return most
-        if self.quotas.requests_left(group.key, now.wall) is not None or self._patience.scarce(now.wall):
-            return most  # where requests are few, no batch leaves smaller than it could be
-        return min(most, math.ceil(waiting / max(1, self._free_slots(group.key, now))))
-
-    def _free_slots(self, key: str, now: Instant) -> int:
-        return sum(worker.free for worker in self.workers.values() if worker.takes(key, now.wall))
 
     def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
         self._batches += 1
         self.suspects.breaker.began()
         batch_id = f"{self._boot_id[:8]}-{self._batches}"
-        charge = self.charging.charge(group.key, batch, self._free_slots(group.key, now), now.wall)
+        charge = self.charging.charge(group.key, batch, self.workers.free_slots(group.key, now.wall), now.wall)
         tasks = {task.id: task for task in batch}
         worker.batches[batch_id] = Sent(list(tasks), now.mono, tasks, group.key, charge)
         worker.free -= 1
@@ -424,7 +324,7 @@ class RateLimiter:
         until, key, reason = now.wall, group.key, "quota"
         if blocked:
             key = "*" if "" in blocked else group.key
-            if self._unsettled(key):
+            if self.workers.unsettled(key):
                 return
             blocking |= {(scope, window) for scope in blocked for window in blocked[scope]}
             until = self.quotas.opens_at(group.key, first, now.wall)
@@ -440,7 +340,3 @@ class RateLimiter:
         self.suspects.forget(ids)
         yield Say("deferred", {"reason": reason, "until": until, "key": key, **of_tasks(ids)})
         yield Send("fetcher", m.Deferred(ids, until, reason, key))
-
-    def _unsettled(self, key: str) -> bool:
-        under_way = [sent for worker in self.workers.values() for sent in worker.batches.values() if sent.charge]
-        return any(key in ("*", sent.key) for sent in under_way)

@@ -91,7 +91,7 @@ class Limiter:
 
     @property
     def waiting(self) -> list[str]:
-        return [task.id for queue in self.state.waiting.values() for task in queue]
+        return self.state.waiting.ids()
 
     def used(self, window: Window = PER_MINUTE) -> int:
         (usage,) = [u for u in self.quotas.usage(self.now.wall) if Window(u.unit, u.period) == window and not u.scope]

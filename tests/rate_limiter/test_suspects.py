@@ -219,7 +219,7 @@ def test_that_others_finish_something_is_no_evidence_while_the_one_that_dies_nev
         batches = limiter.batches
         limiter.ready(0, m.Held(f"x{number}", "", ["other"]), embedder="embedder_01")
         limiter.ready(0, embedder="embedder_01")
-        limiter.state.workers.pop("embedder_01")  # else it would get them, and acquit them
+        del limiter.state.workers["embedder_01"]  # else it would get them, and acquit them
         limiter.batches = batches
         crashing.die()
     assert crashing.given_up == []
