@@ -31,7 +31,7 @@ RUN groupadd --gid 10001 processor \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 
-# PYTHONPATH: supervisord loads its plug-in, common.supervision, before it changes to any folder.
+# PYTHONPATH: supervisord loads its plug-in, stages.supervisord_plugin, before it changes to any folder.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \

@@ -14,9 +14,9 @@ from statistics import median
 import numpy as np
 import openai
 
-from common.settings import Settings, read
+from common.settings.settings import Settings, read
 from sandbox.client import Sandbox
-from stages.embedder.guard import Guard
+from stages.embedder.calling.vector_guard import Guard
 from stages.embedder.providers.mock import Mock
 from stages.embedder.providers.openai import OpenAI
 

@@ -18,10 +18,10 @@ from statistics import quantiles
 
 import numpy as np
 
-from common.store import Store
-from stages.rate_limiter.periods import Strategy
-from stages.rate_limiter.quotas import Quotas
-from stages.rate_limiter.ring import WINDOWS
+from common.process.store import Store
+from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.quota.counters import WINDOWS
+from stages.rate_limiter.quota.quotas import Quotas
 
 BATCH = 256
 ROUNDS = 5_000

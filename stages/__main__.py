@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from common import settings
+from common.settings import settings
 from stages import check, dead_letters
 
 

@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common import store
-from common.errors import Error, Fatal
-from common.messages import DeadLetters
-from common.settings import Settings
-from common.sockets import Sockets
-from common.wiring import OPERATOR, Wiring
+from common.failures.errors import Error, Fatal
+from common.process import store
+from common.settings.settings import Settings
+from common.wire.messages import DeadLetters
+from common.wire.sockets import Sockets
+from common.wire.wiring import OPERATOR, Wiring
 from stages.publisher.actions import DeadLetter, Drop, Revive
 from stages.publisher.body import state_of
 from stages.publisher.outbox import Outbox, decode_letter

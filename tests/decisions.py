@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from common.actions import Count, Say, Send
-from common.instant import Instant
+from common.process.actions import Count, Instant, Say, Send
 
 T = TypeVar("T")
 

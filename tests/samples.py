@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from common import messages as m
-from common.settings import Settings, read
+from common.settings.settings import Settings, read
 from common.task_types.text_embedding import DEFAULT_MODEL, TextEmbeddingContent
+from common.wire import messages as m
 
 TYPE = "text_embedding"
 LEASED_AT = 1_750_000_000.0

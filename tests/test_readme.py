@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common.settings import Settings
-from common.wiring import STAGES
+from common.settings.settings import Settings
+from common.wire.wiring import STAGES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from common.messages import Failure
+from common.wire.messages import Failure
 
 C = TypeVar("C", bound=msgspec.Struct)
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from common import tokens
-from common.task_types import Deferral, Embedder, Outcome, TaskType
+from common.task_types import Deferral, Embedder, Outcome, TaskType, token_count
 
 DEFAULT_MODEL = "text-embedding-3-small"
 """For a task that names none, as the reference API's older tasks do."""
@@ -44,7 +43,7 @@ class TextEmbedding(TaskType[TextEmbeddingContent]):
     def tokens(self, content: TextEmbeddingContent) -> int:
         """The bound that costs nothing; under a token quota, which it would waste, an exact count if there is one."""
         exact = self._counts_tokens(content.model)
-        return tokens.most_of(content.model, content.text) if exact else tokens.bound(content.text)
+        return token_count.most_of(content.model, content.text) if exact else token_count.bound(content.text)
 
     def process(
         self, key: str, contents: Sequence[TextEmbeddingContent], embedder: Embedder

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import sys
 
-from common import logs, messages, metrics, settings, task_types
-from common.actions import Actions
-from common.instant import Instant
-from common.loop import Loop, Plan, main
-from common.wiring import Wiring
-from stages.embedder.embedding import Embedding
+from common import task_types
+from common.process import logs, metrics
+from common.process.actions import Actions, Instant
+from common.process.loop import Loop, Plan, main
+from common.settings import settings
+from common.wire import messages
+from common.wire.wiring import Wiring
+from stages.embedder.engine import Embedding
 from stages.embedder.state import Embedder, Process, Processed
-from stages.embedder.workshop import Workshop
+from stages.embedder.worker_pool import Workshop
 
 
 def start() -> None:

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common import messages as m
-from common.actions import Actions, Report, Say, Send, of_tasks
-from common.instant import Instant
-from common.retry import Backoff
+from common.failures.retry import Backoff
+from common.process.actions import Actions, Instant, Report, Say, Send, of_tasks
+from common.wire import messages as m
 
 READY_EVERY = 1.0
 """Seconds between two `Ready` at the most."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common import clock, logs, messages, metrics, settings, task_types
-from common.actions import Report
-from common.answers import Answers
-from common.instant import Instant
-from common.loop import Loop, Plan, main
-from common.settings import Settings
-from common.shard import Shard
-from common.wiring import Wiring
+from common import task_types
+from common.api.responses import Answers
+from common.process import clock, logs, metrics
+from common.process.actions import Instant, Report
+from common.process.loop import Loop, Plan, main
+from common.settings import settings
+from common.settings.settings import Settings
+from common.wire import messages
+from common.wire.wiring import Wiring
 from stages.fetcher.actions import Poll, PollFailed
+from stages.fetcher.claim_requests import Claims
 from stages.fetcher.claiming import Claim, ClaimingFetcher
-from stages.fetcher.claims import Claims
-from stages.fetcher.leases import Leases
+from stages.fetcher.lease_store import Leases
 from stages.fetcher.page import Page, Reader
+from stages.fetcher.shard import Shard
 from stages.fetcher.state import Fetcher, Limits
 from stages.fetcher.upstream import Upstream
 

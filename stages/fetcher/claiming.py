@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common import messages as m
-from common.actions import Actions, Report, Say, of_tasks
-from common.answers import Answer, Answers, in_words
-from common.errors import Throttled, Transient
-from common.instant import Instant
+from common.api.responses import Answer, Answers, in_words
+from common.failures.errors import Throttled, Transient
+from common.process.actions import Actions, Instant, Report, Say, of_tasks
+from common.wire import messages as m
 from stages.fetcher.actions import Held, Lease, Poll
 from stages.fetcher.page import Page
 from stages.fetcher.state import Fetcher

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from common.messages import Failure, Task
-from common.shard import Shard
 from common.task_types import TaskType
-from stages.fetcher.elements import UNDECODABLE, elements
+from common.wire.messages import Failure, Task
+from stages.fetcher.json_array import UNDECODABLE, elements
+from stages.fetcher.shard import Shard
 
 
 class Envelope(msgspec.Struct):

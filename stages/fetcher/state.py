@@ -25,14 +25,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common import messages as m
-from common.actions import Actions, Count, Report, Say, Send, of_tasks
-from common.bearer import Bearer
-from common.breaker import Breaker
-from common.errors import Throttled
-from common.instant import Instant
-from common.retry import Backoff
-from common.settled import SettledLately
+from common.api.access_token import Bearer
+from common.failures.breaker import Breaker
+from common.failures.errors import Throttled
+from common.failures.retry import Backoff
+from common.process.actions import Actions, Count, Instant, Report, Say, Send, of_tasks
+from common.recently_settled import SettledLately
+from common.wire import messages as m
 from stages.fetcher.actions import (
     DeleteDead,
     DeleteLease,

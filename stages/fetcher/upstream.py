@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 
 import pycurl
 
-from common import curl, metrics
-from common.answers import hint
-from common.errors import Error, Throttled, Transient
-from common.settings import Settings
+from common.api import curl
+from common.api.responses import hint
+from common.failures.errors import Error, Throttled, Transient
+from common.process import metrics
+from common.settings.settings import Settings
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import structlog
 
-from common import clock, logs, loop
-from common.actions import Report
-from common.loop import Loop, Plan
-from common.messages import Heartbeat
-from common.settings import read_or_exit
-from common.wiring import Wiring
+from common.process import clock, logs, loop
+from common.process.actions import Report
+from common.process.loop import Loop, Plan
+from common.settings.settings import read_or_exit
+from common.wire.messages import Heartbeat
+from common.wire.wiring import Wiring
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.server import PageServer
 from stages.monitor.state import Monitor, Publish

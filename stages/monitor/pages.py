@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from common import clock, metrics
-from common.instant import Instant
-from common.messages import Family, Sample, Window
-from common.settings import Mode, Settings
-from common.wiring import stage_of
+from common.process import clock, metrics
+from common.process.actions import Instant
+from common.settings.settings import Mode, Settings
+from common.wire.messages import Family, Sample, Window
+from common.wire.wiring import stage_of
 from stages.monitor.state import Publish, View
 
 JSON = "application/json"

@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from common.errors import Fatal
+from common.failures.errors import Fatal
 from stages.monitor.pages import Page, page
 
 CONNECTION_SECONDS = 10.0

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from common.actions import Actions
-from common.instant import Instant
-from common.messages import Family, Heartbeat, Window
+from common.process.actions import Actions, Instant
+from common.wire.messages import Family, Heartbeat, Window
 from stages.monitor.totals import merge
 
 DEAD_AFTER = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from common.messages import Family, Sample
+from common.wire.messages import Family, Sample
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """What makes a sample a series of its own: its name and labels."""

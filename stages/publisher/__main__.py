@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common import clock, logs, messages, metrics, settings
-from common.actions import Report
-from common.answers import Answers
-from common.instant import Instant
-from common.loop import Loop, Plan, main
-from common.wiring import Wiring
+from common.api.responses import Answers
+from common.process import clock, logs, metrics
+from common.process.actions import Instant, Report
+from common.process.loop import Loop, Plan, main
+from common.settings import settings
+from common.wire import messages
+from common.wire.wiring import Wiring
 from stages.publisher.actions import Patch
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox

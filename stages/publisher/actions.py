@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from common import messages as m
-from common.settled import Record
+from common.recently_settled import Record
+from common.wire import messages as m
 
 
 class Entry(msgspec.Struct):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import orjson
 
-from common.messages import Result
+from common.wire.messages import Result
 
 SUCCEEDED = "succeeded"
 FAILED = "failed"

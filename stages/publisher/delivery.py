@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.messages import Result
-from common.patches import Patches
-from common.settings import Settings
+from common.api.patches import Patches
+from common.settings.settings import Settings
+from common.wire.messages import Result
 from stages.publisher.actions import Patch
 from stages.publisher.body import body
 from stages.publisher.state import CONNECTIONS

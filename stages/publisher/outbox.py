@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from common.messages import Result
-from common.settled import Record
-from common.store import Store
+from common.process.store import Store
+from common.recently_settled import Record
+from common.wire.messages import Result
 from stages.publisher.actions import Bury, DeadLetter, DeleteSettled, Drop, Entry, PutResult, Revive, Settle
 from stages.publisher.body import state_of
 

@@ -18,15 +18,14 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from common import messages as m
-from common.actions import Actions, Count, Observe, Report, Say, Send, of_tasks
-from common.answers import Answer, Answers, in_words
-from common.bearer import Bearer
-from common.breaker import Breaker
-from common.errors import Throttled, Transient
-from common.instant import Instant
-from common.retry import LONGEST_PATIENCE, Backoff
-from common.settled import SettledLately
+from common.api.access_token import Bearer
+from common.api.responses import Answer, Answers, in_words
+from common.failures.breaker import Breaker
+from common.failures.errors import Throttled, Transient
+from common.failures.retry import LONGEST_PATIENCE, Backoff
+from common.process.actions import Actions, Count, Instant, Observe, Report, Say, Send, of_tasks
+from common.recently_settled import SettledLately
+from common.wire import messages as m
 from stages.publisher.actions import Bury, DeleteSettled, Drop, Entry, Patch, PutResult, Revive, Settle
 from stages.publisher.verdicts import Verdict, verdict
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from common import clock, logs, messages, settings
-from common.actions import Report
-from common.instant import Instant
-from common.loop import Loop, Plan, main
-from common.wiring import Wiring
-from stages.rate_limiter import gauges
+from common.process import clock, logs
+from common.process.actions import Instant, Report
+from common.process.loop import Loop, Plan, main
+from common.settings import settings
+from common.wire import messages
+from common.wire.wiring import Wiring
+from stages.rate_limiter import quota_metrics
+from stages.rate_limiter.quota_store import Windows
 from stages.rate_limiter.state import Limits, RateLimiter
-from stages.rate_limiter.windows import Windows
 
 
 def start() -> None:
@@ -28,7 +29,7 @@ def start() -> None:
 
     def report(now: Instant) -> Report:
         told = state.report(now)
-        gauges.show(told.windows, state.charging.ratios.by_model())
+        quota_metrics.show(told.windows, state.charging.ratios.by_model())
         return told
 
     loop.run(

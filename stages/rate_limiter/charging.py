@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from common import messages as m
-from stages.rate_limiter.estimates import Ratios
-from stages.rate_limiter.quota import Receipt, Usage
-from stages.rate_limiter.ring import Unit, Window
-from stages.rate_limiter.workers import Sent
+from common.wire import messages as m
+from stages.rate_limiter.fleet import Sent
+from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.scope import Receipt, Usage
+from stages.rate_limiter.token_ratio import Ratios
 
 MOST_REQUESTS = 8
 """Requests that a batch is charged with where there are quotas: for retries, and for halving what is refused. What it

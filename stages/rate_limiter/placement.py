@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 
-from common.instant import Instant
+from common.process.actions import Instant
 from stages.rate_limiter.charging import Quotas
-from stages.rate_limiter.patience import Patience
-from stages.rate_limiter.suspects import ALONE, Suspects
+from stages.rate_limiter.cooldowns import Patience
+from stages.rate_limiter.fleet import Worker, Workers
+from stages.rate_limiter.poison import ALONE, Suspects
 from stages.rate_limiter.waiting import Group, Waiting
-from stages.rate_limiter.workers import Worker, Workers
 
 
 class Placement:

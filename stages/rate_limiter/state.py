@@ -19,17 +19,16 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
-from common import messages as m
-from common.actions import Actions, Count, Report, Say, Send, of_tasks
-from common.instant import Instant
+from common.process.actions import Actions, Count, Instant, Report, Say, Send, of_tasks
+from common.wire import messages as m
 from stages.rate_limiter.charging import Charging, Quotas, used_up
-from stages.rate_limiter.clocks import LEAP, ClockWatch
-from stages.rate_limiter.patience import Patience
+from stages.rate_limiter.clock_jumps import LEAP, ClockWatch
+from stages.rate_limiter.cooldowns import Patience
+from stages.rate_limiter.fleet import Sent, Worker, Workers
 from stages.rate_limiter.placement import Placement
-from stages.rate_limiter.ring import Window
-from stages.rate_limiter.suspects import Suspects
+from stages.rate_limiter.poison import Suspects
+from stages.rate_limiter.quota.counters import Window
 from stages.rate_limiter.waiting import Group, Waiting
-from stages.rate_limiter.workers import Sent, Worker, Workers
 
 SILENT = 3.0
 """Seconds without `Ready` after which an embedder counts as dead."""

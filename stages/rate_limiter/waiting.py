@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from common import messages as m
-from stages.rate_limiter.suspects import ALONE
+from common.wire import messages as m
+from stages.rate_limiter.poison import ALONE
 
 
 class Group(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from common import logs, loop
-from common.breaker import Breaker
-from common.loop import Loop, Plan
-from common.messages import TokenRequest
-from common.retry import Backoff
-from common.settings import read_or_exit
-from common.wiring import Wiring
+from common.failures.breaker import Breaker
+from common.failures.retry import Backoff
+from common.process import logs, loop
+from common.process.loop import Loop, Plan
+from common.settings.settings import read_or_exit
+from common.wire.messages import TokenRequest
+from common.wire.wiring import Wiring
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.state import Ask, Issued, Refused, TokenBroker
 

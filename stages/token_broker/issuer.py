@@ -21,12 +21,13 @@ import urllib3.exceptions
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session
 
-from common import metrics, trust
-from common.errors import Permanent, SettingsError, Transient
-from common.settings import AuthMethod, Settings, read
-from stages.token_broker import answer
-from stages.token_broker.answer import Grant
+from common.api import tls_and_proxy
+from common.failures.errors import Permanent, SettingsError, Transient
+from common.process import metrics
+from common.settings.settings import AuthMethod, Settings, read
+from stages.token_broker import token_response
 from stages.token_broker.state import Ask, Issued, Refused
+from stages.token_broker.token_response import Grant
 
 LARGEST_ANSWER = 2**18
 """Bytes; a token with all its claims is a few kB."""
@@ -37,7 +38,8 @@ _STAND_IN = "https://token-endpoint.invalid/"
 class _Session(OAuth2Session):
     """Asks the one address it was made for, follows no redirect, reads a bounded answer in bounded time.
 
-    oauthlib never sees an answer that `answer.read` has not accepted: it would put parts of others into its errors.
+    oauthlib never sees an answer that `token_response.read` has not accepted: it would put parts of other answers into
+    its errors.
     """
 
     def __init__(self, client_id: str, url: str, timeout: float) -> None:
@@ -49,11 +51,11 @@ class _Session(OAuth2Session):
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]  # noqa: ARG002
         deadline = time.monotonic() + self._timeout
         kwargs |= {"timeout": self._timeout, "allow_redirects": False, "stream": True}
-        kwargs["verify"] = trust.ca_file()
+        kwargs["verify"] = tls_and_proxy.ca_file()
         with requests.Session.request(self, method, self._url, **kwargs) as response:
             body = _bounded(response, deadline)
         try:
-            grant = answer.read(response.status_code, response.headers, body, time.time())
+            grant = token_response.read(response.status_code, response.headers, body, time.time())
         except Transient:
             status = response.status_code
             metrics.TOKEN_REQUESTS.labels(f"http_{status}" if status >= 300 else "invalid_answer").inc()

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from common.actions import Actions, Report, Say, Send
-from common.breaker import Breaker, State
-from common.errors import Permanent, Transient
-from common.instant import Instant
-from common.messages import Token, TokenRequest
-from common.retry import Backoff
+from common.failures.breaker import Breaker, State
+from common.failures.errors import Permanent, Transient
+from common.failures.retry import Backoff
+from common.process.actions import Actions, Instant, Report, Say, Send
+from common.wire.messages import Token, TokenRequest
 
 DEFAULT_LIFE = 300.0
 """Seconds that a token is taken to last when its answer does not say (RFC 6749, 5.1: `expires_in` is optional)."""

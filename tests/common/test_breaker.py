@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from common.breaker import Breaker, State
-from common.errors import Throttled
-from common.retry import Backoff
+from common.failures.breaker import Breaker, State
+from common.failures.errors import Throttled
+from common.failures.retry import Backoff
 
 THRESHOLD = 3
 STEADY = Backoff(first=10.0, factor=1.0, longest=10.0)

@@ -10,7 +10,7 @@ from typing import Any
 PROGRAM = """
 import logging, threading
 import structlog
-from common import logs
+from common.process import logs
 
 log = structlog.get_logger()
 logs.set_up("embedder_07", "INFO")

@@ -17,13 +17,12 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-from common import messages as m
-from common import metrics
-from common.actions import Count, Report, Say, Send
-from common.instant import Instant
-from common.loop import FRAMES_A_TURN, Loop, Plan
-from common.store import Store
-from common.wiring import Wiring
+from common.process import metrics
+from common.process.actions import Count, Instant, Report, Say, Send
+from common.process.loop import FRAMES_A_TURN, Loop, Plan
+from common.process.store import Store
+from common.wire import messages as m
+from common.wire.wiring import Wiring
 
 PATIENCE = 30.0
 
@@ -262,7 +261,7 @@ def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
 
 
 def test_what_a_thread_posts_wakes_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.loop.TICK", 2.0)
+    monkeypatch.setattr("common.process.loop.TICK", 2.0)
     at: list[float] = []
 
     def told(*_: Any) -> Iterable[Any]:
@@ -289,8 +288,8 @@ def test_a_background_call_comes_back_as_an_event(bench: Bench) -> None:
 DIES = """
 import threading, time
 from concurrent.futures import ThreadPoolExecutor
-from common.errors import Fatal
-from common.loop import main
+from common.failures.errors import Fatal
+from common.process.loop import main
 
 def start():
     ThreadPoolExecutor(1).submit(time.sleep, 300)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common import messages as m
+from common.wire import messages as m
 from tests import samples
 
 MESSAGES: list[m.Message] = [

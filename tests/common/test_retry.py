@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import Throttled, Transient
-from common.retry import Backoff
+from common.failures.errors import Throttled, Transient
+from common.failures.retry import Backoff
 
 DOUBLING = Backoff(first=0.5, factor=2.0, longest=60.0)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.retry import LONGEST_PATIENCE, retry_after
+from common.failures.retry import LONGEST_PATIENCE, retry_after
 
 NOW = 1_445_412_470.0  # Wed, 21 Oct 2015 07:27:50 GMT
 

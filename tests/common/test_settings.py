@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import SettingsError
-from common.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, Strategy, read
+from common.failures.errors import SettingsError
+from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, Strategy, read
 
 REQUIRED = {
     "API_BASE_URL": "http://api.example",
@@ -203,7 +203,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
 
 
 def test_a_process_with_problems_exits_with_status_2_and_no_traceback() -> None:
-    code = "from common.settings import read_or_exit; read_or_exit()"
+    code = "from common.settings.settings import read_or_exit; read_or_exit()"
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "METRICS_PORT": "x", "API_BASE_URL": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import messages as m
-from common.errors import Fatal
-from common.sockets import Sockets, is_owned, private_directory
-from common.wiring import Wiring
+from common.failures.errors import Fatal
+from common.wire import messages as m
+from common.wire.sockets import Sockets, is_owned, private_directory
+from common.wire.wiring import Wiring
 from tests.waiting import wait_until
 
 

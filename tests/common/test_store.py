@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from common.errors import Fatal
-from common.store import Store, is_running, read_only
+from common.failures.errors import Fatal
+from common.process.store import Store, is_running, read_only
 
 SMALL = 64 * 1024
 """Bytes: a map that a few records fill."""
@@ -137,7 +137,7 @@ def test_reading_beside_the_owner(tmp_path: Path) -> None:
         store.put("one", b"a", b"1")
         store.commit()
         script = (
-            "import sys; from pathlib import Path; from common.store import read_only;"
+            "import sys; from pathlib import Path; from common.process.store import read_only;"
             "print(read_only(Path(sys.argv[1]), 'stage', 'one', bytes.decode), "
             "read_only(Path(sys.argv[1]), 'stage', 'three', bytes.decode))"
         )
@@ -148,8 +148,8 @@ def test_reading_beside_the_owner(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from common.errors import Fatal
-from common.store import Store
+from common.failures.errors import Fatal
+from common.process.store import Store
 
 store = Store(Path(sys.argv[1]), "stage", ("one", "two"))
 store.put("one", b"a", b"committed")

@@ -9,8 +9,8 @@ from typing import get_args
 
 import pytest
 
-from common import messages as m
-from common.wiring import EDGES, OPERATOR, REPEATED, STAGES, Wiring, is_repeated, stage_of
+from common.wire import messages as m
+from common.wire.wiring import EDGES, OPERATOR, REPEATED, STAGES, Wiring, is_repeated, stage_of
 from tests.common.test_messages import MESSAGES
 
 RUNTIME = Path("/run/ai")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import Settings
-from stages.rate_limiter.periods import Strategy
-from stages.rate_limiter.quotas import Quotas
+from common.settings.settings import Settings
+from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.quota.quotas import Quotas
+from stages.rate_limiter.quota_store import Windows, limits_of
 from stages.rate_limiter.state import PutQuota
-from stages.rate_limiter.windows import Windows, limits_of
 
 
 class Installation(ABC):

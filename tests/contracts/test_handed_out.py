@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from common import messages as m
-from common.actions import Send
-from stages.rate_limiter.periods import SECONDS, Period, Strategy
-from stages.rate_limiter.quota import Limits as QuotaLimits
-from stages.rate_limiter.ring import Unit, Window
+from common.process.actions import Send
+from common.wire import messages as m
+from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
+from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.scope import Limits as QuotaLimits
+from stages.rate_limiter.quota_store import limits_of
 from stages.rate_limiter.state import SILENT, Limits, PutQuota, RateLimiter
-from stages.rate_limiter.windows import limits_of
 from tests.contracts.installations import Installation
 from tests.decisions import START, after
 from tests.samples import task

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from stages.rate_limiter.periods import Strategy
-from stages.rate_limiter.quota import Receipt
+from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.quota.scope import Receipt
 from tests.contracts.installations import Installation
 from tests.decisions import START
 

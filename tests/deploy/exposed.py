@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from common.instant import Instant
-from common.metrics import REGISTRY
+from common.process.actions import Instant
+from common.process.metrics import REGISTRY
 from stages.monitor import pages
 from stages.monitor.state import View
 

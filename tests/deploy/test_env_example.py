@@ -6,7 +6,7 @@ import os
 import pytest
 from dotenv import dotenv_values
 
-from common.settings import PLACEHOLDER_API_KEY, Mode, Settings, read
+from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings, read
 from tests.deploy.tools import ROOT
 
 EXAMPLE = ROOT / ".env.example"

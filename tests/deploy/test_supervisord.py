@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from supervisor.options import ServerOptions
 
-from common import supervision
+from stages import supervisord_plugin
 from tests.deploy.tools import ROOT
 from tests.samples import ENVIRONMENT
 
@@ -26,7 +26,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for name, value in {**ENVIRONMENT, "EMBEDDER_PROCESSES": "3"}.items():
         monkeypatch.setenv(name, value)
     options = parsed()
-    supervision.load(SimpleNamespace(options=options, process_groups={}))
+    supervisord_plugin.load(SimpleNamespace(options=options, process_groups={}))
     groups = sorted(options.process_group_configs)
     return [program for group in groups for program in group.process_configs]
 

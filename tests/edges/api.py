@@ -13,8 +13,8 @@ import numpy as np
 import requests
 
 from common import task_types
-from common.answers import Answer, Answers
-from common.messages import Result, Token
+from common.api.responses import Answer, Answers
+from common.wire.messages import Result, Token
 from sandbox.client import Sandbox
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader

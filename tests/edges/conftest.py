@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.messages import Token
+from common.wire.messages import Token
 from sandbox.client import Sandbox
 from tests.edges.api import Api, api, new_token
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import Throttled, Transient
-from common.retry import LONGEST_PATIENCE
+from common.failures.errors import Throttled, Transient
+from common.failures.retry import LONGEST_PATIENCE
 from sandbox.client import Sandbox
 from stages.publisher.verdicts import Verdict, verdict
 from tests.edges.api import Api, api, failure, page

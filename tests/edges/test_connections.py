@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import Transient
-from common.messages import Token
+from common.failures.errors import Transient
+from common.wire.messages import Token
 from sandbox.client import Sandbox
 from sandbox.pipeline import free_port
 from stages.fetcher.actions import PollFailed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.shard import Shard
 from sandbox.client import Sandbox
+from stages.fetcher.shard import Shard
 from tests.pipelines import Start
 
 TASKS = 1000

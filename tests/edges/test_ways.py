@@ -16,7 +16,7 @@ import trustme
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from common.messages import Token
+from common.wire.messages import Token
 from sandbox.client import Sandbox
 from sandbox.pipeline import free_port
 from tests.edges.api import Api, api, failure, page

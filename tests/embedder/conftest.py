@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.retry import Backoff
+from common.failures.retry import Backoff
 from sandbox.client import Sandbox
-from stages.embedder.embedding import Embedding
+from stages.embedder.engine import Embedding
 from tests.embedder.fakes import settings
 
 Make = Callable[..., Embedding]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from common.instant import Instant
-from common.settings import Settings
-from stages.embedder.embedding import Embedding
+from common.process.actions import Instant
+from common.settings.settings import Settings
+from stages.embedder.engine import Embedding
 from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
 from tests import samples
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.embedder import cache_folder
-from stages.embedder.cache import Cache, keys_of, opened
 from stages.embedder.providers import mock
+from stages.embedder.reuse import cache_folder
+from stages.embedder.reuse.cache import Cache, keys_of, opened
 
 SIZE = 2**20
 

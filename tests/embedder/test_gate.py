@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from common import metrics
-from common.errors import Throttled, Transient
-from common.retry import Backoff
-from stages.embedder.gate import PROBE_PATIENCE, Gate
+from common.failures.errors import Throttled, Transient
+from common.failures.retry import Backoff
+from common.process import metrics
+from stages.embedder.calling.gate import PROBE_PATIENCE, Gate
 from stages.embedder.providers import BadInput, NoModelYet, Unusable
 from tests.embedder.fakes import Clock
 

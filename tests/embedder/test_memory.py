@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.embedder import cache_folder
-from stages.embedder.cache import keys_of, opened
-from stages.embedder.embedding import Embedding
-from stages.embedder.flights import Landed
-from stages.embedder.memory import Memory
+from stages.embedder.engine import Embedding
 from stages.embedder.providers import mock
+from stages.embedder.reuse import cache_folder
+from stages.embedder.reuse.cache import keys_of, opened
+from stages.embedder.reuse.flights import Landed
+from stages.embedder.reuse.memory import Memory
 from tests.embedder.fakes import MODEL, Clock, Scripted, settings
 from tests.waiting import wait_until
 
@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 OTHER = """
 import sys
 from pathlib import Path
-from stages.embedder.cache import keys_of
-from stages.embedder.memory import Memory
+from stages.embedder.reuse.cache import keys_of
+from stages.embedder.reuse.memory import Memory
 from tests.embedder.test_memory import SIZE, vectors
 
 memory = Memory(Path(sys.argv[1]), SIZE, lambda _: False, alone=False)
@@ -189,8 +189,8 @@ def test_processes_that_see_no_pids_of_each_other_do_not_share(here: Here, tmp_p
     here.want("a")
     code = (
         "import sys; from pathlib import Path\n"
-        "from stages.embedder import cache_folder\n"
-        "from stages.embedder.cache import opened\n"
+        "from stages.embedder.reuse import cache_folder\n"
+        "from stages.embedder.reuse.cache import opened\n"
         "cache_folder._namespace = lambda: b'pid:[1]'\n"
         f"print(opened(Path(sys.argv[1]), {SIZE}))"
     )

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.messages import Failure
 from common.task_types import Deferral
+from common.wire.messages import Failure
 from sandbox.client import Sandbox
-from stages.embedder.embedding import Embedding, Session
-from stages.embedder.providers.pulling import tagged
+from stages.embedder.engine import Embedding, Session
+from stages.embedder.providers.ollama_pull import tagged
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
 from tests.waiting import wait_until

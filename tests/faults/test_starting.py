@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.store import Store
+from common.process.store import Store
 from sandbox.pipeline import Pipeline
 from tests.needs import missing
 from tests.processes import ended

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.messages import Result
-from common.store import read_only
+from common.process.store import read_only
+from common.wire.messages import Result
 from sandbox.pipeline import Pipeline
 from stages.publisher.outbox import decode_result
 from tests.faults.ledger import Ledger

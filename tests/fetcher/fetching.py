@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common import messages as m
-from common.errors import Transient
+from common.failures.errors import Transient
+from common.wire import messages as m
 from stages.fetcher.actions import Lease, Poll, PollFailed
 from stages.fetcher.page import Candidate, Page
 from stages.fetcher.state import Fetcher, Limits

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common import messages as m
-from common.answers import Answer, Answers
-from common.errors import Transient
+from common.api.responses import Answer, Answers
+from common.failures.errors import Transient
+from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Lease, Poll, PutLease
 from stages.fetcher.claiming import CONNECTIONS, REFUSED_FOR, Claim, ClaimingFetcher
 from stages.fetcher.page import Page

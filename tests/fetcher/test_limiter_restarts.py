@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import messages as m
+from common.wire import messages as m
 from stages.fetcher.actions import Lease, Poll, PutLease
 from stages.fetcher.state import JUST_SENT, SUSPECTED
 from tests.decisions import START, counted, events, of, said

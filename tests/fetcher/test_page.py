@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import Transient
-from common.messages import Failure
+from common.failures.errors import Transient
 from common.task_types import registered
+from common.wire.messages import Failure
 from stages.fetcher.page import Page, Reader
 
 NOW = 1_750_000_000.0
@@ -185,7 +185,7 @@ def test_the_rest_of_an_unfinished_page_is_not_even_waited_for() -> None:
         raise AssertionError("read on")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.fetcher.elements.SLICE", 1)
+        patch.setattr("stages.fetcher.json_array.SLICE", 1)
         page = Reader(registered()).read(arriving(), NOW, 1, ())
     assert ids(page) == ["a"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import messages as m
+from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Lease, PutLease
 from stages.fetcher.page import Page
 from stages.fetcher.state import CHUNK, MOST_UNKNOWN_TYPES

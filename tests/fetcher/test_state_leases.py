@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import messages as m
-from common.settled import BUCKET_SECONDS, Record
+from common.recently_settled import BUCKET_SECONDS, Record
+from common.wire import messages as m
 from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, Poll, PutDead, PutLease, PutSettled
 from stages.fetcher.state import FORGET_LOST, REQUEUED_AFTER, SLOWEST_PAGE
 from tests.decisions import START, counted, of, said, sent_to

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common import messages as m
-from common.errors import Throttled
+from common.failures.errors import Throttled
+from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Poll
 from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL
 from tests.decisions import of, said, sent_to

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from common.answers import Answer
-from common.errors import Permanent, Transient
-from common.messages import Token
-from common.retry import LONGEST_PATIENCE
+from common.api.responses import Answer
+from common.failures.errors import Permanent, Transient
+from common.failures.retry import LONGEST_PATIENCE
+from common.wire.messages import Token
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Page
 from stages.publisher.verdicts import Verdict, verdict
-from stages.token_broker.answer import Grant
 from stages.token_broker.issuer import Issuer
+from stages.token_broker.token_response import Grant
 from tests import samples
 from tests.edges.api import Api, api
 from tests.fuzz.wire import Wire, answers, wire

@@ -10,9 +10,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import Transient
-from common.messages import Heartbeat, Message, decode, encode
+from common.failures.errors import Transient
 from common.task_types import registered
+from common.wire.messages import Heartbeat, Message, decode, encode
 from stages.fetcher.page import Reader
 from stages.publisher.state import CONNECTIONS
 from tests.publisher.publishing import Publishing

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.instant import Instant
-from common.messages import Family, Heartbeat, Sample
-from common.wiring import stage_of
+from common.process.actions import Instant
+from common.wire.messages import Family, Heartbeat, Sample
+from common.wire.wiring import stage_of
 
 START = Instant(1000.0, 1_800_000_000.0)
 ALL = ("fetcher", "token_broker", "rate_limiter", "embedder_00", "publisher", "monitor")

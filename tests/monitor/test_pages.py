@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from common import metrics
-from common.instant import Instant
-from common.messages import Heartbeat, Sample, Window, decode, encode
-from common.settings import PLACEHOLDER_API_KEY, Settings
+from common.process import metrics
+from common.process.actions import Instant
+from common.settings.settings import PLACEHOLDER_API_KEY, Settings
+from common.wire.messages import Heartbeat, Sample, Window, decode, encode
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.state import Monitor
 from tests import samples

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from common.sockets import Sockets
-from common.wiring import Wiring
+from common.wire.sockets import Sockets
+from common.wire.wiring import Wiring
 from tests.monitor.beats import ALL, beat, counter
 from tests.processes import started
 from tests.waiting import wait_until

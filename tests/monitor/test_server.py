@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.errors import Fatal
+from common.failures.errors import Fatal
 from stages.monitor.pages import Page, page
 from stages.monitor.server import MOST_CONNECTIONS, PageServer
 from tests.waiting import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages import Window
+from common.wire.messages import Window
 from stages.monitor.state import DEAD_AFTER, EARLIER_BOOTS, Monitor, Publish, View
 from tests.monitor.beats import ALL, START, beat, counter, gauge, later, values
 

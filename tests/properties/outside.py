@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from common import messages as m
-from common.answers import Answer
-from common.errors import Error, Transient
+from common.api.responses import Answer
+from common.failures.errors import Error, Transient
 from common.task_types import registered
+from common.wire import messages as m
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
 from stages.publisher.actions import Patch

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from common import messages as m
-from common.actions import Send
-from common.answers import Answers
-from common.settled import Record
+from common.api.responses import Answers
+from common.process.actions import Send
+from common.recently_settled import Record
+from common.wire import messages as m
 from stages.embedder import state as embedding
 from stages.embedder.state import Embedder, Processed
 from stages.fetcher import actions as fetched
@@ -22,10 +22,10 @@ from stages.publisher import actions as published
 from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
 from stages.publisher.state import Publisher
-from stages.rate_limiter.periods import Strategy
-from stages.rate_limiter.quota import Limits as QuotaLimits
-from stages.rate_limiter.quota import Receipt
-from stages.rate_limiter.quotas import Quotas
+from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.quota.quotas import Quotas
+from stages.rate_limiter.quota.scope import Limits as QuotaLimits
+from stages.rate_limiter.quota.scope import Receipt
 from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
 from tests.properties.outside import Api, Provider
 from tests.properties.world import Process, World

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import messages as m
-from stages.rate_limiter.periods import Period
-from stages.rate_limiter.ring import Unit, Window
+from common.wire import messages as m
+from stages.rate_limiter.quota.buckets import Period
+from stages.rate_limiter.quota.counters import Unit, Window
 from tests.properties.outside import Api, ApiTask, Provider
 from tests.properties.service import (
     MAX_DISPATCHES,

@@ -1,6 +1,6 @@
 """A simulated machine: one clock, processes that live and die, and the messages between them.
 
-A process takes turns as `common.loop` does: it decides, commits what was written, and only then lets messages leave.
+A process takes turns as `common.process.loop` does: it decides, commits what was written, and only then sends.
 What is modelled of the network is what ZeroMQ does: messages of one sender to one receiver keep their order; those
 that a killed receiver had not read are lost; what is sent while nobody listens waits with the sender (and dies with
 it), or is dropped if the sender repeats it anyway.
@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from common import messages as m
-from common.actions import Send
-from common.instant import Instant
-from common.wiring import REPEATED
+from common.process.actions import Instant, Send
+from common.wire import messages as m
+from common.wire.wiring import REPEATED
 
 BEGINNING = 1_750_000_000.0
 """Wall seconds at which every world begins."""

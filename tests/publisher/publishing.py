@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common import messages as m
-from common.answers import Answer, Answers
+from common.api.responses import Answer, Answers
+from common.wire import messages as m
 from stages.publisher.actions import Entry, Patch
 from stages.publisher.state import Limits, Publisher
 from tests import decisions, samples

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.messages import Failure, Result
+from common.wire.messages import Failure, Result
 from stages.publisher.body import body, state_of
 
 LARGEST_BODY = 100 * 1024

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.messages import Result
+from common.wire.messages import Result
 from stages.publisher.actions import Bury, Drop, PutResult, Revive
 from stages.publisher.outbox import Outbox
 

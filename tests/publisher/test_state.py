@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from common import messages as m
-from common.actions import Observe
-from common.settled import BUCKET_SECONDS, Record
+from common.process.actions import Observe
+from common.recently_settled import BUCKET_SECONDS, Record
+from common.wire import messages as m
 from stages.publisher.actions import DeleteSettled, Patch, PutResult, Settle
 from stages.publisher.state import CONNECTIONS, DRAIN_AT_LEAST, REMEMBER, SETTLE_AFTER, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of, sent_to

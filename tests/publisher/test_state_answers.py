@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from common import messages as m
-from common.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_PATIENCE
+from common.wire import messages as m
 from stages.publisher.actions import Bury, Drop, Patch, PutResult, Revive, Settle
 from stages.publisher.verdicts import Verdict, verdict
 from tests.decisions import events, of, said, sent_to

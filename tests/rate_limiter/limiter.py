@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common import messages as m
-from common.actions import Send
-from stages.rate_limiter.periods import Period, Strategy
-from stages.rate_limiter.quota import Limits as QuotaLimits
-from stages.rate_limiter.quotas import Quotas
-from stages.rate_limiter.ring import Unit, Window
+from common.process.actions import Send
+from common.wire import messages as m
+from stages.rate_limiter.quota.buckets import Period, Strategy
+from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.quotas import Quotas
+from stages.rate_limiter.quota.scope import Limits as QuotaLimits
 from stages.rate_limiter.state import LEARNING, Limits, RateLimiter
 from tests import decisions, samples
 from tests.decisions import START, after

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from common import messages as m
+from common.wire import messages as m
 from stages.rate_limiter.charging import MOST_REQUESTS
-from stages.rate_limiter.periods import Period
-from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.quota.buckets import Period
+from stages.rate_limiter.quota.counters import Unit, Window
 from tests.decisions import of
 from tests.rate_limiter.limiter import PER_HOUR, REQUESTS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names

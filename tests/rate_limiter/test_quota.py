@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from stages.rate_limiter.periods import SECONDS, Period, Strategy
-from stages.rate_limiter.quota import MAX_LIMIT, UNLIMITED, Limits, Quota, Usage
-from stages.rate_limiter.ring import WINDOWS, Unit, Window
+from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
+from stages.rate_limiter.quota.counters import WINDOWS, Unit, Window
+from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Limits, Quota, Usage
 
 NOON = datetime(2025, 5, 14, 12, tzinfo=UTC).timestamp()  # a Wednesday; a full minute, hour, and half a day
 TASKS_MINUTE = Window(Unit.TASKS, Period.MINUTE)

@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.rate_limiter.periods import SECONDS, Period, Strategy
-from stages.rate_limiter.quota import Limits, Receipt
-from stages.rate_limiter.quotas import Quotas
-from stages.rate_limiter.ring import WINDOWS, Unit, Window
+from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
+from stages.rate_limiter.quota.counters import WINDOWS, Unit, Window
+from stages.rate_limiter.quota.quotas import Quotas
+from stages.rate_limiter.quota.scope import Limits, Receipt
 
 ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu"]
 MODELS = ["limited", "free"]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.rate_limiter.periods import Period, Strategy
-from stages.rate_limiter.quota import Limits, Receipt
-from stages.rate_limiter.quotas import Quotas
-from stages.rate_limiter.ring import Unit, Window
-from stages.rate_limiter.snapshot import VERSION, QuotaFileError, ScopeSnapshot, Snapshot, decode, encode
+from stages.rate_limiter.quota.buckets import Period, Strategy
+from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.quotas import Quotas
+from stages.rate_limiter.quota.scope import Limits, Receipt
+from stages.rate_limiter.quota.snapshot import VERSION, QuotaFileError, ScopeSnapshot, Snapshot, decode, encode
 
 NOON = 1_747_224_000.0  # 2025-05-14T12:00Z, a Wednesday
 MODEL = "model"

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from stages.rate_limiter.periods import Period, Strategy
-from stages.rate_limiter.quota import Receipt
-from stages.rate_limiter.quotas import Quotas
-from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.quota.buckets import Period, Strategy
+from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.quotas import Quotas
+from stages.rate_limiter.quota.scope import Receipt
 
 NOON = 1_747_224_000.0
 TASKS = Window(Unit.TASKS, Period.HOUR)

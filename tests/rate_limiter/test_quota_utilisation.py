@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from stages.rate_limiter.periods import SECONDS, Period, Strategy
-from stages.rate_limiter.quota import Limits, Quota
-from stages.rate_limiter.ring import Unit, Window
+from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
+from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.scope import Limits, Quota
 
 NEW_YEAR = 1_735_689_600.0  # 2025-01-01T00:00Z
 

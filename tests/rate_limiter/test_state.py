@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common import messages as m
+from common.wire import messages as m
 from stages.rate_limiter.state import LEARNING, PutQuota
 from tests.decisions import kinds, of, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, REQUESTS_PER_MINUTE, Limiter, ids_of

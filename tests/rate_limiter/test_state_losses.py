@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import messages as m
+from common.wire import messages as m
+from stages.rate_limiter.fleet import MISSED, UNREAD
 from stages.rate_limiter.state import SILENT
-from stages.rate_limiter.workers import MISSED, UNREAD
 from tests.decisions import events, of, said, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, Limiter, ids_of
 from tests.samples import names

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common import messages as m
+from common.wire import messages as m
 from stages.rate_limiter.state import NEVER_FITS, PutQuota
 from tests import samples
 from tests.decisions import counted, events, of, said

@@ -20,13 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import metrics
-from common.errors import Permanent, SettingsError, Throttled, Transient
-from common.settings import Settings, read
+from common.failures.errors import Permanent, SettingsError, Throttled, Transient
+from common.process import metrics
+from common.settings.settings import Settings, read
 from stages.token_broker import issuer as edge
-from stages.token_broker.answer import Grant
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.state import Ask, Issued, Refused
+from stages.token_broker.token_response import Grant
 from tests import samples
 from tests.token_broker.endpoint import Asked, Endpoint, Handler, answers, serving
 from tests.waiting import wait_until

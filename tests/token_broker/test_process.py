@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from common.messages import Token, TokenRequest, decode
-from common.sockets import Sockets
-from common.wiring import Wiring
+from common.wire.messages import Token, TokenRequest, decode
+from common.wire.sockets import Sockets
+from common.wire.wiring import Wiring
 from tests.processes import started
 from tests.token_broker.endpoint import answers, serving
 from tests.waiting import wait_until

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from common.actions import Actions, Say, Send
-from common.breaker import Breaker, State
-from common.errors import Permanent, Throttled, Transient
-from common.instant import Instant
-from common.messages import Token, TokenRequest
-from common.retry import Backoff
+from common.failures.breaker import Breaker, State
+from common.failures.errors import Permanent, Throttled, Transient
+from common.failures.retry import Backoff
+from common.process.actions import Actions, Instant, Say, Send
+from common.wire.messages import Token, TokenRequest
 from stages.token_broker.state import (
     DEFAULT_LIFE,
     LONGEST_LIFE,

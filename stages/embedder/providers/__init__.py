@@ -25,8 +25,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import Permanent, Throttled, Transient
-from common.settings import Mode, Settings
+from common.failures.errors import Permanent, Throttled, Transient
+from common.settings.settings import Mode, Settings
 
 Matrix = NDArray[np.float32]
 """(n, d) float32: one vector for each text."""

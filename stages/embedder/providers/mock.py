@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.settings import Settings
+from common.settings.settings import Settings
 from stages.embedder.providers import Caps, Embeddings, Matrix
 
 DIMENSIONS: Mapping[str, int] = {

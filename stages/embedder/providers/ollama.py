@@ -1,7 +1,7 @@
 """Ollama's `POST /api/embed` (https://github.com/ollama/ollama/blob/main/docs/api.md), through `requests`.
 
 The answer has its embeddings in the order of the inputs, normalised, and `prompt_eval_count` for the tokens. A model
-that is not there is a 404: pulling.py fetches it, and its tasks wait while those of other models go on.
+that is not there is a 404: ollama_pull.py fetches it, and its tasks wait while those of other models go on.
 """
 
 from __future__ import annotations
@@ -15,23 +15,15 @@ from typing import Any
 import requests
 import urllib3
 
-from common import metrics, trust
-from common.errors import Error, Throttled, Transient
-from common.settings import Settings
-from stages.embedder.providers import (
-    BadInput,
-    Caps,
-    Crashed,
-    Embeddings,
-    NoModelYet,
-    Unusable,
-    answers,
-    pulling,
-)
-from stages.embedder.providers.listing import Listing
-from stages.embedder.providers.outcomes import Outcomes
-from stages.embedder.providers.ratelimits import delay
-from stages.embedder.providers.words import fit
+from common.api import tls_and_proxy
+from common.failures.errors import Error, Throttled, Transient
+from common.process import metrics
+from common.settings.settings import Settings
+from stages.embedder.providers import BadInput, Caps, Crashed, Embeddings, NoModelYet, Unusable, ollama_pull, responses
+from stages.embedder.providers.model_list import Listing
+from stages.embedder.providers.rate_limit_headers import delay
+from stages.embedder.providers.redaction import fit
+from stages.embedder.providers.request_metrics import Outcomes
 
 QUEUE_FULL_DELAY = 0.2
 """Seconds to leave it alone when its queue is full; it does not say how long, and there is room with each answer."""
@@ -56,7 +48,7 @@ class Ollama:
         self._local = threading.local()
         self._listing = Listing(self._list)
         self._outcomes = Outcomes(metrics.OLLAMA_REQUESTS, metrics.OLLAMA_TOKENS, "OLLAMA_TIMEOUT")
-        self._puller = pulling.Puller(self._url, settings.sockets_dir, settings.ollama_model_download_timeout)
+        self._puller = ollama_pull.Puller(self._url, settings.sockets_dir, settings.ollama_model_download_timeout)
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Embed the texts with one request; raise `NoModelYet` while the model is being fetched."""
@@ -65,15 +57,15 @@ class Ollama:
             status, headers, body = self._post({"model": model, "input": list(texts), **self._options})
         except requests.RequestException as error:
             raise self._broken(error, model, texts) from error
-        wrong = status != 200 or answers.has_error(body)
+        wrong = status != 200 or responses.has_error(body)
         if wrong:
             self._outcomes.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
-        return self._outcomes.read(model, "200", lambda: answers.of_ollama(body))
+        return self._outcomes.read(model, "200", lambda: responses.of_ollama(body))
 
     def has(self, model: str) -> bool | None:
         """Whether it lists the model; None if it cannot be asked. Asked once in a while."""
-        return self._listing.has(pulling.tagged(model))
+        return self._listing.has(ollama_pull.tagged(model))
 
     def notices(self) -> Mapping[str, str]:
         """Which models are being fetched, and how far they are."""
@@ -85,7 +77,7 @@ class Ollama:
 
     def _list(self) -> frozenset[str] | None:
         try:
-            return pulling.models(self._url)
+            return ollama_pull.models(self._url)
         except (Transient, requests.RequestException):
             return None
 
@@ -93,7 +85,7 @@ class Ollama:
         """Make the request, bounded as a whole: the timeout of `requests` is for each read, a trickle never ends."""
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
-            self._local.session.verify = trust.ca_file()
+            self._local.session.verify = tls_and_proxy.ca_file()
         deadline = time.monotonic() + self._timeout
         url = f"{self._url}/api/embed"
         with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as answer:
@@ -109,7 +101,7 @@ class Ollama:
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         """Turn an answer that is an error into one of ours, in Ollama's words."""
-        words = fit(answers.complaint(body).message, texts) or "no reason given"
+        words = fit(responses.complaint(body).message, texts) or "no reason given"
         said = words.lower()
         if status == 404 and "model" in said:
             return self._missing(model, words)

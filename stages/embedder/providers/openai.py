@@ -1,8 +1,8 @@
 """OpenAI's embeddings endpoint, and every server that speaks like it (OPENAI_BASE_URL), through the `openai` SDK.
 
-The SDK's retries are off (there is one retry loop, sending.py), and its answers are taken raw (answers.py). The request
-is made with `client.post`, the SDK's documented way to any endpoint: `embeddings.create` would look at each text again
-(16 µs an input), and always sends `encoding_format`, which some servers refuse.
+The SDK's retries are off (there is one retry loop, provider_call.py), and its answers are taken raw (responses.py).
+The request is made with `client.post`, the SDK's documented way to any endpoint: `embeddings.create` would look at
+each text again (16 µs an input), and always sends `encoding_format`, which some servers refuse.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import msgspec
 import openai
 import structlog
 
-from common import metrics
-from common.errors import Error
-from common.settings import Settings
-from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, answers, ratelimits
-from stages.embedder.providers.listing import Listing
-from stages.embedder.providers.openai_refusals import dropped_field, refusal
-from stages.embedder.providers.outcomes import Outcomes
-from stages.embedder.providers.words import fit
+from common.failures.errors import Error
+from common.process import metrics
+from common.settings.settings import Settings
+from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, rate_limit_headers, responses
+from stages.embedder.providers.model_list import Listing
+from stages.embedder.providers.openai_errors import dropped_field, refusal
+from stages.embedder.providers.redaction import fit
+from stages.embedder.providers.request_metrics import Outcomes
 
 MAX_INPUTS = 2048
 """Of one request, by the API's reference; its 300,000 tokens are the upper bound of EMBED_BATCH_TOKENS."""
@@ -122,11 +122,11 @@ class OpenAI:
         except openai.APIConnectionError as error:
             raise self._broken(error, model, texts) from error
         body: bytes = raw.content
-        if answers.has_error(body):
+        if responses.has_error(body):
             self._outcomes.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
-        found = self._outcomes.read(model, str(raw.status_code), lambda: answers.of_openai(body, len(texts)))
-        return found._replace(pause=ratelimits.pause(raw.headers, found.tokens))
+        found = self._outcomes.read(model, str(raw.status_code), lambda: responses.of_openai(body, len(texts)))
+        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import requests
 
-from common.errors import Error, Throttled, Transient
-from common.settings import Settings
+from common.failures.errors import Error, Throttled, Transient
+from common.settings.settings import Settings
 from stages.embedder.providers import BadInput, Caps, Embeddings, Unusable
-from stages.embedder.providers.words import fit
+from stages.embedder.providers.redaction import fit
 
 
 class TextEmbeddingsInference:

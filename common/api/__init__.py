@@ -1,0 +1,1 @@
+"""The NestJS API as all who talk to it see it."""

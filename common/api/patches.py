@@ -1,0 +1,219 @@
+"""PATCH /api/ai-tasks/:id through libcurl's multi interface, inside the loop: no threads, and no system call too many.
+
+libcurl says which sockets it wants watched and when it wants to be called; the sockets are put into one epoll set, and
+the loop watches that. Connections are kept alive and used again.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pycurl
+from prometheus_client import Counter
+
+from common.api import curl
+from common.api.responses import Answer, Answers
+from common.process import metrics
+from common.settings.settings import Settings
+from common.wire.messages import Token
+
+ENDPOINT = "/api/ai-tasks/:id"
+
+_EVENTS = {
+    pycurl.POLL_IN: select.EPOLLIN,
+    pycurl.POLL_OUT: select.EPOLLOUT,
+    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+}
+
+
+class _UnderWay(NamedTuple):
+    task_id: str
+    token: Token
+    began: float
+
+
+class _Handle:
+    """A libcurl handle with what belongs to it; it keeps its options from one request to the next."""
+
+    def __init__(self, handle: pycurl.Curl) -> None:
+        self.curl = handle
+        self.lines: list[bytes] = []
+        """The header lines of its last answer."""
+        self.access_token = ""
+        """What its headers say."""
+        self.fresh = False
+        """Whether it must not use a connection again."""
+        self.under_way = _UnderWay("", Token("", 0.0, ""), 0.0)
+
+
+class Patches:
+    """At most `connections` PATCHes under way at a time; what is answered comes back as `Answers` events."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connections: int,
+        post: Callable[[Any], None],
+        watch: Callable[[int, Callable[[], None]], None],
+    ) -> None:
+        self._timeout = settings.request_timeout
+        self._url = settings.api_base_url + "/api/ai-tasks/"
+        self._post = post
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._call_at = float("inf")
+        self._epoll = select.epoll()
+        self._wanted: dict[int, int] = {}
+        """Descriptor → the events that libcurl waits for; 0 for none."""
+        self._registered: dict[int, int] = {}
+        """Descriptor → the events in the epoll set."""
+        self._idle = [self._handle(settings) for _ in range(connections)]
+        self._busy: dict[pycurl.Curl, _Handle] = {}
+        self._running = 0
+        """Transfers that have not ended, as libcurl said last."""
+        self._requests: dict[int, Counter] = {}
+        """Status → its counter: to look one up by its labels costs more than to count."""
+        self._durations = metrics.API_DURATION.labels(ENDPOINT, "PATCH")
+        watch(self._epoll.fileno(), self.ready)
+
+    def begin(self, task_id: str, body: bytes, token: Token) -> None:
+        """Begin a PATCH; the caller keeps to the number of connections."""
+        handle = self._idle.pop()
+        handle.lines.clear()
+        handle.under_way = _UnderWay(task_id, token, time.monotonic())
+        if handle.access_token != token.access_token:
+            handle.access_token = token.access_token
+            # "Expect:" keeps libcurl from asking for leave before a large body, which costs a round trip
+            headers = curl.bearer(token.access_token, "Content-Type: application/json", "Expect:")
+            handle.curl.setopt(pycurl.HTTPHEADER, headers)
+        handle.curl.setopt(pycurl.URL, self._url + _quote(task_id))
+        handle.curl.setopt(pycurl.POSTFIELDS, body)
+        self._busy[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
+        self._call_if_due()  # libcurl asks to be called at once for a new handle
+        if self._running < len(self._busy):  # a quick answer has been read on the way: its socket has no more to say
+            self._collect()
+
+    def ready(self) -> None:
+        """Let libcurl read and write what it can."""
+        for descriptor, events in self._epoll.poll(0):
+            if not self._wanted.get(descriptor):
+                self._epoll.unregister(descriptor)  # an idle connection that the server closed
+                self._registered.pop(descriptor, None)
+                continue
+            mask = (pycurl.CSELECT_IN if events & ~select.EPOLLOUT else 0) | (
+                pycurl.CSELECT_OUT if events & ~select.EPOLLIN else 0
+            )
+            self._act(descriptor, mask)
+        self.tick()
+
+    def tick(self) -> None:
+        """Let libcurl do what is due by the clock (its timeouts), and collect what has ended."""
+        self._call_if_due()
+        self._collect()
+
+    def close(self) -> None:
+        """Cut what is under way."""
+        for handle in self._busy:
+            self._multi.remove_handle(handle)
+        self._multi.close()
+        self._epoll.close()
+
+    def _call_if_due(self) -> None:
+        if time.monotonic() >= self._call_at:
+            self._call_at = float("inf")
+            self._act(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _act(self, descriptor: int, events: int) -> None:
+        _, self._running = self._multi.socket_action(descriptor, events)
+
+    def _collect(self) -> None:
+        answers = []
+        while True:
+            left, succeeded, failed = self._multi.info_read()
+            answers += [self._answered(self._busy[done]) for done in succeeded]
+            for done, code, _ in failed:
+                handle = self._busy[done]
+                if curl.was_stale(done, code, handle.lines):
+                    self._again(handle)
+                else:
+                    answers.append(self._end(handle, 0, curl.in_words(done, code, self._timeout)))
+            if not left and not failed:  # what was sent again may have ended already
+                break
+        if answers:
+            self._post(Answers(answers))
+
+    def _again(self, handle: _Handle) -> None:
+        self._multi.remove_handle(handle.curl)
+        handle.fresh = True
+        handle.curl.setopt(pycurl.FRESH_CONNECT, 1)
+        self._multi.add_handle(handle.curl)
+        self._call_if_due()
+
+    def _answered(self, handle: _Handle) -> Answer:
+        status = curl.status(handle.lines)
+        return self._end(handle, status, "" if status else curl.BROKE)
+
+    def _end(self, handle: _Handle, status: int, error: str) -> Answer:
+        del self._busy[handle.curl]
+        self._multi.remove_handle(handle.curl)
+        self._idle.append(handle)
+        if handle.fresh:
+            handle.fresh = False
+            handle.curl.setopt(pycurl.FRESH_CONNECT, 0)
+        task_id, token, began = handle.under_way
+        self._durations.observe(time.monotonic() - began)
+        self._counter(status).inc()
+        patience = 0.0 if 200 <= status < 300 else curl.patience(handle.lines) or 0.0
+        return Answer(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", patience, token.fingerprint)
+
+    def _counter(self, status: int) -> Counter:
+        counter = self._requests.get(status)
+        if counter is None:
+            named = str(status) if status else "error"
+            counter = self._requests[status] = metrics.API_REQUESTS.labels(ENDPOINT, "PATCH", named)
+        return counter
+
+    def _handle(self, settings: Settings) -> _Handle:
+        handle = _Handle(curl.new_handle(settings))
+        handle.curl.setopt(pycurl.CUSTOMREQUEST, "PATCH")
+        handle.curl.setopt(pycurl.WRITEFUNCTION, len)  # reads the answer's body to its end, and keeps nothing of it
+        handle.curl.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
+        handle.curl.setopt(pycurl.SOCKOPTFUNCTION, self._opened)
+        return handle
+
+    def _opened(self, descriptor: int, _purpose: int) -> int:
+        """Forget what was known of an earlier socket of this number: closing took it out of the epoll set."""
+        self._registered.pop(descriptor, None)
+        return pycurl.SOCKOPT_OK
+
+    def _watch_socket(self, what: int, descriptor: int, *_: object) -> None:
+        """Note what libcurl wants to know of a socket.
+
+        It stops asking after each request and asks anew for the next on the same connection. To spare two system calls
+        a task, a socket stays in the epoll set in between; it is taken out when it has something to say to nobody.
+        """
+        events = _EVENTS.get(what, 0)
+        self._wanted[descriptor] = events
+        if not events or self._registered.get(descriptor) == events:
+            return
+        try:
+            self._epoll.modify(descriptor, events)
+        except FileNotFoundError:  # new, or closed and opened again under the same number
+            self._epoll.register(descriptor, events)
+        self._registered[descriptor] = events
+
+    def _set_timer(self, milliseconds: int) -> None:
+        self._call_at = float("inf") if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+
+def _quote(task_id: str) -> str:
+    """An id goes into the path; whatever is in it must not change which path that is."""
+    if task_id.isalnum() and task_id.isascii():
+        return task_id
+    return "".join(c if c.isascii() and c.isalnum() else "".join(f"%{b:02X}" for b in c.encode()) for c in task_id)

@@ -1,0 +1,251 @@
+"""The one loop: it wakes, lets the state decide, commits, and only then lets anything leave the process.
+
+A turn: wait for the inbox, a watched file descriptor, an event from a thread or the next tick; hand each message and
+event to its handler, which returns actions; perform those that write; commit once; perform the others (sends, HTTP
+requests, provider calls). Slow calls come back as events by `post`, so no handler and no action ever waits.
+
+SIGTERM drains: the loop goes on until the stage says that it is drained.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+import zmq
+
+from common.failures.breaker import Breaker
+from common.failures.errors import Fatal
+from common.process import breaker_report, clock, metrics
+from common.process.actions import Actions, Count, Instant, Observe, Report, Say, Send
+from common.process.store import Store
+from common.wire.messages import Heartbeat, decode
+from common.wire.sockets import Sockets
+from common.wire.wiring import Wiring
+
+TICK = 0.1
+"""Seconds between ticks: no timer is later than this, and an idle process stays near 0.1 % of a core."""
+HEARTBEAT = 1.0
+"""Seconds between heartbeats."""
+FRAMES_A_TURN = 64
+"""So that a flood in the inbox cannot starve the timers and completions."""
+
+
+def _nothing(_: Instant) -> Actions:
+    return ()
+
+
+@dataclass
+class Plan:
+    """How one stage is put together: what its state handles, and which edge performs each of its actions."""
+
+    handlers: Mapping[type, Callable[[Any, Instant], Actions]]
+    """Message or event → what the state does about it."""
+    writes: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
+    """Actions that go into this turn's transaction."""
+    effects: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
+    """Actions that leave the process, after the commit."""
+    store: Store | None = None
+    breaker: Breaker | None = None
+    """The circuit breaker of what the stage calls; its changes are logged."""
+    tick: Callable[[Instant], Actions] = _nothing
+    """Called every `TICK`, for whatever the state does by the clock."""
+    drain: Callable[[Instant], Actions] = _nothing
+    """Called once on SIGTERM: begin nothing new."""
+    drained: Callable[[Instant], bool] = lambda _: True
+    """Whether nothing is left to wait for."""
+    report: Callable[[Instant], Report] = lambda _: Report()
+
+
+@dataclass
+class Crashed:
+    """Event: a background call raised what it should not have."""
+
+    error: BaseException
+
+
+class Loop:
+    """Runs one stage. Make it first, hand `background`, `post` and `watch` to the edges, then `run` the plan."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        os.umask(0o077)  # whatever this process makes, sockets and folders included, is its user's alone
+        self.wiring = wiring
+        self.boot_id = uuid.uuid4().hex
+        self.sockets = Sockets(wiring)
+        self._log = structlog.get_logger()
+        self._events: deque[Any] = deque()
+        self._later: deque[Any] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = zmq.Poller()
+        self._poller.register(self.sockets.inbox, zmq.POLLIN)
+        self._poller.register(self._wake, zmq.POLLIN)
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._stopping = False
+        self._thread = threading.get_ident()
+        self._own_effects: dict[type, Callable[[Any], None]] = {
+            Send: lambda send: self.sockets.send(send.to, send.message),
+            Say: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
+            Count: lambda count: metrics.count(*count),
+            Observe: lambda observed: metrics.observe(*observed),
+        }
+        self._usage = metrics.ProcessUsage(wiring.stage, wiring.instance)
+
+    def post(self, event: Any) -> None:
+        """Hand an event to the loop, from any thread."""
+        self._events.append(event)
+        if threading.get_ident() != self._thread:
+            os.eventfd_write(self._wake, 1)
+
+    def background(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> None:
+        """Call on a thread of the pool; what it returns is an event, what it raises stops the process."""
+        pool.submit(call, *args).add_done_callback(self._done)
+
+    def watch(self, descriptor: int, ready: Callable[[], None]) -> None:
+        """Call `ready` whenever the descriptor is readable."""
+        self._watched[descriptor] = ready
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def run(self, plan: Plan) -> None:
+        """Run until SIGTERM (or SIGINT) has come and the stage is drained."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._log.info("started", pid=os.getpid(), boot_id=self.boot_id)
+        if plan.breaker:
+            metrics.show_breaker(plan.breaker.service, plan.breaker.state, plan.breaker.reason)
+        draining = False
+        next_tick = next_beat = 0.0
+        while True:
+            readable = self._wait(next_tick)
+            now = clock.now()
+            if readable:
+                self._receive(plan, now)
+            self._handle_events(plan, now)
+            if now.mono >= next_tick:
+                next_tick = now.mono + TICK
+                self._decide(plan, plan.tick(now))
+            if now.mono >= next_beat:
+                next_beat = now.mono + HEARTBEAT
+                self._beat(plan, now)
+            if self._stopping and not draining:
+                draining = True
+                self.sockets.mark_draining()
+                self._log.info("draining")
+                self._decide(plan, plan.drain(now))
+            self._finish_turn(plan)
+            if draining and not self._events and plan.drained(now):
+                break
+        self._beat(plan, clock.now())  # what was counted since the last one is not lost
+        self.sockets.close()
+        if plan.store:
+            plan.store.close()
+        self._log.info("stopped")
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _done(self, future: Future[Any]) -> None:
+        if not future.cancelled():
+            error = future.exception()
+            self.post(Crashed(error) if error else future.result())
+
+    def _wait(self, until: float) -> bool:
+        """Wait for anything to do; returns whether the inbox is part of it."""
+        timeout = 0.0 if self._events else max(0.0, until - clock.now().mono)
+        readable = False
+        for ready, _ in self._poller.poll(int(timeout * 1000) + (timeout > 0)):
+            if ready is self.sockets.inbox:
+                readable = True
+            elif ready == self._wake:
+                os.eventfd_read(self._wake)
+            elif isinstance(ready, int):
+                self._watched[ready]()
+        return readable
+
+    def _receive(self, plan: Plan, now: Instant) -> None:
+        for _ in range(FRAMES_A_TURN):
+            frame = self.sockets.receive()
+            if frame is None:
+                break
+            sender, payload = frame
+            try:
+                message = decode(payload)
+            except msgspec.MsgspecError:
+                self._undecodable(sender, payload, "undecodable_frame")
+                continue
+            handler = plan.handlers.get(type(message))
+            if handler is None:
+                self._undecodable(sender, payload, "unexpected_message")
+                continue
+            self._decide(plan, handler(message, now))
+
+    def _handle_events(self, plan: Plan, now: Instant) -> None:
+        while self._events:
+            event = self._events.popleft()
+            if isinstance(event, Crashed):
+                raise event.error
+            self._decide(plan, plan.handlers[type(event)](event, now))
+
+    def _decide(self, plan: Plan, actions: Actions) -> None:
+        for action in actions:
+            write = plan.writes.get(type(action))
+            if write is None:
+                self._later.append(action)
+            else:
+                write(action)
+
+    def _finish_turn(self, plan: Plan) -> None:
+        if plan.store:
+            plan.store.commit()
+        if plan.breaker:
+            breaker_report.tell(plan.breaker)
+        while self._later:
+            action = self._later.popleft()
+            perform = plan.effects.get(type(action)) or self._own_effects[type(action)]
+            perform(action)
+        self.sockets.flush()
+
+    def _beat(self, plan: Plan, now: Instant) -> None:
+        report = plan.report(now)
+        self._usage.update()
+        wiring = self.wiring
+        beat = Heartbeat(
+            wiring.stage, wiring.instance, self.boot_id, os.getpid(), now.wall, report.blockers, report.facts,
+            metrics.snapshot(), report.windows,
+        )  # fmt: skip
+        self.sockets.send("monitor", beat)
+
+    def _undecodable(self, sender: str, payload: bytes, event: str) -> None:
+        metrics.UNDECODABLE.labels(sender[:32]).inc()
+        self._log.warning(event, sender=sender[:32], bytes=len(payload))
+
+
+def main(instance: str, start: Callable[[], None]) -> None:
+    """Run a stage's entry point: what a person can mend is one line in the log, anything else a traceback."""
+    faulthandler.enable()  # a library that crashes the process says where, on standard error
+    try:
+        start()
+    except SystemExit:
+        raise
+    except Fatal as error:
+        structlog.get_logger().critical("fatal", reason=str(error))
+    except BaseException as error:  # noqa: BLE001  it ends the process
+        structlog.get_logger().critical("crashed", instance=instance, error=type(error).__name__)
+        traceback.print_exc()
+    else:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)  # at once: an ordinary exit waits for each thread's provider call, for minutes

@@ -1,0 +1,306 @@
+"""The settings: one class, read once from the environment (and `.env`), every problem reported at once.
+
+The field `openai_api_key` is the variable `OPENAI_API_KEY`, and so on; the README's table lists them all. Any of them
+may be given as the path of a file that holds the value, `OPENAI_API_KEY_FILE=/run/secrets/openai`, as containers do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from common.failures.errors import SettingsError
+from common.settings.model_limits import Limit, Models, once
+from common.settings.secret_files import FileForms, Unusable
+
+PLACEHOLDER_API_KEY = "your_openai_api_key_here"
+"""The value in `.env.example`: asks for mock vectors (the design's section 6)."""
+
+LONGEST_SOCKET_NAME = len("/token_broker.sock")
+"""Characters that an instance's socket adds to RUNTIME_DIR; the kernel's limit for the whole path is 107."""
+
+
+class Mode(StrEnum):
+    """Who embeds."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+    HYBRID = "hybrid"
+    MOCK = "mock"
+
+
+class AuthMethod(StrEnum):
+    """How the token endpoint is told who asks (RFC 6749, 2.3.1); a client is registered for one of them."""
+
+    BASIC = "client_secret_basic"
+    """In the `Authorization` header."""
+    POST = "client_secret_post"
+    """In the form."""
+
+
+class Strategy(StrEnum):
+    """What a quota's period means: any interval of that length, or the calendar's."""
+
+    ROLLING = "rolling"
+    FIXED = "fixed"
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("is not an IANA time zone such as Europe/Berlin") from error
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _json(value: object) -> object:
+    """A list or an object comes as JSON; what does not parse is reported like any other wrong value."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"must be JSON: {error.msg} at character {error.pos}") from error
+
+
+def _none_or_a_mebibyte(value: int) -> int:
+    if 0 < value < 2**20:
+        raise ValueError("must be 0 (off) or at least 1048576 bytes")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default; secrets are never shown by `repr`."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
+
+    # The API
+    api_base_url: HttpUrl
+    request_timeout: Seconds = 30
+    polling_interval_seconds: Seconds = 30
+
+    # OAuth2
+    oauth2_client_id: str
+    oauth2_client_secret: SecretStr
+    ory_project_slug: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    oauth2_token_url: HttpUrl | None = None
+    oauth2_auth_method: Annotated[AuthMethod, BeforeValidator(_lower)] = AuthMethod.BASIC
+    oauth2_scope: str = "read write"
+    oauth2_audience: str = ""
+
+    # Providers
+    processing_mode: Annotated[Mode, BeforeValidator(_lower)] = Mode.OPENAI
+    openai_api_key: SecretStr = SecretStr("")
+    openai_base_url: HttpUrl = "https://api.openai.com/v1"
+    openai_timeout: Seconds = 60
+    ollama_base_url: HttpUrl = "http://localhost:11434"
+    ollama_timeout: Seconds = 120
+    ollama_model_download_timeout: Seconds = 600
+    concurrency_limit: Annotated[int, Field(ge=1, le=256)] = 5
+    embedder_processes: Annotated[int, Field(ge=1, le=64)] = 1
+    embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 256
+    embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
+    embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
+    embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_none_or_a_mebibyte)] = 256 * 2**20
+    truncate_long_texts: bool = False
+    ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
+    ollama_keep_alive: str = ""
+    ollama_truncate: bool | None = None
+    supported_models: Annotated[list[str], NoDecode, BeforeValidator(_json)] = []
+    fallback_models: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = {}
+
+    # When things fail
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    retry_backoff_factor: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 2.0
+    circuit_breaker_threshold: Count = 5
+    max_in_flight: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    lease_seconds: Seconds = 15
+    max_dispatches: Count = 5
+
+    # Several workers on one API
+    claim_tasks: bool = False
+    shard_index: Annotated[int, Field(ge=0)] = 0
+    shard_count: Annotated[int, Field(ge=1, le=1024)] = 1
+
+    # Quotas; 0 switches one off
+    rate_limit_enabled: bool = True
+    rate_limit_strategy: Annotated[Strategy, BeforeValidator(_lower)] = Strategy.ROLLING
+    rate_limit_timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    rate_limit_per_minute: Limit = 0
+    rate_limit_per_hour: Limit = 0
+    rate_limit_per_day: Limit = 0
+    rate_limit_per_week: Limit = 0
+    rate_limit_per_month: Limit = 0
+    rate_limit_tokens_per_minute: Limit = 0
+    rate_limit_tokens_per_hour: Limit = 0
+    rate_limit_tokens_per_day: Limit = 0
+    rate_limit_tokens_per_week: Limit = 0
+    rate_limit_tokens_per_month: Limit = 0
+    rate_limit_requests_per_minute: Limit = 0
+    rate_limit_models: Annotated[Models, NoDecode, BeforeValidator(_json)] = {}
+    hold_seconds: Seconds = 60
+
+    # The process
+    state_dir: Path = Path("data")
+    runtime_dir: Path | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 8001
+    log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  a folder of secrets: `_FILE` is enough
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over `.env`; in both, a value may be given by file."""
+        return (
+            init_settings,
+            FileForms(settings_cls, env_settings),
+            env_settings,
+            FileForms(settings_cls, dotenv_settings),
+            dotenv_settings,
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = []
+        if not self.ory_project_slug and not self.oauth2_token_url:
+            problems.append(
+                "ORY_PROJECT_SLUG: is required (the first part of https://SLUG.projects.oryapis.com), "
+                "unless OAUTH2_TOKEN_URL is set"
+            )
+        if self.needs_openai_key and not self.openai_api_key.get_secret_value():
+            problems.append(
+                f"OPENAI_API_KEY: is required when PROCESSING_MODE is {self.processing_mode}; "
+                "for vectors that mean nothing, set PROCESSING_MODE=mock"
+            )
+        if self.shard_index >= self.shard_count:
+            problems.append(f"SHARD_INDEX: must be less than SHARD_COUNT ({self.shard_count}), not {self.shard_index}")
+        if self.log_level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            problems.append(f"LOG_LEVEL: must be DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}")
+        longest = 107 - LONGEST_SOCKET_NAME
+        if len(str(self.sockets_dir)) > longest:
+            problems.append(
+                f"RUNTIME_DIR: {self.sockets_dir} is {len(str(self.sockets_dir))} characters long, and its sockets' "
+                f"paths may have 107 in all; set RUNTIME_DIR to a folder of at most {longest}, such as /run/atp"
+            )
+        if problems:
+            raise SettingsError(problems)
+        return self
+
+    @property
+    def needs_openai_key(self) -> bool:
+        """Whether the mode sends anything to OpenAI."""
+        return self.processing_mode in {Mode.OPENAI, Mode.HYBRID}
+
+    @property
+    def mode(self) -> Mode:
+        """The mode in force: the placeholder key turns the modes that would need a true one into mock."""
+        if self.needs_openai_key and self.openai_api_key.get_secret_value() == PLACEHOLDER_API_KEY:
+            return Mode.MOCK
+        return self.processing_mode
+
+    def counts_tokens(self, model: str) -> bool:
+        """Whether a token quota is in force for the model, so that it pays to count its texts' tokens exactly."""
+        every, models = self._token_limited
+        return every or model in models
+
+    @cached_property
+    def _token_limited(self) -> tuple[bool, frozenset[str]]:
+        """Whether there is a limit for all models, and the models that have one of their own."""
+        if not self.rate_limit_enabled or self.mode is Mode.MOCK:  # mock tokens are bytes / 4, not cl100k's
+            return False, frozenset()
+        models = {name for name, own in self.rate_limit_models.items() if _limits_tokens(own)}
+        return _limits_tokens(self), frozenset(models)
+
+    @property
+    def token_url(self) -> str:
+        """The OAuth2 token endpoint."""
+        return self.oauth2_token_url or f"https://{self.ory_project_slug}.projects.oryapis.com/oauth2/token"
+
+    @property
+    def sockets_dir(self) -> Path:
+        """RUNTIME_DIR, or its default under STATE_DIR; absolute."""
+        return (self.runtime_dir or self.state_dir / "run").absolute()
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _limits_tokens(limits: BaseModel) -> bool:
+    return any(limit for name, limit in limits if "tokens_per_" in name)
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    """One validation error as `VARIABLE: what is wrong`; a secret's value is never in it."""
+    unusable = error.get("input")
+    if isinstance(unusable, Unusable):
+        return f"{unusable.variable}: {unusable.why}"
+    variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
+    if error["type"] == "missing":
+        return f"{variable}: is required"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if error["type"] == "extra_forbidden":
+        message = "there is no such name"
+    if inside := ".".join(str(place) for place in error["loc"][1:]):
+        message = f"in {inside}: {message}"
+    given = repr(error.get("input"))
+    shown = "" if "SECRET" in variable or "KEY" in variable or "@" in given else f" (it is {given})"
+    return f"{variable}: {message}{shown}"
+
+
+def read(kind: type[S] = Settings, **overrides: Any) -> S:  # type: ignore[assignment]
+    """Read the settings; raise `SettingsError` with every problem, by variable name."""
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        problems = [_in_words(dict(item)) for item in error.errors(include_url=False)]
+        wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    # pydantic checks the fields against each other only when each is right alone; so that all is reported at once,
+    # look again with something valid in place of what was wrong.
+    fields = ((name, kind.model_fields[name]) for name in wrong if name in kind.model_fields)
+    valid = {name: "http://placeholder.invalid" if field.is_required() else field.default for name, field in fields}
+    try:
+        kind(**{**overrides, **valid})
+    except SettingsError as error:
+        problems += [problem for problem in error.problems if problem.split(":")[0].lower() not in wrong]
+    raise SettingsError(problems)
+
+
+def read_or_exit() -> Settings:
+    """Read the settings for a process: problems go to standard error, and the exit status is 2."""
+    try:
+        return read()
+    except SettingsError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        sys.exit(2)

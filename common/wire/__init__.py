@@ -1,0 +1,1 @@
+"""What travels between the processes, between whom, and how often."""

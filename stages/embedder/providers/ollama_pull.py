@@ -1,0 +1,189 @@
+"""Models that Ollama does not have: fetched once, by whoever asks first; who wants another model goes on.
+
+One thread of one embedder process pulls; a lock file in RUNTIME_DIR keeps the other processes of this machine from it
+(Ollama itself would join two pulls of one model, but each would hold a connection). `POST /api/pull` answers 200 at
+once and then streams JSON lines, the last of which is `success`, or an `error` after all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import requests
+import structlog
+
+from common.api import tls_and_proxy
+from common.failures.errors import Transient
+from common.failures.retry import Backoff
+from stages.embedder.providers import NoModelYet
+from stages.embedder.providers.redaction import fit
+
+LOOK_AGAIN = 1.0
+"""Seconds until somebody looks whether the model has come."""
+AFTER_FAILURE = Backoff(first=5.0, factor=2.0, longest=300.0)
+"""Before a pull that failed is tried again: the registry may be back, or a person may have mended the name."""
+LOG_EVERY = 10.0
+"""Seconds between two lines of progress in the log; each quarter of the way is told too."""
+
+log = structlog.get_logger()
+
+
+class _Line(msgspec.Struct):
+    status: str = ""
+    error: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+def tagged(model: str) -> str:
+    """The name as Ollama lists it: without a tag it is `:latest`."""
+    return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
+
+
+class Puller:
+    """The pulls of one Ollama server."""
+
+    def __init__(self, url: str, locks: Path, timeout: float) -> None:
+        self._url = url
+        self._locks = locks
+        self._timeout = timeout
+        self._closing = threading.Event()
+        self._mutex = threading.Lock()
+        self._progress: dict[str, str] = {}
+        self._failures: dict[str, tuple[int, float, str]] = {}
+
+    def want(self, model: str) -> None:
+        """Ask for a model that is missing: it is fetched from now on, unless that failed a short while ago."""
+        with self._mutex:
+            failures, not_before, _ = self._failures.get(model, (0, 0.0, ""))
+            if model in self._progress or time.monotonic() < not_before or self._closing.is_set():
+                return
+            self._progress[model] = f"{model} is being fetched"
+            threading.Thread(target=self._fetch, args=(model, failures), name=f"pull {model}", daemon=True).start()
+
+    def raise_if_missing(self, model: str) -> None:
+        """Raise `NoModelYet` while the model is being fetched, or until it is tried again."""
+        with self._mutex:
+            if model in self._progress:
+                raise NoModelYet(self._progress[model], LOOK_AGAIN)
+            _, not_before, reason = self._failures.get(model, (0, 0.0, ""))
+            if (left := not_before - time.monotonic()) > 0:
+                raise NoModelYet(reason, left)
+
+    def progress(self) -> Mapping[str, str]:
+        """Models that are being fetched, and how far they are, in words."""
+        with self._mutex:
+            return dict(self._progress)
+
+    def close(self) -> None:
+        """Fetch nothing any more; what is under way ends with its next line."""
+        self._closing.set()
+
+    def _fetch(self, model: str, failures: int) -> None:
+        log.info("model_pull_started", model=model)
+        deadline = time.monotonic() + self._timeout
+        try:
+            with self._alone(model, deadline):
+                if not self._is_there(model):
+                    self._pull(model, deadline)
+        except (Transient, OSError) as error:  # what `requests` raises is an OSError too
+            reason = f"{model} could not be fetched: {fit(str(error))}"
+            log.warning("model_pull_failed", model=model, reason=reason)
+            with self._mutex:
+                again = time.monotonic() + AFTER_FAILURE.delay(failures + 1)
+                self._failures[model] = (failures + 1, again, reason)
+                del self._progress[model]
+        else:
+            log.info("model_pull_done", model=model)
+            with self._mutex:
+                self._failures.pop(model, None)
+                del self._progress[model]
+
+    @contextmanager
+    def _alone(self, model: str, deadline: float) -> Iterator[None]:
+        """Hold the model's lock; another process that holds it is fetching the model."""
+        self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = f"pull-{hashlib.blake2b(f'{self._url} {model}'.encode(), digest_size=8).hexdigest()}.lock"
+        descriptor = os.open(self._locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    self._show(model, f"{model} is being fetched by another embedder")
+                if time.monotonic() > deadline or self._closing.wait(LOOK_AGAIN / 4):
+                    raise Transient("another embedder did not get it within OLLAMA_MODEL_DOWNLOAD_TIMEOUT")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _is_there(self, model: str) -> bool:
+        return tagged(model) in models(self._url)
+
+    def _pull(self, model: str, deadline: float) -> None:
+        body = {"model": model, "stream": True}
+        url, trusted = f"{self._url}/api/pull", tls_and_proxy.ca_file()
+        with requests.post(url, json=body, stream=True, timeout=self._timeout, verify=trusted) as answer:
+            if answer.status_code != 200:
+                raise Transient(f"{answer.status_code}: {answer.text[:300]}")
+            logged, told = time.monotonic(), 0
+            for line in map(_line, answer.iter_lines(chunk_size=64)):
+                if line.error:
+                    raise Transient(line.error)
+                if line.status == "success":
+                    return
+                if time.monotonic() > deadline:
+                    raise Transient(f"not done within OLLAMA_MODEL_DOWNLOAD_TIMEOUT, {self._timeout:g} s")
+                if self._closing.is_set():
+                    raise Transient("the embedder stops")
+                self._show(model, f"{model} is being fetched: {_in_words(line)}")
+                quarters = 4 * line.completed // line.total if line.total else 0
+                if time.monotonic() - logged >= LOG_EVERY or quarters > told:
+                    logged, told = time.monotonic(), max(told, quarters)
+                    log.info("model_pull_progress", model=model, progress=_in_words(line))
+        raise Transient("the download ended before it was done")
+
+    def _show(self, model: str, words: str) -> None:
+        with self._mutex:
+            self._progress[model] = words
+
+
+def models(url: str) -> frozenset[str]:
+    """Ask the server which models it has, by tagged name; raise `requests.RequestException` or `Transient`."""
+    answer = requests.get(f"{url}/api/tags", timeout=5, verify=tls_and_proxy.ca_file())
+    answer.raise_for_status()
+    try:
+        listed = msgspec.json.decode(answer.content, type=_Tags).models
+    except msgspec.MsgspecError as error:
+        raise Transient("its list of models is no such list") from error
+    return frozenset(tagged(model.name) for model in listed)
+
+
+class _Tag(msgspec.Struct):
+    name: str
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag] = []
+
+
+def _line(text: bytes) -> _Line:
+    try:
+        return msgspec.json.decode(text, type=_Line) if text.strip() else _Line()
+    except msgspec.MsgspecError as error:
+        raise Transient("a line of its progress is not JSON") from error
+
+
+def _in_words(line: _Line) -> str:
+    if line.total:
+        return f"{line.completed / line.total:.0%} of {line.total / 1e6:.0f} MB"
+    return line.status or "waiting"

@@ -1,0 +1,104 @@
+"""What an error of OpenAI or a look-alike means: which of the project's errors it becomes, as a table of rules.
+
+Codes: https://platform.openai.com/docs/guides/error-codes. Gateways use the statuses of OpenAI for other things, so the
+words count too: a bad key comes as 400 from Google's endpoint, a missing model as 400 from vLLM.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.failures.errors import Error, Throttled, Transient
+from stages.embedder.providers import BadInput, Crashed, Unusable, rate_limit_headers
+from stages.embedder.providers.redaction import fit
+from stages.embedder.providers.responses import Complaint, complaint
+
+SOME_DELAY = 1.0
+"""Seconds to leave a provider alone that says "too many" and not for how long."""
+
+_NO_QUOTA = re.compile(r"insufficient_quota|billing_hard_limit_reached|billing_not_active|access_terminated")
+_BAD_KEY = re.compile(
+    r"invalid_api_key|api[ _-]?key (?:not valid|is invalid|expired)|(?:invalid|incorrect) api[ _-]?key"
+)
+_NO_MODEL = re.compile(
+    r"model_not_found|(?:no such|unknown) model"
+    r"|model\b.{0,120}?(?:not found|does not exist|not exist|not available|no access)"
+)
+_TOO_LARGE = re.compile(r"request too large|max_tokens_per_request")
+_UNKNOWN_FIELD = re.compile(
+    r"encoding_format|\bdimensions\b.{0,60}?(?:support|permitted|allowed|unknown|invalid|matryoshka)"
+    r"|(?:support|permitted|allowed|unknown|matryoshka|specifying).{0,60}?\bdimensions\b"
+)
+_OF_THE_REQUEST = ("model", "dimensions", "encoding_format")
+"""Fields that are the same for every text: halving cannot mend what is said against them."""
+
+
+class BadField(BadInput):
+    """The request is refused for one of its fields, not for a text."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def refusal(
+    status: int, body: bytes, headers: Mapping[str, str], *, model: str, texts: Sequence[str], key: str
+) -> Error:
+    """Turn an answer that is an error into one of ours, in the provider's words."""
+    said = complaint(body)
+    words = fit(said.message, texts, key) or "no reason given"
+    text = f"{said.code} {words.lower()}"  # an echo of a text must not decide
+    if status in {401, 402} or _BAD_KEY.search(text):
+        return Unusable(f"OPENAI_API_KEY is refused ({status}): {words}")
+    if _NO_QUOTA.search(text):
+        return Unusable(f"the account's quota is used up ({status}): {words}")
+    if status in {400, 403, 404} and _NO_MODEL.search(text):
+        return Unusable(f"the model {model} cannot be used ({status}): {words}", model_only=True)
+    return _by_status(status, said, words, headers, lone=len(texts) == 1)
+
+
+def _by_status(status: int, said: Complaint, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
+    if status in {429, 503, 529}:
+        return _throttled(status, f"{said.code} {words.lower()}", words, headers, lone=lone)
+    if status == 500:
+        return Crashed(f"{status}: {words}")
+    if status in {408, 409, 425} or status > 500:
+        return Transient(f"{status}: {words}")
+    if status in {400, 413, 422}:
+        return _refused(said, words)
+    return Unusable(f"the request is refused ({status}), check OPENAI_BASE_URL and the key: {words}")
+
+
+def _throttled(status: int, text: str, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
+    delay = rate_limit_headers.delay(headers, time.time())
+    if status != 429:  # an outage, unless it says for how long
+        return Throttled(f"{status}: {words}", delay) if delay else Transient(f"{status}: {words}")
+    if _TOO_LARGE.search(text) and not lone:  # more tokens than a minute's quota: only a smaller request ever passes
+        return BadInput(words)
+    return Throttled(f"{status}: {words}", delay or SOME_DELAY)
+
+
+def _refused(said: Complaint, words: str) -> Error:
+    place = said.param.split(".")
+    field = next((field for field in _OF_THE_REQUEST if field in place), None)
+    if field is None and (found := _UNKNOWN_FIELD.search(words.lower())):
+        field = found[0] if found[0] == "encoding_format" else "dimensions"
+    return BadField(words, field) if field else BadInput(words)
+
+
+def dropped_field(error: BadInput, fields: Mapping[str, Any], model: str) -> str | None:
+    """Name the optional field to do without from now on; None if the error is about a text.
+
+    Raises `Unusable` if it is about a field that this model needs: no text is to blame, and no other will pass.
+    """
+    if not isinstance(error, BadField):
+        return None
+    can_do_without = error.field == "encoding_format" or not model.startswith("text-embedding-3")
+    if error.field in fields and can_do_without:
+        return error.field
+    raise Unusable(
+        f"the request for {model} is refused for its field {error.field}: {error}", model_only=True
+    ) from error

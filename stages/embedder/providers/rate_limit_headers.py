@@ -1,0 +1,61 @@
+"""What a provider's headers say about when to send again: `retry-after`, `retry-after-ms`, `x-ratelimit-*`.
+
+OpenAI tells, for requests and for tokens, `limit`, `remaining` and `reset`: the duration (`12ms`, `1m30.5s`, `6m0s`) in
+which the bucket is *full* again, which refills evenly. Compatible servers leave them out, or send -1
+(https://platform.openai.com/docs/guides/rate-limits). Only ever slows down: what is left is never a reason to hurry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from common.failures.retry import LONGEST_PATIENCE, retry_after
+
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_UNITS = ("requests", "tokens")
+
+
+def duration(value: str) -> float | None:
+    """Seconds of a duration such as `6m0s`, `12ms` or a bare number; None for anything else."""
+    value = value.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    if not re.fullmatch(rf"(?:{_PART.pattern})+", value):
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
+
+
+def delay(headers: Mapping[str, str], now_wall: float) -> float:
+    """Seconds to wait after an answer that said "too many" (429, 503); 0 if it does not say how long."""
+    milliseconds = duration(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, LONGEST_PATIENCE)
+    seconds = retry_after(headers, now_wall)
+    if seconds is not None:
+        return seconds
+    resets = {unit: duration(headers.get(f"x-ratelimit-reset-{unit}", "")) for unit in _UNITS}
+    used_up = [wait for unit, wait in resets.items() if wait is not None and _number(headers, "remaining", unit) == 0]
+    waits = used_up or [wait for wait in resets.values() if wait is not None]
+    return min(max(waits, default=0.0), LONGEST_PATIENCE)
+
+
+def pause(headers: Mapping[str, str], tokens: int) -> float:
+    """Seconds until the quota allows one more request of so many tokens, after an answer that was a success."""
+    waits = []
+    for unit, needed in zip(_UNITS, (1, tokens), strict=True):
+        remaining, limit = _number(headers, "remaining", unit), _number(headers, "limit", unit)
+        full = duration(headers.get(f"x-ratelimit-reset-{unit}", ""))
+        if remaining is None or remaining < 0 or full is None or remaining >= needed:
+            continue
+        share = 1.0
+        if limit is not None and limit > remaining:
+            share = min(1.0, (needed - remaining) / (limit - remaining))
+        waits.append(full * share)
+    return min(max(waits, default=0.0), LONGEST_PATIENCE)
+
+
+def _number(headers: Mapping[str, str], what: str, unit: str) -> int | None:
+    value = headers.get(f"x-ratelimit-{what}-{unit}", "").strip()
+    return int(value) if re.fullmatch(r"-?\d{1,18}", value) else None

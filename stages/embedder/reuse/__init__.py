@@ -1,0 +1,1 @@
+"""Pay once: what was embedded before, or is being embedded now."""

@@ -1,0 +1,78 @@
+"""Where batches are processed: a pool of threads, one for each slot, that call the task types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from common.process import metrics
+from common.task_types import Deferral, Outcome, TaskType
+from common.wire import messages as m
+from stages.embedder.engine import Embedding
+from stages.embedder.state import Process, Processed
+
+
+class Workshop:
+    """Processes batches in the background; each comes back as a `Processed` event."""
+
+    def __init__(
+        self,
+        slots: int,
+        task_types: Mapping[str, TaskType[Any]],
+        embedding: Embedding,
+        background: Callable[..., None],
+    ) -> None:
+        self._types = task_types
+        self._decoders = {name: msgspec.json.Decoder(kind.content).decode for name, kind in task_types.items()}
+        self._embedding = embedding
+        self._background = background
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="slot")
+
+    def process(self, action: Process) -> None:
+        """Begin a batch."""
+        metrics.BATCH_SIZE.observe(len(action.batch.tasks))
+        self._background(self._pool, self._process, action.batch)
+
+    def close(self) -> None:
+        """Wait for the threads; none runs when the stage is drained."""
+        self._pool.shutdown()
+
+    def _process(self, batch: m.Batch) -> Processed:
+        kind, decode = self._types[batch.type], self._decoders[batch.type]
+        session = self._embedding.session(batch.charge.requests if batch.charge and batch.limited else None)
+        outcomes = kind.process(batch.key, [decode(task.content) for task in batch.tasks], session)
+        if len(outcomes) != len(batch.tasks):
+            raise AssertionError(f"{batch.type} gave {len(outcomes)} outcomes for {len(batch.tasks)} tasks")
+        processed = _sorted_out(batch, outcomes)
+        processed.tokens, processed.requests = session.tokens, session.requests
+        processed.reached_at = session.reached_at
+        processed.cached += session.cached + session.refused
+        return processed
+
+
+def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> Processed:
+    """Make results of the outcomes, and set the deferred ones apart."""
+    processed = Processed(batch.batch_id, [])
+    unsent: list[str] = []
+    for task, outcome in zip(batch.tasks, outcomes, strict=True):
+        if isinstance(outcome, Deferral) and outcome.at_most:
+            processed.again.setdefault(outcome.at_most, []).append(task.id)
+            processed.cached += outcome.unsent
+        elif isinstance(outcome, Deferral):
+            processed.deferred.append(task.id)
+            processed.until = max(processed.until, outcome.until)
+            unsent += [task.id] if outcome.unsent else []
+        elif isinstance(outcome, m.Failure):
+            processed.results.append(m.Result(task.id, task.type, task.leased_at, failure=outcome))
+        elif isinstance(outcome, bytes):
+            processed.results.append(m.Result(task.id, task.type, task.leased_at, document=outcome))
+        else:
+            vector = np.ascontiguousarray(outcome, "<f4").tobytes()
+            processed.results.append(m.Result(task.id, task.type, task.leased_at, vector=vector))
+    processed.unsent = bool(unsent) and unsent == processed.deferred
+    processed.cached += 0 if processed.unsent else len(unsent)
+    return processed

@@ -1,0 +1,47 @@
+"""The leases on disk: what the fetcher must not forget when it is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from common.process.store import Store
+from common.recently_settled import Record
+from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, PutDead, PutLease, PutSettled
+
+_encode = msgspec.msgpack.Encoder().encode
+_lease = msgspec.msgpack.Decoder(Lease).decode
+_record = msgspec.msgpack.Decoder(Record).decode
+
+
+class Leases:
+    """LMDB databases `leases` (task id → Lease), `settled` (time → Record) and `dead` (task id → nothing)."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.store = Store(state_dir, "fetcher", ("leases", "settled", "dead"))
+        self.writes: dict[type, Callable[[Any], None]] = {
+            PutLease: self._put_lease,
+            DeleteLease: lambda action: self.store.delete("leases", action.task_id.encode()),
+            PutSettled: lambda action: self.store.put("settled", action.record.key, _encode(action.record)),
+            DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
+            PutDead: lambda action: self.store.put("dead", action.task_id.encode(), b""),
+            DeleteDead: lambda action: self.store.delete("dead", action.task_id.encode()),
+        }
+
+    def leases(self) -> dict[str, Lease]:
+        """All leases, as they were committed."""
+        return dict(self.store.scan("leases", _lease))
+
+    def settled(self) -> list[Record]:
+        """What was settled lately, oldest first."""
+        return [record for _, record in self.store.scan("settled", _record)]
+
+    def dead(self) -> list[str]:
+        """Tasks whose result is a dead letter."""
+        return [task_id for task_id, _ in self.store.scan("dead", len)]
+
+    def _put_lease(self, action: PutLease) -> None:
+        self.store.put("leases", action.task_id.encode(), _encode(action.lease))

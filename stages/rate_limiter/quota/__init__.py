@@ -1,0 +1,1 @@
+"""Quotas: counters by bucket, without I/O."""

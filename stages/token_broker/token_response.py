@@ -1,0 +1,95 @@
+"""What an answer of the token endpoint means: a grant, or one of the project's errors, in words without its content.
+
+RFC 6749, 5.1 and 5.2; Ory Hydra's answers follow it. Nothing of a body is ever repeated, as it may hold the token, or
+the secret echoed back: an answer is described by its status, size and content type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from common.failures.errors import Permanent, Throttled, Transient
+from common.failures.retry import retry_after
+
+REFUSALS = {
+    "invalid_client": "the token endpoint does not know this client or its secret: check OAUTH2_CLIENT_ID, "
+    "OAUTH2_CLIENT_SECRET and, if they are right, OAUTH2_AUTH_METHOD (invalid_client)",
+    "invalid_scope": "this client may not ask for these scopes: check OAUTH2_SCOPE against what is registered for it "
+    "(invalid_scope)",
+    "unauthorized_client": "this client may not use the client credentials grant: allow it where OAUTH2_CLIENT_ID is "
+    "registered (unauthorized_client)",
+    "unsupported_grant_type": "the token endpoint does not offer the client credentials grant: check OAUTH2_TOKEN_URL "
+    "(unsupported_grant_type)",
+    "invalid_request": "the token endpoint finds the request malformed: check OAUTH2_AUDIENCE, OAUTH2_SCOPE and "
+    "OAUTH2_AUTH_METHOD (invalid_request)",
+    "invalid_grant": "the token endpoint refuses the grant: check OAUTH2_CLIENT_ID and OAUTH2_AUTH_METHOD "
+    "(invalid_grant)",
+    "invalid_target": "the token endpoint refuses the audience: check OAUTH2_AUDIENCE (invalid_target)",
+    "access_denied": "the token endpoint denies this client access: check OAUTH2_CLIENT_ID (access_denied)",
+}
+"""OAuth2's error codes that no retry mends → what a person can do about them."""
+PASSING = frozenset({408, 425, 429})
+"""Statuses below 500 that pass by themselves."""
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+"""What can be sent in a header as it is; RFC 6750's b64token is a part of it."""
+
+
+class Grant(NamedTuple):
+    """What the endpoint gave; the token must not be shown."""
+
+    access_token: str
+    life: float | None
+    """Seconds; None if it does not say, or says something that is no lifetime."""
+
+
+class _Reply(msgspec.Struct):
+    access_token: Any = None
+    expires_in: Any = None
+    error: Any = None
+
+
+def read(status: int, headers: Mapping[str, str], body: bytes, now_wall: float) -> Grant:
+    """Read one answer; raise `Transient`, `Throttled` or `Permanent` if it holds no token."""
+    shape = f"HTTP {status}, {len(body)} bytes of {_content_type(headers)}"
+    if status >= 500 or status in PASSING:
+        message = f"the token endpoint cannot answer now ({shape})"
+        delay = retry_after(headers, now_wall)
+        raise Transient(message) if delay is None else Throttled(message, delay)
+    if 300 <= status < 400:
+        message = f"the token endpoint redirects (HTTP {status}), and the secret is not sent on: set OAUTH2_TOKEN_URL"
+        raise Permanent(f"{message} to the address that answers itself", "redirect")
+    try:
+        reply = msgspec.json.decode(body, type=_Reply)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        reply = _Reply()
+    if isinstance(reply.error, str) and reply.error in REFUSALS:
+        raise Permanent(REFUSALS[reply.error], reply.error)
+    if status == 401:
+        raise Permanent(REFUSALS["invalid_client"], "invalid_client")
+    if status >= 400:
+        raise Permanent(f"the token endpoint refuses the request ({shape}): check OAUTH2_TOKEN_URL", f"http_{status}")
+    if not isinstance(reply.access_token, str) or not _VISIBLE.fullmatch(reply.access_token):
+        raise Transient(f"the token endpoint answered without a usable access token ({shape})")
+    return Grant(reply.access_token, _life(reply.expires_in))
+
+
+def _life(expires_in: object) -> float | None:
+    """Seconds, from a number or a number in a string; None for what is no lifetime."""
+    try:
+        life = float(expires_in) if isinstance(expires_in, int | float | str) else 0.0
+    except (ValueError, OverflowError):
+        return None
+    return life if math.isfinite(life) and life > 0 else None
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    """The media type, if it looks like one."""
+    found = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    media = re.match(r"[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,40}", found)
+    return media.group() if media else "unknown type"

@@ -1,0 +1,79 @@
+"""What was settled lately: known for a while, then forgotten, also on disk."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.recently_settled import BUCKET_SECONDS, Record, SettledLately
+
+NOW = 1_750_000_000.0
+KEEP = 60.0
+
+
+def test_a_settled_task_is_known_with_its_time() -> None:
+    lately = SettledLately(KEEP)
+    record = lately.settle(NOW, ["a", "b"])
+    assert record == Record(NOW, ["a", "b"])
+    assert lately.at("a") == lately.at("b") == NOW
+    assert lately.at("c") is None
+    assert len(lately) == 2
+
+
+def test_it_is_known_for_as_long_as_promised_and_then_forgotten() -> None:
+    lately = SettledLately(KEEP)
+    record = lately.settle(NOW, ["a"])
+    assert list(lately.forget(NOW + KEEP)) == []
+    assert lately.at("a") == NOW
+    assert list(lately.forget(NOW + KEEP + BUCKET_SECONDS)) == [record]
+    assert lately.at("a") is None
+    assert len(lately) == 0
+    assert list(lately.forget(NOW + KEEP + BUCKET_SECONDS)) == []
+
+
+def test_a_bucket_holds_what_was_settled_within_five_seconds() -> None:
+    lately = SettledLately(KEEP)
+    first = lately.settle(NOW, ["a"])
+    same = lately.settle(NOW + BUCKET_SECONDS - 0.1, ["b"])
+    other = lately.settle(NOW + BUCKET_SECONDS, ["c"])
+    assert list(lately.forget(NOW + KEEP + BUCKET_SECONDS)) == [first, same]
+    assert list(lately.forget(NOW + KEEP + 2 * BUCKET_SECONDS)) == [other]
+
+
+def test_settling_again_counts_from_the_last_time() -> None:
+    lately = SettledLately(KEEP)
+    lately.settle(NOW, ["a"])
+    lately.settle(NOW + 30, ["a"])
+    lately.forget(NOW + KEEP + BUCKET_SECONDS)
+    assert lately.at("a") == NOW + 30
+
+
+def test_records_of_one_moment_have_keys_of_their_own() -> None:
+    """One turn of the loop may settle several times, and a shared key would overwrite all but the last on disk."""
+    lately = SettledLately(KEEP)
+    keys = [lately.settle(NOW, [str(number)]).key for number in range(1000)]
+    assert len(set(keys)) == 1000
+    assert keys == sorted(keys)
+    assert all(lately.at(str(number)) is not None for number in range(1000))
+
+
+def test_a_restored_record_keeps_its_key_and_no_other_takes_it() -> None:
+    lately = SettledLately(KEEP)
+    lately.add(Record(NOW, ["a"]))
+    assert lately.settle(NOW, ["b"]).key != Record(NOW, ["a"]).key
+    assert lately.at("a") == NOW
+
+
+def test_a_forgotten_key_is_free_again() -> None:
+    lately = SettledLately(KEEP)
+    lately.settle(NOW, ["a"])
+    lately.forget(NOW + 2 * KEEP)
+    assert lately.settle(NOW, ["b"]) == Record(NOW, ["b"])
+
+
+@given(st.lists(st.floats(NOW, NOW + 1e6), min_size=2, max_size=50))
+def test_keys_sort_as_times_do(times: list[float]) -> None:
+    keys = [Record(at, []).key for at in sorted(times)]
+    assert all(earlier <= later for earlier, later in itertools.pairwise(keys))

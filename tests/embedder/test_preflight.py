@@ -1,0 +1,67 @@
+"""Counting, refusing and cutting texts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.task_types import token_count
+from common.wire.messages import Failure
+from stages.embedder.preflight import sort_out
+
+SMALL = "text-embedding-3-small"
+
+
+@given(st.text(st.sampled_from("ab äö€👩‍👧\n "), min_size=1, max_size=60), st.integers(1, 12))
+def test_a_cut_text_is_a_beginning_with_at_most_so_many_tokens(text: str, limit: int) -> None:
+    cut = token_count.truncated(text, limit)
+    assert text.startswith(cut)
+    assert token_count.count(cut) <= limit
+    cut.encode()
+
+
+@given(st.text(max_size=60), st.integers(1, 12))
+def test_excess_is_exact_where_it_matters(text: str, limit: int) -> None:
+    exact = token_count.count(text)
+    found = token_count.excess(text, limit)
+    if token_count.bound(text) > limit * token_count.LONGEST_TOKEN:
+        assert limit < found <= exact, "not counted"
+    else:
+        assert found == (exact if exact > limit else 0)
+
+
+def test_no_token_is_longer_than_the_bound() -> None:
+    assert max(map(len, token_count._encoding().token_byte_values())) == token_count.LONGEST_TOKEN
+
+
+def test_a_text_of_many_megabytes_is_refused_without_counting() -> None:
+    assert token_count.excess("x" * 50_000_000, 8192) > 8192
+
+
+def test_special_tokens_are_plain_text() -> None:
+    assert token_count.count("<|endoftext|>") > 1
+    assert sort_out(SMALL, ["<|endoftext|>"], truncate=False).refused == {}
+
+
+def test_exactly_the_limit_passes() -> None:
+    longest = "word " * 8191 + "word"
+    assert token_count.count(longest) == 8192
+    assert sort_out(SMALL, [longest], truncate=False).refused == {}
+    assert sort_out(SMALL, [longest + " word"], truncate=False).refused[0].code == "text_too_long"
+
+
+def test_the_limit_is_only_for_models_whose_tokenizer_is_known() -> None:
+    long = "word " * 20_000
+    assert sort_out("qwen3-embedding", [long], truncate=False).wanted == {long: [0]}
+
+
+def test_texts_that_are_the_same_after_cutting_are_merged() -> None:
+    long = "word " * 9000
+    found = sort_out(SMALL, [long + "a", long + "b", "short", "short"], truncate=True)
+    assert sorted(found.wanted.values()) == [[0, 1], [2, 3]]
+
+
+def test_what_is_no_string_is_refused() -> None:
+    refused = sort_out(SMALL, [None, 3], truncate=False).refused  # type: ignore[list-item]
+    assert refused[0] == Failure("invalid_text", "the text is not a string but NoneType")
+    assert refused[1].code == "invalid_text"

@@ -1,0 +1,102 @@
+"""What headers say about when to send again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.failures.retry import LONGEST_PATIENCE
+from stages.embedder.providers.rate_limit_headers import delay, duration, pause
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("12ms", 0.012),
+        ("6m0s", 360),
+        ("1m30.5s", 90.5),
+        ("1h2m3s", 3723),
+        ("1d", 86_400),
+        ("7", 7),
+        ("0.5", 0.5),
+        ("", None),
+        ("-1", None),
+        ("soon", None),
+        ("5 s", None),
+        ("5sx", None),
+    ],
+)
+def test_durations(value: str, seconds: float | None) -> None:
+    assert duration(value) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
+        ({"retry-after": "Fri, 15 Jan 2027 08:00:30 GMT"}, 30),
+        ({"retry-after": "nonsense"}, 0),
+        ({"x-ratelimit-reset-requests": "2s"}, 2),
+        ({"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "6m0s"}, 360),
+        (
+            {
+                "x-ratelimit-reset-requests": "2s",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "6m0s",
+                "x-ratelimit-remaining-tokens": "500",
+            },
+            2,
+        ),
+        ({"retry-after": "99999999"}, LONGEST_PATIENCE),
+        ({"retry-after-ms": "99999999999"}, LONGEST_PATIENCE),
+    ],
+)
+def test_after_too_many(headers: dict[str, str], seconds: float) -> None:
+    assert delay(headers, NOW) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0),
+        ({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "6s"}, 0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6s"}, 6),
+        (  # ten requests refill in six seconds, so one takes 0.6
+            {
+                "x-ratelimit-limit-requests": "10",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "6s",
+            },
+            0.6,
+        ),
+        (
+            {
+                "x-ratelimit-limit-tokens": "10000",
+                "x-ratelimit-remaining-tokens": "400",
+                "x-ratelimit-reset-tokens": "57.6s",
+            },
+            3.6,
+        ),
+        ({"x-ratelimit-remaining-tokens": "-1", "x-ratelimit-reset-tokens": "60s"}, 0),
+        ({"x-ratelimit-remaining-tokens": "many", "x-ratelimit-reset-tokens": "60s"}, 0),
+        ({"x-ratelimit-remaining-requests": "0"}, 0),
+    ],
+)
+def test_after_a_success_of_a_thousand_tokens(headers: dict[str, str], seconds: float) -> None:
+    assert pause(headers, 1000) == pytest.approx(seconds)
+
+
+NAMES = ["retry-after", "retry-after-ms"] + [
+    f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")
+]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)), st.integers(0, 10**9))
+def test_no_header_can_hurt(headers: dict[str, str], tokens: int) -> None:
+    assert 0 <= delay(headers, NOW) <= LONGEST_PATIENCE
+    assert 0 <= pause(headers, tokens) <= LONGEST_PATIENCE

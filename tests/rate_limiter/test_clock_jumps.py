@@ -1,0 +1,69 @@
+"""What is said of a wall clock that leaps, and that a leap back grants nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.process.actions import Instant
+from stages.rate_limiter.clock_jumps import LEAP, ClockWatch
+from tests.decisions import START, after, counted, events, said
+from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, Limiter
+from tests.samples import names
+
+
+def leapt(seconds: float, start: Instant = START) -> Instant:
+    """A tick later, with the wall clock elsewhere."""
+    return Instant(start.mono + 0.1, start.wall + 0.1 + seconds)
+
+
+@pytest.mark.parametrize(("seconds", "direction"), [(3600.0, "ahead"), (-3600.0, "back"), (LEAP + 0.1, "ahead")])
+def test_a_leap_is_said_once_and_counted(seconds: float, direction: str) -> None:
+    watch = ClockWatch(START.wall, START)
+    done = list(watch.look(leapt(seconds)))
+    told = said("clock_leapt", done)
+    assert (told["direction"], told["level"]) == (direction, "warning")
+    assert told["seconds"] == pytest.approx(abs(seconds), abs=0.1)
+    assert counted("clock_leaps_total", done) == [((direction,), 1)]
+    assert list(watch.look(after(0.1, leapt(seconds)))) == []
+
+
+@pytest.mark.parametrize("seconds", [LEAP - 0.1, -LEAP + 0.1, 0.0])
+def test_a_clock_that_is_slewed_is_no_leap(seconds: float) -> None:
+    assert list(ClockWatch(START.wall, START).look(leapt(seconds))) == []
+
+
+def test_a_process_that_was_stopped_for_an_hour_has_seen_no_leap() -> None:
+    assert list(ClockWatch(0.0, START).look(after(3600.0))) == []
+
+
+def test_a_clock_behind_the_windows_of_an_earlier_run_is_said_at_the_start() -> None:
+    watch = ClockWatch(START.wall + 500, START)
+    assert said("clock_leapt", watch.look(after(0.1)))["seconds"] == 500.0
+    assert list(watch.look(after(0.2))) == []
+
+
+def test_a_step_back_grants_nothing_and_says_what_is_waited_for() -> None:
+    limiter = Limiter({PER_MINUTE: 2}, hold_seconds=10_000)
+    limiter.ready(5)
+    limiter.tasks(*names(3))
+    for batch in limiter.batches:
+        limiter.finished(batch, requests=1)
+    limiter.now = Instant(limiter.now.mono + 1, limiter.now.wall - 1800)
+    assert events(limiter.tick()) == ["clock_leapt"]
+    assert limiter.state.report(limiter.now).facts["clock_behind_windows_seconds"] == pytest.approx(1800, abs=2)
+    waited = 0
+    while not limiter.batches:
+        limiter.after(1.0).ready(5)
+        waited += 1
+    assert 1858 <= waited <= 1862, "half an hour until the clock has caught up, and the minute"
+    assert "clock_behind_windows_seconds" not in limiter.state.report(limiter.now).facts
+
+
+def test_a_leap_ahead_takes_the_windows_along_and_is_said() -> None:
+    limiter = Limiter({PER_HOUR: 1})
+    limiter.ready(1)
+    limiter.tasks("a")
+    limiter.finished(limiter.batch)
+    limiter.now = Instant(limiter.now.mono + 1, limiter.now.wall + 7200)
+    assert said("clock_leapt", limiter.tick())["direction"] == "ahead"
+    assert limiter.used(PER_HOUR) == 0

@@ -1,0 +1,68 @@
+"""What one embedder hears of a provider holds for all of them, and saves requests for a while."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.process.actions import Send
+from common.wire import messages as m
+from stages.rate_limiter.cooldowns import SCARCE
+from tests import samples
+from tests.decisions import START
+from tests.rate_limiter.limiter import Limiter
+
+UNTIL = START.wall + 20
+
+
+def said(limiter: Limiter, embedder: str, until: float | None = None, free: int = 5, boot: str = "boot") -> list[Any]:
+    patience = {} if until is None else {"openai": until}
+    paused = {} if until is None else {"*": until}
+    ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, [], paused, patience)
+    return limiter.did(limiter.state.ready(ready, limiter.now))
+
+
+def told(actions: list[Any]) -> dict[str, dict[str, float]]:
+    sends = [(action.to, action.message) for action in actions if isinstance(action, Send)]
+    return {to.removeprefix("ipc://"): said.until for to, said in sends if isinstance(said, m.Patience)}
+
+
+def test_all_others_are_told_once() -> None:
+    limiter = Limiter()
+    for embedder in ("embedder_00", "embedder_01", "embedder_02"):
+        assert told(said(limiter, embedder)) == {}
+    expected = {"embedder_01": {"openai": UNTIL}, "embedder_02": {"openai": UNTIL}}
+    assert told(said(limiter, "embedder_00", UNTIL)) == expected
+    assert told(said(limiter, "embedder_00", UNTIL)) == {}
+    assert told(said(limiter, "embedder_01", UNTIL + 0.01)) == {}, "its echo is no news"
+    assert set(told(said(limiter, "embedder_02", UNTIL + 5))) == {"embedder_00", "embedder_01"}
+
+
+def test_an_embedder_that_starts_meanwhile_is_told_and_one_that_starts_later_is_not() -> None:
+    limiter = Limiter()
+    said(limiter, "embedder_00", UNTIL)
+    assert told(said(limiter, "embedder_01")) == {"embedder_01": {"openai": UNTIL}}
+    assert told(said(limiter, "embedder_01", boot="next boot")) == {"embedder_01": {"openai": UNTIL}}
+    limiter.after(30)
+    assert told(said(limiter, "embedder_02")) == {}
+
+
+def test_a_pause_of_its_own_is_not_shared() -> None:
+    limiter = Limiter()
+    for embedder, paused in (("embedder_00", {"*": UNTIL}), ("embedder_01", {})):
+        assert told(limiter.ready(5, embedder=embedder, paused=paused)) == {}
+    limiter.tasks("a")
+    assert limiter.inboxes == ["ipc://embedder_01"]
+
+
+def test_afterwards_what_waits_goes_out_in_full_batches_for_a_while() -> None:
+    limiter = Limiter(batch_size=100)
+    said(limiter, "embedder_00", UNTIL)
+    limiter.tasks(*samples.names(250))
+    assert limiter.batches == []
+    limiter.after(UNTIL - limiter.now.wall)
+    said(limiter, "embedder_00", UNTIL)
+    assert limiter.sizes == [100, 100, 50]
+    limiter.after(SCARCE + 1)
+    said(limiter, "embedder_00", free=5 + 3)
+    limiter.tasks(*samples.names(50, "later"))
+    assert limiter.sizes == [10] * 5

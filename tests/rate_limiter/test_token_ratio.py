@@ -1,0 +1,72 @@
+"""The ratio of reported to estimated tokens, and what /metrics shows of the windows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from common.process import metrics
+from common.wire.messages import Window
+from stages.rate_limiter import quota_metrics
+from stages.rate_limiter.token_ratio import FORGETS, MOST_MODELS, Ratios
+from tests.rate_limiter.limiter import Limiter
+
+SAMPLE = ("", "tokens", "hour")
+
+
+def test_the_ratio_is_of_sums_and_forgets_slowly() -> None:
+    ratios = Ratios()
+    ratios.learn("small", 100, 20)
+    ratios.learn("small", 100, 40)
+    assert ratios.by_model() == {"small": pytest.approx((20 * FORGETS + 40) / (100 * FORGETS + 100))}
+    for _ in range(1000):
+        ratios.learn("small", 100, 100)
+    assert ratios.by_model()["small"] == pytest.approx(1.0, abs=0.001)
+
+
+def test_nothing_is_learnt_from_nothing_and_models_are_bounded() -> None:
+    ratios = Ratios()
+    ratios.learn("small", 0, 0)
+    ratios.learn("small", 10, 0)
+    assert ratios.by_model() == {}
+    for number in range(MOST_MODELS + 5):
+        ratios.learn(f"model {number}", 4, 1)
+    assert len(ratios.by_model()) == MOST_MODELS
+
+
+def test_only_batches_that_were_sent_whole_and_once_teach_it() -> None:
+    limiter = Limiter()
+    learnt = limiter.state.charging.ratios
+    told: list[dict[str, Any]] = [{"cached": 1}, {"requests": 2}, {"deferred": ["a"]}, {"again": {1: ["a"]}}]
+    for number, fields in enumerate(told):
+        limiter.ready(1)
+        limiter.tasks(f"a{number}", f"b{number}", tokens=8)
+        limiter.finished(limiter.batch, **{"tokens": 4, **fields})
+        assert learnt.by_model() == {}
+    limiter.ready(1)
+    limiter.tasks("c", "d", tokens=8)
+    limiter.finished(limiter.batch, tokens=4)
+    assert list(learnt.by_model().values()) == [0.25]
+
+
+def value(gauge: str, labels: dict[str, str]) -> float | None:
+    return metrics.REGISTRY.get_sample_value(gauge, labels)
+
+
+def test_every_window_is_a_gauge_and_a_forecast_is_there_only_while_it_holds() -> None:
+    labels = dict(zip(("scope", "unit", "period"), SAMPLE, strict=True))
+    quota_metrics.show([Window(*SAMPLE, 5, 10, 5, 1e9, 2e9)], {"small": 0.5})
+    assert value("rate_limit_window_current", labels) == 5
+    assert value("rate_limit_window_limit", labels) == 10
+    assert value("rate_limit_window_reset_timestamp_seconds", labels) == 1e9
+    assert value("rate_limit_exhausted_timestamp_seconds", labels) == 2e9
+    assert value("rate_limit_token_ratio", {"model": "small"}) == 0.5
+    quota_metrics.show([Window(*SAMPLE, 5, 10, 5, 1e9)], {})
+    assert value("rate_limit_exhausted_timestamp_seconds", labels) is None
+    assert not any(math.isnan(sample.value) for family in metrics.snapshot() for sample in family.samples)
+    assert value("rate_limit_current_usage", {"period": "hour"}) is None, "that one is for tasks"
+    quota_metrics.show([Window("", "tasks", "hour", 3, 9, 6, 1e9)], {})
+    shown = [value(f"rate_limit_{name}", {"period": "hour"}) for name in ("current_usage", "max_allowed", "remaining")]
+    assert shown == [3, 9, 6]

@@ -1,0 +1,139 @@
+"""What the token endpoint's answers mean."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.failures.errors import Permanent, Throttled, Transient
+from stages.token_broker.token_response import REFUSALS, Grant, read
+
+JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "life"),
+    [
+        (3600, 3600.0),
+        (4.5, 4.5),
+        ("3600", 3600.0),
+        (0, None),
+        (-5, None),
+        (None, None),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ([], None),
+        ({"a": 1}, None),
+        (10**400, None),
+    ],
+)
+def test_a_lifetime_is_a_positive_number_or_unknown(expires_in: object, life: float | None) -> None:
+    assert read(200, JSON, body(access_token="t", expires_in=expires_in), 0.0) == Grant("t", life)
+
+
+def test_a_lifetime_may_be_missing() -> None:
+    assert read(200, {}, body(access_token="t", token_type="bearer", scope="read"), 0.0) == Grant("t", None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>canary</html>",
+        b"[]",
+        b'"canary"',
+        b"null",
+        b'{"access_token": 5}',
+        b'{"access_token": ""}',
+        b'{"access_token": "canary\\r\\nX-Evil: 1"}',
+        b'{"access_token": "canary with spaces"}',
+        b'{"access_token": "can',
+        b"\xff\xfe canary",
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_without_a_token_is_described_by_size_and_type_only(content: bytes) -> None:
+    with pytest.raises(Transient) as raised:
+        read(200, {"content-type": "text/html; canary"}, content, 0.0)
+    shape = f"HTTP 200, {len(content)} bytes of text/html"
+    assert str(raised.value) == f"the token endpoint answered without a usable access token ({shape})"
+
+
+@pytest.mark.parametrize("content_type", ["canary", "<canary>/html", "text/" + "canary" * 100])
+def test_a_content_type_that_is_none_is_not_shown(content_type: str) -> None:
+    with pytest.raises(Transient) as raised:
+        read(200, {"content-type": content_type}, b"", 0.0)
+    assert "canary" * 20 not in str(raised.value)
+    assert "<" not in str(raised.value)
+
+
+@pytest.mark.parametrize("code", sorted(REFUSALS))
+def test_a_refusal_is_explained_by_the_variable_to_look_at(code: str) -> None:
+    with pytest.raises(Permanent) as raised:
+        read(400, JSON, body(error=code, error_description="canary"), 0.0)
+    assert raised.value.code == code
+    assert f"({code})" in str(raised.value)
+    assert "OAUTH2_" in str(raised.value)
+    assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "variable"),
+    [
+        (401, "invalid_client", "OAUTH2_CLIENT_SECRET"),
+        (403, "http_403", "OAUTH2_TOKEN_URL"),
+        (404, "http_404", "OAUTH2_TOKEN_URL"),
+        (405, "http_405", "OAUTH2_TOKEN_URL"),
+        (302, "redirect", "OAUTH2_TOKEN_URL"),
+        (307, "redirect", "OAUTH2_TOKEN_URL"),
+    ],
+)
+def test_other_refusals_are_a_persons_matter_too(status: int, code: str, variable: str) -> None:
+    with pytest.raises(Permanent) as raised:
+        read(status, {}, b"<html>", 0.0)
+    assert raised.value.code == code
+    assert variable in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+def test_what_passes_by_itself_is_transient_and_its_patience_obeyed(status: int) -> None:
+    with pytest.raises(Transient) as raised:
+        read(status, JSON, body(error="invalid_client"), 0.0)
+    assert not isinstance(raised.value, Throttled)
+    with pytest.raises(Throttled) as throttled:
+        read(status, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "17"}, b"", 0.0)
+    assert throttled.value.delay == 17
+    with pytest.raises(Throttled) as throttled:
+        read(status, {"Retry-After": "Thu, 01 Jan 1970 00:01:00 GMT"}, b"", 20.0)
+    assert throttled.value.delay == 40
+
+
+def test_an_unknown_error_code_does_not_become_a_label() -> None:
+    with pytest.raises(Permanent) as raised:
+        read(400, JSON, body(error="canary"), 0.0)
+    assert raised.value.code == "http_400"
+    assert "canary" not in str(raised.value)
+
+
+_json = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=3)
+_bodies = st.binary() | st.dictionaries(
+    st.sampled_from(["access_token", "expires_in", "error", "x"]), _json
+).map(lambda fields: json.dumps(fields).encode())  # fmt: skip
+
+
+@given(st.integers(100, 999), st.dictionaries(st.text(), st.text()), _bodies)
+def test_no_answer_does_anything_else(status: int, headers: dict[str, str], content: bytes) -> None:
+    try:
+        grant = read(status, headers, content, 0.0)
+    except (Transient, Permanent):
+        return
+    assert grant.access_token.isascii()
+    assert grant.life is None or grant.life > 0
