@@ -28,7 +28,7 @@ class Record(msgspec.Struct, array_like=True):
         return int(self.at * 1e6).to_bytes(8, "big")
 
 
-class SettledLately:
+class RecentlySettled:
     """Ids and when they were settled (seconds since the epoch), for `keep` seconds."""
 
     def __init__(self, keep: float) -> None:

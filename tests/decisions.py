@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from common.process.actions import Count, Instant, Say, Send
+from common.process.actions import Count, Instant, Log, Send
 
 T = TypeVar("T")
 
@@ -27,12 +27,12 @@ def sent_to(name: str, actions: Iterable[Any]) -> list[Any]:
 
 
 def events(actions: Iterable[Any]) -> list[str]:
-    return [action.event for action in actions if isinstance(action, Say)]
+    return [action.event for action in actions if isinstance(action, Log)]
 
 
 def said(event: str, actions: Iterable[Any]) -> dict[str, Any]:
     """What was logged with the only such event."""
-    (found,) = [action for action in actions if isinstance(action, Say) and action.event == event]
+    (found,) = [action for action in actions if isinstance(action, Log) and action.event == event]
     return {**found.fields, "level": found.level}
 
 
@@ -42,4 +42,4 @@ def counted(metric: str, actions: Iterable[Any]) -> list[tuple[tuple[str, ...], 
 
 def kinds(actions: Iterable[Any]) -> list[str]:
     """The order of what is done, with messages by their name."""
-    return [type(a.message if isinstance(a, Send) else a).__name__ for a in actions if not isinstance(a, Say)]
+    return [type(a.message if isinstance(a, Send) else a).__name__ for a in actions if not isinstance(a, Log)]

@@ -17,7 +17,7 @@ ASK_AGAIN = 1.0
 """Seconds between requests to the broker while there is no usable token; it may just be starting."""
 
 
-class Bearer:
+class AccessToken:
     """One process's copy of the token."""
 
     def __init__(self, inbox: str) -> None:

@@ -15,7 +15,7 @@ import pycurl
 from prometheus_client import Counter
 
 from common.api import curl
-from common.api.responses import Answer, Answers
+from common.api.responses import ApiResponse, ApiResponses
 from common.process import metrics
 from common.settings.settings import Settings
 from common.wire.messages import Token
@@ -50,7 +50,7 @@ class _Handle:
 
 
 class Patches:
-    """At most `connections` PATCHes under way at a time; what is answered comes back as `Answers` events."""
+    """At most `connections` PATCHes under way at a time; what is answered comes back as `ApiResponses` events."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Patches:
             if not left and not failed:  # what was sent again may have ended already
                 break
         if answers:
-            self._post(Answers(answers))
+            self._post(ApiResponses(answers))
 
     def _again(self, handle: _Handle) -> None:
         self._multi.remove_handle(handle.curl)
@@ -155,11 +155,11 @@ class Patches:
         self._multi.add_handle(handle.curl)
         self._call_if_due()
 
-    def _answered(self, handle: _Handle) -> Answer:
+    def _answered(self, handle: _Handle) -> ApiResponse:
         status = curl.status(handle.lines)
         return self._end(handle, status, "" if status else curl.BROKE)
 
-    def _end(self, handle: _Handle, status: int, error: str) -> Answer:
+    def _end(self, handle: _Handle, status: int, error: str) -> ApiResponse:
         del self._busy[handle.curl]
         self._multi.remove_handle(handle.curl)
         self._idle.append(handle)
@@ -170,7 +170,7 @@ class Patches:
         self._durations.observe(time.monotonic() - began)
         self._counter(status).inc()
         patience = 0.0 if 200 <= status < 300 else curl.patience(handle.lines) or 0.0
-        return Answer(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", patience, token.fingerprint)
+        return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", patience, token.fingerprint)
 
     def _counter(self, status: int) -> Counter:
         counter = self._requests.get(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Answer(NamedTuple):
+class ApiResponse(NamedTuple):
     """The API's answer to one PATCH, or why there was none."""
 
     task_id: str
@@ -19,13 +19,13 @@ class Answer(NamedTuple):
     """Of the token that was shown."""
 
 
-class Answers(NamedTuple):
+class ApiResponses(NamedTuple):
     """Event: PATCHes that ended."""
 
-    answers: list[Answer]
+    answers: list[ApiResponse]
 
 
-def in_words(answer: Answer) -> str:
+def in_words(answer: ApiResponse) -> str:
     """Say what the API answered, and what a person can do about it where it is no outage."""
     if answer.error:
         return answer.error

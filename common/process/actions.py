@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from common.wire.messages import Message, Window
+from common.wire.messages import Message, QuotaWindow
 
 Actions = Iterable[Any]
 """What a handler returns; performed in this order, those that write before the commit and the others after it."""
@@ -28,7 +28,7 @@ class Send(NamedTuple):
     message: Message
 
 
-class Say(NamedTuple):
+class Log(NamedTuple):
     """Log an event."""
 
     event: str
@@ -58,9 +58,9 @@ class Report:
 
     blockers: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    windows: list[Window] = field(default_factory=list)
+    windows: list[QuotaWindow] = field(default_factory=list)
 
 
-def of_tasks(ids: Sequence[str]) -> dict[str, Any]:
+def task_fields(ids: Sequence[str]) -> dict[str, Any]:
     """Name the tasks that an event is about: `task_id` for one, `task_ids` for more."""
     return {"task_id": ids[0]} if len(ids) == 1 else {"task_ids": list(ids)}

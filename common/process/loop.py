@@ -29,7 +29,7 @@ import zmq
 from common.failures.breaker import Breaker
 from common.failures.errors import Fatal
 from common.process import breaker_report, clock, metrics
-from common.process.actions import Actions, Count, Instant, Observe, Report, Say, Send
+from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send
 from common.process.store import Store
 from common.wire.messages import Heartbeat, decode
 from common.wire.sockets import Sockets
@@ -96,7 +96,7 @@ class Loop:
         self._thread = threading.get_ident()
         self._own_effects: dict[type, Callable[[Any], None]] = {
             Send: lambda send: self.sockets.send(send.to, send.message),
-            Say: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
+            Log: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
             Count: lambda count: metrics.count(*count),
             Observe: lambda observed: metrics.observe(*observed),
         }

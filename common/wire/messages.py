@@ -76,7 +76,7 @@ class Charge(Part):
     requests: int
 
 
-class Held(Part):
+class HeldBatch(Part):
     """A batch that an embedder has, finished or not."""
 
     batch_id: str
@@ -96,10 +96,10 @@ class Ready(Message):
     """The endpoint where it takes batches."""
     free: int
     """How many more batches it would take now."""
-    held: list[Held]
-    paused: dict[str, float] = {}
+    held: list[HeldBatch]
+    key_cooldowns: dict[str, float] = {}
     """Batch keys that its provider cannot serve now → when to try again (seconds since the epoch)."""
-    patience: dict[str, float] = {}
+    provider_cooldowns: dict[str, float] = {}
     """Providers that asked to be left alone → until when (seconds since the epoch): it holds for all embedders."""
 
 
@@ -117,7 +117,7 @@ class Batch(Message):
     """A quota is in force: no more requests than were charged, and no text again that may have been paid for."""
 
 
-class Patience(Message):
+class ProviderCooldowns(Message):
     """rate_limiter → every embedder but the one that said so: these providers are to be left alone."""
 
     until: dict[str, float]
@@ -140,11 +140,11 @@ class Finished(Message):
     """When the deferred may be tried again."""
     unsent: bool = False
     """The deferred certainly never reached the provider: their charge is refunded."""
-    cached: int = 0
+    uncharged: int = 0
     """Tasks that cost nothing: their vectors were known, or they were not sent; their charge is refunded."""
-    again: dict[int, list[str]] = {}
+    requeue: dict[int, list[str]] = {}
     """Ids for which the batch's requests did not suffice, by the size of the largest batch they should be in next."""
-    reached: float = 0.0
+    reached_ago_s: float = 0.0
     """How many seconds ago its last request had reached the provider at the latest; 0 if there was none."""
 
 
@@ -180,11 +180,11 @@ class Holding(Message):
 
     stage: str
     ids: list[str]
-    working: list[str] = []
+    embedding: list[str] = []
     """More ids, which a worker has right now: if these get lost, the worker may have died of them."""
     dead: list[str] | None = None
     """Of the publisher: all its dead letters. None: it says nothing about them."""
-    relearnt: bool = False
+    inventory_complete: bool = False
     """Of a rate limiter, once in its life: it knows by now what embedders have, so what it does not name it lost."""
 
 
@@ -227,7 +227,7 @@ class DeadLetters(Message):
     drop: list[str] = []
 
 
-class Window(Part):
+class QuotaWindow(Part):
     """One quota window as `/health` shows it."""
 
     scope: str
@@ -275,14 +275,14 @@ class Heartbeat(Message):
     facts: dict[str, Any]
     """What `/health` shows of it, by name: the processing mode, the rate-limit strategy, …"""
     metrics: list[Family] = []
-    windows: list[Window] = []
+    windows: list[QuotaWindow] = []
 
 
 AnyMessage: TypeAlias = (
     Tasks
     | Ready
     | Batch
-    | Patience
+    | ProviderCooldowns
     | Finished
     | Results
     | Stored

@@ -20,7 +20,7 @@ EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
     ("fetcher", "rate_limiter"): (m.Tasks,),
     ("fetcher", "publisher"): (m.Results,),
     ("fetcher", "token_broker"): (m.TokenRequest,),
-    ("rate_limiter", "embedder"): (m.Batch, m.Patience),
+    ("rate_limiter", "embedder"): (m.Batch, m.ProviderCooldowns),
     ("rate_limiter", "fetcher"): (m.Holding, m.Deferred),
     ("embedder", "rate_limiter"): (m.Ready, m.Finished),
     ("embedder", "publisher"): (m.Results,),

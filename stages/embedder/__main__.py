@@ -34,7 +34,7 @@ def start() -> None:
         state.facts = {**embedding.facts, "notices": embedding.remarks()}
         return state.tick(now)
 
-    def patience(message: messages.Patience, now: Instant) -> Actions:
+    def patience(message: messages.ProviderCooldowns, now: Instant) -> Actions:
         embedding.obey(message.until, now)
         return tick(now)
 
@@ -46,7 +46,7 @@ def start() -> None:
         Plan(
             handlers={
                 messages.Batch: state.batch,
-                messages.Patience: patience,
+                messages.ProviderCooldowns: patience,
                 messages.Stored: state.stored,
                 Processed: state.processed,
             },

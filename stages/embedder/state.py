@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common.failures.retry import Backoff
-from common.process.actions import Actions, Instant, Report, Say, Send, of_tasks
+from common.process.actions import Actions, Instant, Log, Report, Send, task_fields
 from common.wire import messages as m
 
 READY_EVERY = 1.0
@@ -94,7 +94,7 @@ class Embedder:
         self.slots[message.batch_id] = Slot(message, ids)
         yield self._ready(now)  # before it begins: if it dies of this batch, the rate limiter must know that it had it
         yield Process(message)
-        yield Say("embedding", {"batch_id": message.batch_id, "key": message.key, **of_tasks(ids)})
+        yield Log("embedding", {"batch_id": message.batch_id, "key": message.key, **task_fields(ids)})
 
     def processed(self, event: Processed, now: Instant) -> Actions:
         """Hand the results to the publisher, and keep them until it has stored them."""
@@ -152,13 +152,15 @@ class Embedder:
 
     def _has_news(self) -> bool:
         """Whether the next `Ready` cannot wait: until it is told, work comes that cannot be done, or does not come."""
-        asked = any(until > self._said.patience.get(name, 0.0) + 0.1 for name, until in self.patience.items())
-        return asked or self.paused.keys() != self._said.paused.keys()
+        asked = any(until > self._said.provider_cooldowns.get(name, 0.0) + 0.1 for name, until in self.patience.items())
+        return asked or self.paused.keys() != self._said.key_cooldowns.keys()
 
     def _ready(self, now: Instant) -> Send:
         self._next_ready = now.mono + READY_EVERY
         free = 0 if self._draining else max(0, self._size - len(self.slots))
-        held = [m.Held(batch_id, slot.batch.key, slot.ids, slot.batch.charge) for batch_id, slot in self.slots.items()]
+        held = [
+            m.HeldBatch(batch_id, slot.batch.key, slot.ids, slot.batch.charge) for batch_id, slot in self.slots.items()
+        ]
         paused, patience = dict(self.paused), dict(self.patience)
         self._said = m.Ready(self._instance, self._boot_id, self._inbox, free, held, paused, patience)
         return Send("rate_limiter", self._said)

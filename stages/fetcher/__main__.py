@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from common import task_types
-from common.api.responses import Answers
+from common.api.responses import ApiResponses
 from common.process import clock, logs, metrics
 from common.process.actions import Instant, Report
 from common.process.loop import Loop, Plan, main
@@ -82,7 +82,7 @@ def _claim(plan: Plan, state: ClaimingFetcher, claims: Claims) -> None:
         claims.tick()
         return state.tick(now)
 
-    plan.handlers = {**plan.handlers, Answers: state.answers}
+    plan.handlers = {**plan.handlers, ApiResponses: state.answers}
     plan.effects = {**plan.effects, Claim: claims.claim}
     plan.tick = tick
 

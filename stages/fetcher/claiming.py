@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common.api.responses import Answer, Answers, in_words
+from common.api.responses import ApiResponse, ApiResponses, in_words
 from common.failures.errors import Throttled, Transient
-from common.process.actions import Actions, Instant, Report, Say, of_tasks
+from common.process.actions import Actions, Instant, Log, Report, task_fields
 from common.wire import messages as m
 from stages.fetcher.actions import Held, Lease, Poll
 from stages.fetcher.page import Page
@@ -73,7 +73,7 @@ class ClaimingFetcher(Fetcher):
 
     # ---- claims ----
 
-    def answers(self, event: Answers, now: Instant) -> Actions:
+    def answers(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on what the API said of claims."""
         granted: list[m.Task] = []
         for answer in event.answers:
@@ -129,7 +129,7 @@ class ClaimingFetcher(Fetcher):
         self.breaker.succeeded()
         self._failures = 0
 
-    def _later(self, answer: Answer, wanted: Wanted, now: Instant) -> Iterator[Any]:
+    def _later(self, answer: ApiResponse, wanted: Wanted, now: Instant) -> Iterator[Any]:
         reason = in_words(answer)
         error = Throttled(reason, answer.retry_after) if answer.retry_after else Transient(reason)
         self._failures += 1
@@ -139,14 +139,14 @@ class ClaimingFetcher(Fetcher):
             yield from self._bearer.refused(answer.fingerprint, now)
         wanted.unsure = wanted.unsure or answer.status in {0, 408} or answer.status >= 500
         self._again(wanted)
-        yield Say("claim_failed", {"task_id": answer.task_id, "status": answer.status, "reason": reason}, "warning")
+        yield Log("claim_failed", {"task_id": answer.task_id, "status": answer.status, "reason": reason}, "warning")
 
-    def _leave(self, answer: Answer, now: Instant) -> Iterator[Any]:
+    def _leave(self, answer: ApiResponse, now: Instant) -> Iterator[Any]:
         """Another worker has it, or it is gone."""
         task_id = answer.task_id
         self.deferred[task_id] = now.wall + REFUSED_FOR
         yield from self._end_lease(task_id)
-        yield Say("claim_refused", {"task_id": task_id, "status": answer.status})
+        yield Log("claim_refused", {"task_id": task_id, "status": answer.status})
 
     # ---- what is given back, lost and found ----
 
@@ -170,7 +170,7 @@ class ClaimingFetcher(Fetcher):
         for task_id in self._ours:
             self.lost[task_id] = (self.lost[task_id][0], now.mono)  # still there, should there be no room for it now
         if self._ours:
-            yield Say("taken_back", of_tasks(sorted(self._ours)))
+            yield Log("taken_back", task_fields(sorted(self._ours)))
         self._buffer = deque(candidate for candidate in page.candidates if candidate.task.id in self._ours)
         self._buffered_at = Instant(now.mono, page.requested_at)
         yield from self._take(now)

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common.api.access_token import Bearer
+from common.api.access_token import AccessToken
 from common.failures.breaker import Breaker
 from common.failures.errors import Throttled
 from common.failures.retry import Backoff
-from common.process.actions import Actions, Count, Instant, Report, Say, Send, of_tasks
-from common.recently_settled import SettledLately
+from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
+from common.recently_settled import RecentlySettled
 from common.wire import messages as m
 from stages.fetcher.actions import (
     DeleteDead,
@@ -92,7 +92,7 @@ class Fetcher:
         self.limits = limits
         self.leases = {task_id: Held(lease, now.mono) for task_id, lease in restored.items()}
         self.lost: dict[str, tuple[Lease, float]] = {}
-        self.settled = SettledLately(REQUEUED_AFTER + SLOWEST_PAGE)
+        self.settled = RecentlySettled(REQUEUED_AFTER + SLOWEST_PAGE)
         self.dead = set(dead)
         self._backoff = Backoff(1.0, limits.backoff_factor, 60.0)
         self.breaker = Breaker("api", limits.breaker_threshold, self._backoff)
@@ -100,7 +100,7 @@ class Fetcher:
         """Task id → not before (wall seconds)."""
         self.deferred_keys: dict[str, float] = {}
         """Batch key, or `*` → not before (wall seconds)."""
-        self._bearer = Bearer(inbox)
+        self._bearer = AccessToken(inbox)
         self._buffer: deque[Candidate] = deque()
         self._unknown_types: set[str] = set()
         self._buffered_at = Instant(0.0, 0.0)
@@ -162,7 +162,7 @@ class Fetcher:
         """Back off; a refused token is replaced first."""
         self._polling = False
         error = event.error
-        yield Say("poll_failed", {"reason": str(error)}, "warning")
+        yield Log("poll_failed", {"reason": str(error)}, "warning")
         self.breaker.failed(now.mono, str(error), error=error)
         self._patience_for = str(error) if isinstance(error, Throttled) else ""
         if not event.rejected or self.breaker.failures > 1:  # a refused token is replaced at once, the first time
@@ -191,7 +191,7 @@ class Fetcher:
 
     def holding(self, message: m.Holding, now: Instant) -> Actions:
         """Renew the leases of what the sender is answerable for."""
-        if message.relearnt:
+        if message.inventory_complete:
             self._suspect(now)
         if message.stage == "rate_limiter":
             if self._limiter_silent(now):
@@ -199,7 +199,7 @@ class Fetcher:
             self._limiter_heard = now.mono
         else:
             self._publisher_heard = now.mono
-        for ids, working in ((message.ids, False), (message.working, True)):
+        for ids, working in ((message.ids, False), (message.embedding, True)):
             for task_id in ids:
                 held = self.leases.get(task_id)
                 if held is None and task_id in self.lost:
@@ -210,7 +210,7 @@ class Fetcher:
                     held.stored = held.stored or message.stage == "publisher"
                     held.working = working and not held.stored
                     held.waiting = not working and not held.stored
-        self._suspected.difference_update(message.ids, message.working)
+        self._suspected.difference_update(message.ids, message.embedding)
         if message.dead is not None:
             yield from self._agree_on_dead(set(message.dead) | self.dead.intersection(message.ids))
 
@@ -316,7 +316,7 @@ class Fetcher:
         for candidate in failed:
             task, failure = candidate.task, candidate.failure
             yield Send("publisher", m.Results("", "", [m.Result(task.id, task.type, task.leased_at, failure=failure)]))
-            yield Say("task_invalid", {"task_id": task.id, "reason": failure and failure.message}, "warning")
+            yield Log("task_invalid", {"task_id": task.id, "reason": failure and failure.message}, "warning")
 
     def _dispatch(self, tasks: list[m.Task], now: Instant) -> Iterator[Any]:  # noqa: ARG002  for those who override it
         for task in tasks:
@@ -324,7 +324,7 @@ class Fetcher:
         for start in range(0, len(tasks), CHUNK):
             chunk = tasks[start : start + CHUNK]
             yield Send("rate_limiter", m.Tasks(chunk))
-            yield Say("leased", of_tasks([task.id for task in chunk]))
+            yield Log("leased", task_fields([task.id for task in chunk]))
 
     def _give_back(self, task_id: str, lease: Lease, message: m.Deferred) -> Iterator[Any]:  # noqa: ARG002
         if message.key is None:
@@ -354,7 +354,7 @@ class Fetcher:
             "poison_task", f"given up after {self.limits.max_dispatches} dispatches that each lost their worker"
         )
         yield Send("publisher", m.Results("", "", [m.Result(task_id, lease.type, lease.leased_at, failure=failure)]))
-        yield Say("task_poison", {"task_id": task_id, "dispatches": self.limits.max_dispatches}, "error")
+        yield Log("task_poison", {"task_id": task_id, "dispatches": self.limits.max_dispatches}, "error")
 
     def _expire(self, now: Instant) -> Iterator[Any]:
         """A lease that nobody renewed is lost."""
@@ -386,7 +386,7 @@ class Fetcher:
             yield PutLease(task_id, held.lease)
         self._next_poll = now.mono
         yield Count("leases_expired_total", amount=len(task_ids))
-        yield Say("leases_expired", of_tasks(task_ids), "warning")
+        yield Log("leases_expired", task_fields(task_ids), "warning")
 
     def _is_silent(self, task_id: str, held: Held, now: Instant) -> bool:  # noqa: ARG002  for those who override it
         """Whether its holder could have renewed it and has not.
@@ -420,11 +420,11 @@ class Fetcher:
             yield Count("ai_tasks_skipped_total", (reason,), count)
         for reason in ("malformed", "no_id"):
             if page.skipped.get(reason):
-                yield Say("page_element_skipped", {"reason": reason, "count": page.skipped[reason]}, "warning")
+                yield Log("page_element_skipped", {"reason": reason, "count": page.skipped[reason]}, "warning")
         for unknown in page.unknown_types:
             if unknown not in self._unknown_types and len(self._unknown_types) < MOST_UNKNOWN_TYPES:
                 self._unknown_types.add(unknown)
-                yield Say("unknown_task_type", {"type": unknown, "reason": "left alone: another worker's"}, "warning")
+                yield Log("unknown_task_type", {"type": unknown, "reason": "left alone: another worker's"}, "warning")
 
     def _limiter_silent(self, now: Instant) -> bool:
         """Whether the rate limiter is gone: it has not spoken twice, and what is sent to it would only pile up."""

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from common.process import clock, metrics
 from common.process.actions import Instant
 from common.settings.settings import Mode, Settings
-from common.wire.messages import Family, Sample, Window
+from common.wire.messages import Family, QuotaWindow, Sample
 from common.wire.wiring import stage_of
 from stages.monitor.state import Publish, View
 
@@ -128,14 +128,14 @@ def _process(view: View, instance: str, now: Instant) -> dict[str, Any]:
     return {**known, **seen.beat.facts, **known}
 
 
-def _current_usage(windows: Sequence[Window]) -> dict[str, Any]:
+def _current_usage(windows: Sequence[QuotaWindow]) -> dict[str, Any]:
     """The global limits on tasks, by period: those that are set."""
     shown = ("current", "limit", "remaining", "reset_at")
     tasks = {window.period: _window(window) for window in windows if window.unit == "tasks" and not window.scope}
     return {period: {name: window[name] for name in shown} for period, window in tasks.items()}
 
 
-def _window(window: Window) -> dict[str, Any]:
+def _window(window: QuotaWindow) -> dict[str, Any]:
     return {
         "scope": window.scope,
         "unit": window.unit,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from common.process.actions import Actions, Instant
-from common.wire.messages import Family, Heartbeat, Window
+from common.wire.messages import Family, Heartbeat, QuotaWindow
 from stages.monitor.totals import merge
 
 DEAD_AFTER = 5.0
@@ -84,7 +84,7 @@ class View:
         processes = [(seen.beat.metrics, self.alive(name, now)) for name, seen in sorted(self.seen.items())]
         return merge([(catalogue, True), (self.past, False), *processes])
 
-    def windows(self) -> list[Window]:
+    def windows(self) -> list[QuotaWindow]:
         """The quota windows, as the rate limiter told of them last."""
         seen = self.seen.get("rate_limiter")
         return seen.beat.windows if seen else []

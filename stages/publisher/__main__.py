@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common.api.responses import Answers
+from common.api.responses import ApiResponses
 from common.process import clock, logs, metrics
 from common.process.actions import Instant, Report
 from common.process.loop import Loop, Plan, main
@@ -47,7 +47,7 @@ def start() -> None:
                 messages.Results: state.results,
                 messages.Token: state.token,
                 messages.DeadLetters: state.dead_letters,
-                Answers: state.answers,
+                ApiResponses: state.answers,
             },
             writes=outbox.writes,
             effects={Patch: delivery.patch},

@@ -18,13 +18,13 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from common.api.access_token import Bearer
-from common.api.responses import Answer, Answers, in_words
+from common.api.access_token import AccessToken
+from common.api.responses import ApiResponse, ApiResponses, in_words
 from common.failures.breaker import Breaker
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import LONGEST_PATIENCE, Backoff
-from common.process.actions import Actions, Count, Instant, Observe, Report, Say, Send, of_tasks
-from common.recently_settled import SettledLately
+from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
+from common.recently_settled import RecentlySettled
 from common.wire import messages as m
 from stages.publisher.actions import Bury, DeleteSettled, Drop, Entry, Patch, PutResult, Revive, Settle
 from stages.publisher.verdicts import Verdict, verdict
@@ -59,11 +59,11 @@ class Publisher:
         self.limits = limits
         self.entries = stored
         self.dead = dead
-        self.settled = SettledLately(REMEMBER)
+        self.settled = RecentlySettled(REMEMBER)
         backoff = Backoff(1.0, limits.backoff_factor, 60.0)
         self.breaker = Breaker("api", limits.breaker_threshold, backoff)
         self._backoff = Backoff(0.5, limits.backoff_factor, 60.0)
-        self._bearer = Bearer(inbox)
+        self._bearer = AccessToken(inbox)
         self._due: deque[str] = deque(stored)
         self._later: list[tuple[float, str]] = []
         self._sending: set[str] = set()
@@ -105,7 +105,7 @@ class Publisher:
             yield Send(message.reply_to, m.Stored(message.batch_id))
         if new:
             yield Send("fetcher", m.Holding("publisher", new))
-            yield Say("stored", of_tasks(new))
+            yield Log("stored", task_fields(new))
         if settled or dead:
             yield Send("fetcher", m.Published(settled, dead))
         yield from self._send(now)
@@ -115,7 +115,7 @@ class Publisher:
         self._bearer.take(message)
         return self._send(now)
 
-    def answers(self, event: Answers, now: Instant) -> Actions:
+    def answers(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on what the API said."""
         for answer in event.answers:
             self._sending.discard(answer.task_id)
@@ -127,7 +127,7 @@ class Publisher:
                     self._accepted_at = now.mono
                 self._accepted.append(answer.task_id)
                 if judged is Verdict.GONE:
-                    yield Say("task_gone", {"task_id": answer.task_id}, "warning")
+                    yield Log("task_gone", {"task_id": answer.task_id}, "warning")
             else:
                 yield from self._not_accepted(answer, judged, now)
         yield from self._send(now)
@@ -141,11 +141,11 @@ class Publisher:
                 self.entries[task_id] = Entry(entry.type, entry.state, entry.leased_at)
                 self._due.append(task_id)
                 yield Revive(task_id)
-                yield Say("dead_letter_replayed", {"task_id": task_id})
+                yield Log("dead_letter_replayed", {"task_id": task_id})
         dropped = [task_id for task_id in message.drop if self.dead.pop(task_id, None)]
         for task_id in dropped:
             yield Drop(task_id)
-            yield Say("dead_letter_dropped", {"task_id": task_id})
+            yield Log("dead_letter_dropped", {"task_id": task_id})
         if dropped:
             yield Send("fetcher", m.Published([], [], dropped))
         yield from self._send(now)
@@ -183,7 +183,7 @@ class Publisher:
 
     # ---- answers ----
 
-    def _not_accepted(self, answer: Answer, judged: Verdict, now: Instant) -> Iterator[Any]:
+    def _not_accepted(self, answer: ApiResponse, judged: Verdict, now: Instant) -> Iterator[Any]:
         task_id, entry = answer.task_id, self.entries[answer.task_id]
         reason = in_words(answer)
         if answer.status in {401, 403}:
@@ -207,13 +207,13 @@ class Publisher:
             if now.mono + patience > self._not_before:
                 self._not_before, self._patience_for = now.mono + patience, reason
         heapq.heappush(self._later, (now.mono + self._backoff.delay(entry.tries, error), task_id))
-        yield Say("patch_failed", {"task_id": task_id, "status": answer.status, "reason": reason}, "warning")
+        yield Log("patch_failed", {"task_id": task_id, "status": answer.status, "reason": reason}, "warning")
 
-    def _bury(self, task_id: str, answer: Answer, reason: str, now: Instant) -> Iterator[Any]:
+    def _bury(self, task_id: str, answer: ApiResponse, reason: str, now: Instant) -> Iterator[Any]:
         self.dead[task_id] = self.entries.pop(task_id)
         yield Bury(task_id, answer.status, reason, now.wall)
         yield Send("fetcher", m.Published([], [task_id]))
-        yield Say("dead_letter", {"task_id": task_id, "status": answer.status, "reason": reason}, "error")
+        yield Log("dead_letter", {"task_id": task_id, "status": answer.status, "reason": reason}, "error")
 
     # ---- settling ----
 
@@ -240,7 +240,7 @@ class Publisher:
             yield Count("ai_tasks_processed_total", (task_type, state), number)
         for task_type, values in durations.items():
             yield Observe("ai_task_processing_duration_seconds", (task_type,), values)
-        yield Say("accepted", of_tasks(record.ids))
+        yield Log("accepted", task_fields(record.ids))
 
     # ---- sending ----
 

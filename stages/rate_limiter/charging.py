@@ -53,25 +53,25 @@ class Charging:
     def settle(self, sent: Sent, charge: m.Charge, message: m.Finished, wall: float) -> None:
         """Replace a charge by what was spent of it, counted from when it reached the provider."""
         receipt, quotas = Receipt(charge.at, sent.key), self._quotas
-        free = message.cached + (len(message.deferred) if message.unsent else 0)
+        free = message.uncharged + (len(message.deferred) if message.unsent else 0)
         quotas.settle(receipt, charge.tokens, message.tokens, wall)
         quotas.refund(receipt, free, 0, max(charge.requests - message.requests, 0), wall)
         if message.requests > charge.requests:  # where requests have no quota, and are only counted
             quotas.charge(sent.key, 0, 0, message.requests - charge.requests, wall)
         requests = min(charge.requests, message.requests)
-        quotas.move(receipt, max(0, len(sent.ids) - free), message.tokens, requests, wall - message.reached, wall)
-        if message.requests == 1 and not (free or message.deferred or message.again):
+        quotas.move(receipt, max(0, len(sent.ids) - free), message.tokens, requests, wall - message.reached_ago_s, wall)
+        if message.requests == 1 and not (free or message.deferred or message.requeue):
             self.ratios.learn(sent.key, charge.tokens, message.tokens)
 
-    def windows(self, wall: float) -> list[m.Window]:
+    def windows(self, wall: float) -> list[m.QuotaWindow]:
         """Where each quota stands."""
         return [
-            m.Window(u.scope, u.unit, u.period, u.current, u.limit, u.remaining, u.reset_at, u.exhausted_at)
+            m.QuotaWindow(u.scope, u.unit, u.period, u.current, u.limit, u.remaining, u.reset_at, u.exhausted_at)
             for u in self._quotas.usage(wall)
         ]
 
 
-def used_up(windows: Sequence[m.Window]) -> str:
+def used_up(windows: Sequence[m.QuotaWindow]) -> str:
     """Name the quotas that are used up for every model; that of requests opens within a minute."""
     full = [w for w in windows if w.remaining == 0 and not w.scope and w.unit != Unit.REQUESTS]
     return ", ".join(f"{w.limit} {w.unit} a {w.period}" for w in full)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from common.process.actions import Count, Instant, Say
+from common.process.actions import Count, Instant, Log
 
 LEAP = 2.0
 """Seconds: daemons that keep time slew less than 0.5 ms a second, and step when they are further off."""
@@ -40,4 +40,4 @@ class ClockWatch:
     def _said(direction: str, seconds: float, reason: str) -> Iterator[Any]:
         yield Count("clock_leaps_total", (direction,))
         fields = {"direction": direction, "seconds": round(seconds, 1), "reason": reason}
-        yield Say("clock_leapt", fields, "warning")
+        yield Log("clock_leapt", fields, "warning")

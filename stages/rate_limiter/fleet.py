@@ -56,7 +56,7 @@ class Worker(msgspec.Struct):
     busy_until: float = 0.0
     """Monotonic seconds until which it may have batches that it does not know of yet."""
 
-    def compare(self, held: list[m.Held], now: Instant) -> News:
+    def compare(self, held: list[m.HeldBatch], now: Instant) -> News:
         """Take over what the embedder says it has; a batch may be on its way to one that does not name it."""
         news = News([], {}, [])
         named = {batch.batch_id: batch for batch in held}

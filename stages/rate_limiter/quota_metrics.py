@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from common.process import metrics
-from common.wire.messages import Window
+from common.wire.messages import QuotaWindow
 
 
-def show(windows: Iterable[Window], ratios: Mapping[str, float]) -> None:
+def show(windows: Iterable[QuotaWindow], ratios: Mapping[str, float]) -> None:
     """Set the gauges: those of the global limits on tasks have names of their own, which dashboards rely on."""
     metrics.WINDOW_EXHAUSTED.clear()  # a forecast that no longer holds must not stay
     for window in windows:

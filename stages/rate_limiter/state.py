@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
-from common.process.actions import Actions, Count, Instant, Report, Say, Send, of_tasks
+from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.wire import messages as m
 from stages.rate_limiter.charging import Charging, Quotas, used_up
 from stages.rate_limiter.clock_jumps import LEAP, ClockWatch
@@ -96,17 +96,19 @@ class RateLimiter:
     def ready(self, message: m.Ready, now: Instant) -> Actions:
         """Learn what an embedder has and could take; what it should have and has not is queued again."""
         worker = yield from self._worker_of(message, now)
-        if news := self._patience.heard(message.patience):
-            yield from (Send(other.inbox, m.Patience(news)) for other in self.workers.values() if other is not worker)
+        if news := self._patience.heard(message.provider_cooldowns):
+            yield from (
+                Send(other.inbox, m.ProviderCooldowns(news)) for other in self.workers.values() if other is not worker
+            )
         if now.mono - worker.heard > SILENT / 2:
             for sent in worker.batches.values():  # one of us was stopped: it may not have read what it does not name
                 sent.missed_at = None
-        worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.paused
+        worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.key_cooldowns
         found = worker.compare(message.held, now)
         for sent in found.finished:
             self._finish(worker, sent)
         for batch_id, sent in found.lost.items():
-            yield Say("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
+            yield Log("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
             self._requeue(list(sent.tasks.values()))
             self.suspects.undecided(now)
         for sent in found.learnt:
@@ -129,7 +131,7 @@ class RateLimiter:
             yield PutQuota()
         yield from self._again(sent, message, now)
         if message.deferred:
-            yield Say("deferred", {"reason": "provider", "until": message.until, **of_tasks(message.deferred)})
+            yield Log("deferred", {"reason": "provider", "until": message.until, **task_fields(message.deferred)})
             yield Send("fetcher", m.Deferred(message.deferred, message.until, "provider"))
         yield from self._dispatch(now)
 
@@ -177,7 +179,7 @@ class RateLimiter:
 
     def _refuse(self, task: m.Task, now: Instant) -> Iterator[Any]:
         """A task that no window could ever hold is looked at again only now and then: the limits may be raised."""
-        yield Say("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
+        yield Log("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
         yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
 
     def _requeue(self, tasks: list[m.Task], at_most: int = 0) -> None:
@@ -188,8 +190,8 @@ class RateLimiter:
     def _again(self, sent: Sent, message: m.Finished, now: Instant) -> Iterator[Any]:
         """Queue in front what a batch could not do with the requests that it was charged with."""
         unknown: list[str] = []
-        for at_most, ids in message.again.items():
-            yield Say("again", {"at_most": at_most, **of_tasks(ids)})
+        for at_most, ids in message.requeue.items():
+            yield Log("again", {"at_most": at_most, **task_fields(ids)})
             self._requeue([sent.tasks[task_id] for task_id in ids if task_id in sent.tasks], at_most)
             unknown += [task_id for task_id in ids if task_id not in sent.tasks]
         if unknown:
@@ -203,7 +205,9 @@ class RateLimiter:
             self.waiting.remove(twice)
 
     def _hold(self, relearnt: bool) -> Iterator[Any]:
-        yield Send("fetcher", m.Holding("rate_limiter", self.waiting.ids(), self.workers.ids(), relearnt=relearnt))
+        yield Send(
+            "fetcher", m.Holding("rate_limiter", self.waiting.ids(), self.workers.ids(), inventory_complete=relearnt)
+        )
 
     # ---- embedders ----
 
@@ -214,7 +218,7 @@ class RateLimiter:
             yield from self._bury(earlier, now)
         worker = self.workers.add(message, now)
         if known := self._patience.in_force(now.wall):
-            yield Send(worker.inbox, m.Patience(known))
+            yield Send(worker.inbox, m.ProviderCooldowns(known))
         return worker
 
     def _finish(self, worker: Worker, sent: Sent) -> None:
@@ -237,7 +241,7 @@ class RateLimiter:
         self.owned.update(task.id for task in again)
         self.suspects.forget(i for sent in had for i in sent.ids if i not in self.owned)
         self.waiting.add(again)
-        yield Say("embedder_lost", {"embedder": worker.name, **of_tasks([task.id for task in again])}, "warning")
+        yield Log("embedder_lost", {"embedder": worker.name, **task_fields([task.id for task in again])}, "warning")
         if poison:
             yield Send("fetcher", m.Deferred(poison, now.wall, "poison"))
 
@@ -273,7 +277,7 @@ class RateLimiter:
             return
         self.owned.difference_update(ids)
         self.suspects.forget(ids)
-        yield Say("deferred", {"reason": "embedder", "until": now.wall, **of_tasks(ids)})
+        yield Log("deferred", {"reason": "embedder", "until": now.wall, **task_fields(ids)})
         yield Send("fetcher", m.Deferred(ids, now.wall, "provider"))
 
     def _serve(self, group: Group, queue: deque[m.Task], now: Instant) -> Generator[Any, None, bool]:
@@ -337,5 +341,5 @@ class RateLimiter:
         queue.clear()
         self.owned.difference_update(ids)
         self.suspects.forget(ids)
-        yield Say("deferred", {"reason": reason, "until": until, "key": key, **of_tasks(ids)})
+        yield Log("deferred", {"reason": reason, "until": until, "key": key, **task_fields(ids)})
         yield Send("fetcher", m.Deferred(ids, until, reason, key))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from common.failures.breaker import Breaker, State
 from common.failures.errors import Permanent, Transient
 from common.failures.retry import Backoff
-from common.process.actions import Actions, Instant, Report, Say, Send
+from common.process.actions import Actions, Instant, Log, Report, Send
 from common.wire.messages import Token, TokenRequest
 
 DEFAULT_LIFE = 300.0
@@ -130,12 +130,12 @@ class TokenBroker:
         life = min(issued.life or DEFAULT_LIFE, LONGEST_LIFE)
         if issued.life is None and not self._said_default:
             self._said_default = True
-            yield Say("token_without_expires_in", {"assumed_seconds": DEFAULT_LIFE}, "warning")
+            yield Log("token_without_expires_in", {"assumed_seconds": DEFAULT_LIFE}, "warning")
         self._expires = Instant(asked.mono + life, asked.wall + life)
         usable = min(life * USED_UP, life - min(MARGIN, life / 2))
         self._renew_left = life - usable * (1 - JITTER * self._rand())
         token = self._token = Token(issued.access_token, self._expires.wall, fingerprint(issued.access_token))
-        yield Say("token_issued", {"fingerprint": token.fingerprint, "expires_in": life})
+        yield Log("token_issued", {"fingerprint": token.fingerprint, "expires_in": life})
         for inbox in sorted(self._clients | self._waiting):
             yield Send(inbox, token)
         self._waiting.clear()
@@ -151,7 +151,7 @@ class TokenBroker:
         self.breaker.failed(now.mono, self._problem, error=error, at_once=hopeless)
         delay = REFUSED_PAUSE if hopeless else self._backoff.delay(self._failures, error, self._rand)
         self._retry_at = now.mono + delay
-        yield Say("token_request_failed", {"reason": self._problem, "retry_in": round(self._pause(now), 1)}, "warning")
+        yield Log("token_request_failed", {"reason": self._problem, "retry_in": round(self._pause(now), 1)}, "warning")
 
     def tick(self, now: Instant) -> Actions:
         """Give a stalled request up; ask when the time has come."""

@@ -18,7 +18,7 @@ import zmq
 from structlog.testing import capture_logs
 
 from common.process import metrics
-from common.process.actions import Count, Instant, Report, Say, Send
+from common.process.actions import Count, Instant, Log, Report, Send
 from common.process.loop import FRAMES_A_TURN, Loop, Plan
 from common.process.store import Store
 from common.wire import messages as m
@@ -246,7 +246,7 @@ def test_a_message_that_no_edge_carries_is_a_bug_and_stops_the_process(bench: Be
 def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
     before = metrics.REGISTRY.get_sample_value("leases_expired_total") or 0.0
     bench.loop.post(Poked())
-    said = [Say("something", {"task_id": "a"}, "warning"), Count("leases_expired_total", amount=3)]
+    said = [Log("something", {"task_id": "a"}, "warning"), Count("leases_expired_total", amount=3)]
     done: list[str] = []
     bench.run(
         lambda: bool(done),

@@ -14,9 +14,9 @@ from tests import samples
 
 MESSAGES: list[m.Message] = [
     samples.tasks("a", "b"),
-    m.Ready("embedder_00", "boot", "ipc:///inbox", 2, [m.Held("b1", "m", ["a", "b"])], {"m": 5.0}, {"openai": 5.0}),
+    m.Ready("embedder_00", "boot", "ipc:///inbox", 2, [m.HeldBatch("b1", "m", ["a", "b"])], {"m": 5.0}, {"openai": 5.0}),
     m.Batch("b1", "boot", "text_embedding", "model", [samples.task("a")]),
-    m.Patience({"openai": 5.0}),
+    m.ProviderCooldowns({"openai": 5.0}),
     m.Finished("embedder_00", "boot", "b1", 10, 1, ["b"], 5.0, True, 1),
     m.Results("b1", "ipc:///inbox", [samples.result("a"), samples.result("b", failure=m.Failure("x", "y"))], "boot"),
     m.Stored("b1"),
@@ -29,7 +29,7 @@ MESSAGES: list[m.Message] = [
     m.Heartbeat(
         "fetcher", "fetcher", "boot", 7, 5.0, ["no token"], {"leased": 1},
         [m.Family("x", "counter", "help", [m.Sample("x_total", {"a": "b"}, 1.0)])],
-        [m.Window("", "tasks", "minute", 1, 2, 1, 5.0)],
+        [m.QuotaWindow("", "tasks", "minute", 1, 2, 1, 5.0)],
     ),
 ]  # fmt: skip
 

@@ -7,14 +7,14 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.recently_settled import BUCKET_SECONDS, Record, SettledLately
+from common.recently_settled import BUCKET_SECONDS, RecentlySettled, Record
 
 NOW = 1_750_000_000.0
 KEEP = 60.0
 
 
 def test_a_settled_task_is_known_with_its_time() -> None:
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     record = lately.settle(NOW, ["a", "b"])
     assert record == Record(NOW, ["a", "b"])
     assert lately.at("a") == lately.at("b") == NOW
@@ -23,7 +23,7 @@ def test_a_settled_task_is_known_with_its_time() -> None:
 
 
 def test_it_is_known_for_as_long_as_promised_and_then_forgotten() -> None:
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     record = lately.settle(NOW, ["a"])
     assert list(lately.forget(NOW + KEEP)) == []
     assert lately.at("a") == NOW
@@ -34,7 +34,7 @@ def test_it_is_known_for_as_long_as_promised_and_then_forgotten() -> None:
 
 
 def test_a_bucket_holds_what_was_settled_within_five_seconds() -> None:
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     first = lately.settle(NOW, ["a"])
     same = lately.settle(NOW + BUCKET_SECONDS - 0.1, ["b"])
     other = lately.settle(NOW + BUCKET_SECONDS, ["c"])
@@ -43,7 +43,7 @@ def test_a_bucket_holds_what_was_settled_within_five_seconds() -> None:
 
 
 def test_settling_again_counts_from_the_last_time() -> None:
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     lately.settle(NOW, ["a"])
     lately.settle(NOW + 30, ["a"])
     lately.forget(NOW + KEEP + BUCKET_SECONDS)
@@ -52,7 +52,7 @@ def test_settling_again_counts_from_the_last_time() -> None:
 
 def test_records_of_one_moment_have_keys_of_their_own() -> None:
     """One turn of the loop may settle several times, and a shared key would overwrite all but the last on disk."""
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     keys = [lately.settle(NOW, [str(number)]).key for number in range(1000)]
     assert len(set(keys)) == 1000
     assert keys == sorted(keys)
@@ -60,14 +60,14 @@ def test_records_of_one_moment_have_keys_of_their_own() -> None:
 
 
 def test_a_restored_record_keeps_its_key_and_no_other_takes_it() -> None:
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     lately.add(Record(NOW, ["a"]))
     assert lately.settle(NOW, ["b"]).key != Record(NOW, ["a"]).key
     assert lately.at("a") == NOW
 
 
 def test_a_forgotten_key_is_free_again() -> None:
-    lately = SettledLately(KEEP)
+    lately = RecentlySettled(KEEP)
     lately.settle(NOW, ["a"])
     lately.forget(NOW + 2 * KEEP)
     assert lately.settle(NOW, ["b"]) == Record(NOW, ["b"])

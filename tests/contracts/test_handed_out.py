@@ -118,7 +118,9 @@ class Simulation:
             finished = self.finish(batch_id, heard=heard)
             if heard:
                 yield from limiter.finished(finished, now)
-        held = [m.Held(batch_id, batch.key, ids(batch), batch.charge) for batch_id, (batch, _) in self.held.items()]
+        held = [
+            m.HeldBatch(batch_id, batch.key, ids(batch), batch.charge) for batch_id, (batch, _) in self.held.items()
+        ]
         yield from limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", SLOTS - len(held), held), now)
 
     def task(self) -> m.Task:
@@ -143,16 +145,16 @@ class Simulation:
         finished.tokens = random.randrange(spent.tokens + 1)
         match random.choice(("cached", "unsent", "again")) if free else "":
             case "cached":
-                finished.cached = free
+                finished.uncharged = free
             case "unsent":
                 finished.deferred, finished.unsent, finished.until = named[:free], True, self.now.wall
             case "again":
-                finished.again, finished.cached = {max(1, free // 2): named[:free]}, free
+                finished.requeue, finished.uncharged = {max(1, free // 2): named[:free]}, free
         spent.tasks -= free
         spent.tokens, spent.requests = finished.tokens, finished.requests
         if self.rolling and heard and finished.requests:
             self.reached.append((spent, random.uniform(spent.at, self.now.wall)))
-            finished.reached = self.now.wall - self.reached[-1][1]
+            finished.reached_ago_s = self.now.wall - self.reached[-1][1]
         return finished
 
     def perhaps_die(self) -> None:
@@ -244,8 +246,8 @@ def test_a_rate_limiter_that_restarted_settles_what_its_predecessor_charged(inst
     installation.commit()
     installation.restart(now.wall + 1)
     limiter = RateLimiter(Limits(), installation.quotas, "another boot", after(3.0))
-    held = m.Held(batch.batch_id, batch.key, ids(batch), batch.charge)
+    held = m.HeldBatch(batch.batch_id, batch.key, ids(batch), batch.charge)
     list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 0, [held]), after(4.0)))
-    list(limiter.finished(m.Finished("embedder_00", "boot", batch.batch_id, 60, 1, cached=1), after(5.0)))
+    list(limiter.finished(m.Finished("embedder_00", "boot", batch.batch_id, 60, 1, uncharged=1), after(5.0)))
     current = {usage.unit: usage.current for usage in installation.quotas.usage(after(5.0).wall)}
     assert current == {Unit.TASKS: 1, Unit.TOKENS: 60}

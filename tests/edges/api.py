@@ -13,7 +13,7 @@ import numpy as np
 import requests
 
 from common import task_types
-from common.api.responses import Answer, Answers
+from common.api.responses import ApiResponse, ApiResponses
 from common.wire.messages import Result, Token
 from sandbox.client import Sandbox
 from stages.fetcher.actions import Poll, PollFailed
@@ -41,7 +41,7 @@ class Api:
         self.settings = config = samples.settings(**{"api_base_url": url, "request_timeout": 5, **changes})
         self.token = token
         self._vector = np.full(dimensions, 0.1234567, "<f4").tobytes()
-        self._answers: list[Answer] = []
+        self._answers: list[ApiResponse] = []
         self._wake: Callable[[], None] = lambda: None
         self._descriptor = -1
         self._upstream = Upstream(config, Reader(task_types.registered()), lambda *_: None)
@@ -55,7 +55,7 @@ class Api:
         """What the fetcher's state asks for."""
         return Poll(limit, limit, frozenset(), frozenset(), self.token)
 
-    def patch(self, ids: Iterable[str]) -> list[Answer]:
+    def patch(self, ids: Iterable[str]) -> list[ApiResponse]:
         """PATCH one result for each id, all at a time; the answers in the order of the ids."""
         wanted = list(ids)
         self._answers = []
@@ -71,12 +71,12 @@ class Api:
         by_id = {answer.task_id: answer for answer in self._answers}
         return [by_id[task_id] for task_id in wanted]
 
-    def patch_one(self, task_id: str) -> Answer:
+    def patch_one(self, task_id: str) -> ApiResponse:
         """PATCH one result."""
         (answer,) = self.patch([task_id])
         return answer
 
-    def patch_unticked(self, task_id: str) -> Answer:
+    def patch_unticked(self, task_id: str) -> ApiResponse:
         """PATCH one result, and wake for its socket alone; fails the test if that does not bring the answer."""
         self._answers = []
         self._delivery.patch(Patch(task_id, self.token))
@@ -93,7 +93,7 @@ class Api:
     def _stored(self, task_id: str) -> Result:
         return Result(task_id, "text_embedding", 0.0, self._vector)
 
-    def _posted(self, event: Answers) -> None:
+    def _posted(self, event: ApiResponses) -> None:
         self._answers += event.answers
 
     def _watch(self, descriptor: int, ready: Callable[[], None]) -> None:

@@ -35,7 +35,7 @@ def test_the_end_of_a_pause_is_said_at_once_too() -> None:
     state.paused = {"model": START.wall + 60}
     readies(state, 0)
     state.paused = {}
-    assert [said.paused for said in readies(state, 0.1)] == [{}]
+    assert [said.key_cooldowns for said in readies(state, 0.1)] == [{}]
 
 
 def test_who_hears_of_it_sends_nothing_until_then() -> None:

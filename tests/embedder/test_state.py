@@ -58,7 +58,7 @@ def test_it_says_ready_as_soon_as_it_runs() -> None:
     state = Embedder("embedder_07", BOOT, "ipc://embedder_07", 3)
     said = ready(state.tick(START))
     assert (said.embedder, said.boot_id, said.inbox) == ("embedder_07", BOOT, "ipc://embedder_07")
-    assert (said.free, said.held, said.paused) == (3, [], {})
+    assert (said.free, said.held, said.key_cooldowns) == (3, [], {})
 
 
 def test_and_every_second_from_then_on() -> None:
@@ -71,7 +71,7 @@ def test_and_every_second_from_then_on() -> None:
 def test_it_tells_which_batch_keys_its_provider_cannot_serve() -> None:
     embedder = Working()
     embedder.state.paused = {"model": 5.0}
-    assert ready(embedder.after(1).tick()).paused == {"model": 5.0}
+    assert ready(embedder.after(1).tick()).key_cooldowns == {"model": 5.0}
 
 
 def test_it_processes_a_batch_at_once() -> None:
@@ -149,7 +149,7 @@ def test_once_stored_the_batch_is_gone_and_its_slot_free() -> None:
     assert kinds(actions) == ["Finished", "Ready"]
     said = finished(actions)
     assert (said.embedder, said.boot_id, said.batch_id) == ("embedder_00", BOOT, "b1")
-    assert (said.tokens, said.requests, said.deferred, said.unsent, said.cached) == (7, 2, [], False, 1)
+    assert (said.tokens, said.requests, said.deferred, said.unsent, said.uncharged) == (7, 2, [], False, 1)
     assert (ready(actions).free, ready(actions).held) == (2, [])
 
 

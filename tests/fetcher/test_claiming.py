@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.api.responses import Answer, Answers
+from common.api.responses import ApiResponse, ApiResponses
 from common.failures.errors import Transient
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Lease, Poll, PutLease
@@ -39,8 +39,8 @@ class Claiming(Fetching):
 
     def answered(self, *task_ids: str, status: int = 200, retry_after: float = 0.0) -> list[Any]:
         error = "" if status else "no answer"
-        answers = [Answer(task_id, status, error, retry_after, "one") for task_id in task_ids]
-        return self.did(self.state.answers(Answers(answers), self.now))
+        answers = [ApiResponse(task_id, status, error, retry_after, "one") for task_id in task_ids]
+        return self.did(self.state.answers(ApiResponses(answers), self.now))
 
     def in_progress(self, *task_ids: str) -> list[Any]:
         found = [candidate(task_id) for task_id in task_ids]

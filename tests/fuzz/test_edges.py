@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from common.api.responses import Answer
+from common.api.responses import ApiResponse
 from common.failures.errors import Permanent, Transient
 from common.failures.retry import LONGEST_PATIENCE
 from common.wire.messages import Token
@@ -67,7 +67,7 @@ def test_patch(server: Wire, edges: Api, answer: bytes) -> None:
     began = time.monotonic()
     found = edges.patch_one("0" * 24)
     assert time.monotonic() - began < TIMEOUT + SLACK
-    assert isinstance(found, Answer)
+    assert isinstance(found, ApiResponse)
     assert 0 <= found.retry_after <= LONGEST_PATIENCE
     if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # what ends a task
         assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, answer)

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from common.process import metrics
 from common.process.actions import Instant
 from common.settings.settings import PLACEHOLDER_API_KEY, Settings
-from common.wire.messages import Heartbeat, Sample, Window, decode, encode
+from common.wire.messages import Heartbeat, QuotaWindow, Sample, decode, encode
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.state import Monitor
 from tests import samples
@@ -117,9 +117,9 @@ def test_rate_limiting_shows_the_global_task_windows_by_period_and_all_of_them_i
     shown = Shown(rate_limit_enabled=False)
     reset = 1_793_000_000.5
     windows = [
-        Window("", "tasks", "minute", 3, 10, 7, reset, reset + 30),
-        Window("", "tokens", "minute", 300, 1000, 700, reset),
-        Window("text-embedding-3-large", "tasks", "day", 1, 2, 1, math.inf),
+        QuotaWindow("", "tasks", "minute", 3, 10, 7, reset, reset + 30),
+        QuotaWindow("", "tokens", "minute", 300, 1000, 700, reset),
+        QuotaWindow("text-embedding-3-large", "tasks", "day", 1, 2, 1, math.inf),
     ]
     shown.tell(beat("rate_limiter", windows=windows))
     limiting = shown.json("/health")[1]["rate_limiting"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.wire.messages import Window
+from common.wire.messages import QuotaWindow
 from stages.monitor.state import DEAD_AFTER, EARLIER_BOOTS, Monitor, Publish, View
 from tests.monitor.beats import ALL, START, beat, counter, gauge, later, values
 
@@ -170,7 +170,7 @@ def test_the_catalogue_is_shown_even_without_samples() -> None:
 
 
 def test_the_windows_are_those_of_the_rate_limiter() -> None:
-    window = Window("", "tasks", "minute", 1, 10, 9, START.wall + 60)
+    window = QuotaWindow("", "tasks", "minute", 1, 10, 9, START.wall + 60)
     made = monitor()
     assert made.view.windows() == []
     made.on_heartbeat(beat("rate_limiter", windows=[window]), START)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.api.responses import Answer
+from common.api.responses import ApiResponse
 from common.failures.errors import Error, Transient
 from common.task_types import registered
 from common.wire import messages as m
@@ -87,10 +87,10 @@ class Api:
         except Error as error:
             return PollFailed(error)
 
-    def patch(self, patch: Patch, body: bytes) -> Answer:
-        def answer(status: int, retry_after: float = 0.0) -> Answer:
+    def patch(self, patch: Patch, body: bytes) -> ApiResponse:
+        def answer(status: int, retry_after: float = 0.0) -> ApiResponse:
             error = "" if status else "no answer"
-            return Answer(patch.task_id, status, error, retry_after, patch.token.fingerprint)
+            return ApiResponse(patch.task_id, status, error, retry_after, patch.token.fingerprint)
 
         if patch.token.fingerprint != str(self.token):
             return answer(401)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from common.api.responses import Answers
+from common.api.responses import ApiResponses
 from common.process.actions import Send
 from common.recently_settled import Record
 from common.wire import messages as m
@@ -288,7 +288,7 @@ class PublisherProcess(Process):
             m.Results: self.state.results,
             m.Token: self.state.token,
             m.DeadLetters: self.state.dead_letters,
-            Answers: self.state.answers,
+            ApiResponses: self.state.answers,
         }
         return handlers[type(message)](message, self.world.instant)
 
@@ -331,7 +331,7 @@ class PublisherProcess(Process):
     def _patch(self, patch: published.Patch, sent: bytes, life: int) -> None:
         answer = self.api.patch(patch, sent)  # it arrives even if its sender is dead by now
         if self.life == life and self.alive:
-            self.event(Answers([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
+            self.event(ApiResponses([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
 
 
 class BrokerProcess(Process):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common.api.responses import Answer, Answers
+from common.api.responses import ApiResponse, ApiResponses
 from common.wire import messages as m
 from stages.publisher.actions import Entry, Patch
 from stages.publisher.state import Limits, Publisher
@@ -54,8 +54,8 @@ class Publishing:
         return self.did(self.state.results(m.Results("b1", reply_to, results), self.now))
 
     def answer(self, status: int, *ids: str, retry_after: float = 0.0, error: str = "") -> list[Any]:
-        answers = [Answer(task_id, status, error, retry_after, self.shown) for task_id in ids]
-        return self.did(self.state.answers(Answers(answers), self.now))
+        answers = [ApiResponse(task_id, status, error, retry_after, self.shown) for task_id in ids]
+        return self.did(self.state.answers(ApiResponses(answers), self.now))
 
     def letters(self, *, replay: Iterable[str] = (), drop: Iterable[str] = ()) -> list[Any]:
         return self.did(self.state.dead_letters(m.DeadLetters(list(replay), list(drop)), self.now))

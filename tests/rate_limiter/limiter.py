@@ -56,12 +56,12 @@ class Limiter:
     def ready(
         self,
         free: int = 1,
-        *held: m.Batch | m.Held,
+        *held: m.Batch | m.HeldBatch,
         embedder: str = "embedder_00",
         boot: str = "boot",
         paused: dict[str, float] | None = None,
     ) -> list[Any]:
-        named = [h if isinstance(h, m.Held) else m.Held(h.batch_id, h.key, ids_of(h)) for h in held]
+        named = [h if isinstance(h, m.HeldBatch) else m.HeldBatch(h.batch_id, h.key, ids_of(h)) for h in held]
         ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, named, paused or {})
         return self.did(self.state.ready(ready, self.now))
 

@@ -70,9 +70,9 @@ def test_suspects_shrink_too() -> None:
 
 def test_of_a_batch_that_a_predecessor_sent_the_rest_goes_back_to_the_api() -> None:
     limiter = Limiter({REQUESTS_PER_MINUTE: 100})
-    held = m.Held("old-1", "small", ["a", "b"], m.Charge(limiter.now.wall - 5, 10, 2))
+    held = m.HeldBatch("old-1", "small", ["a", "b"], m.Charge(limiter.now.wall - 5, 10, 2))
     limiter.ready(1, held)
-    told = m.Finished("embedder_00", "boot", "old-1", 5, 2, again={1: ["b"]})
+    told = m.Finished("embedder_00", "boot", "old-1", 5, 2, requeue={1: ["b"]})
     done = limiter.did(limiter.state.finished(told, limiter.now))
     (deferred,) = of(m.Deferred, done)
     assert (deferred.ids, deferred.until, deferred.key) == (["b"], limiter.now.wall, None)

@@ -23,7 +23,7 @@ def said(limiter: Limiter, embedder: str, until: float | None = None, free: int 
 
 def told(actions: list[Any]) -> dict[str, dict[str, float]]:
     sends = [(action.to, action.message) for action in actions if isinstance(action, Send)]
-    return {to.removeprefix("ipc://"): said.until for to, said in sends if isinstance(said, m.Patience)}
+    return {to.removeprefix("ipc://"): said.until for to, said in sends if isinstance(said, m.ProviderCooldowns)}
 
 
 def test_all_others_are_told_once() -> None:

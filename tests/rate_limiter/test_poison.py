@@ -204,7 +204,7 @@ def test_a_finished_that_was_lost_is_evidence_too() -> None:
     crashing.die()
     crashing.die()
     batches = limiter.batches
-    limiter.ready(0, *batches, m.Held("x", "", ["other"]), boot="2")
+    limiter.ready(0, *batches, m.HeldBatch("x", "", ["other"]), boot="2")
     limiter.ready(0, *batches, boot="2")
     limiter.batches = batches
     crashing.die()
@@ -217,7 +217,7 @@ def test_that_others_finish_something_is_no_evidence_while_the_one_that_dies_nev
     crashing = Crashing(limiter)
     for number in range(4):
         batches = limiter.batches
-        limiter.ready(0, m.Held(f"x{number}", "", ["other"]), embedder="embedder_01")
+        limiter.ready(0, m.HeldBatch(f"x{number}", "", ["other"]), embedder="embedder_01")
         limiter.ready(0, embedder="embedder_01")
         del limiter.state.workers["embedder_01"]  # else it would get them, and acquit them
         limiter.batches = batches
@@ -246,7 +246,7 @@ def test_suspects_are_tried_where_something_was_finished_lately() -> None:
     limiter.ready(1, embedder="broken", boot="0")
     limiter.tasks("suspect", attempt=3)
     limiter.ready(0, limiter.batch, embedder="broken", boot="0")
-    limiter.ready(0, m.Held("x", "", ["other"]), embedder="good")
+    limiter.ready(0, m.HeldBatch("x", "", ["other"]), embedder="good")
     limiter.ready(1, embedder="broken", boot="1")
     assert limiter.batches == []
     limiter.ready(1, embedder="good")
@@ -255,11 +255,11 @@ def test_suspects_are_tried_where_something_was_finished_lately() -> None:
 
 def test_one_that_finishes_something_after_its_death_works_again() -> None:
     limiter = Limiter()
-    limiter.ready(1, m.Held("x", "", ["a"]), embedder="was broken", boot="0")
+    limiter.ready(1, m.HeldBatch("x", "", ["a"]), embedder="was broken", boot="0")
     limiter.ready(1, embedder="was broken", boot="1")
     limiter.tasks("b")
     limiter.finished(limiter.batch, embedder="was broken", boot="1")
-    limiter.ready(1, m.Held("y", "", ["c"]), embedder="good")
+    limiter.ready(1, m.HeldBatch("y", "", ["c"]), embedder="good")
     limiter.tasks("suspect", attempt=3)
     assert limiter.inboxes == ["ipc://was broken"]
 
@@ -330,7 +330,7 @@ def test_whatever_is_finished_ends_it() -> None:
 
 def test_also_by_an_embedder_that_had_it_before() -> None:
     limiter = Limiter()
-    limiter.ready(0, m.Held("x", "", ["long"]), embedder="embedder_01")
+    limiter.ready(0, m.HeldBatch("x", "", ["long"]), embedder="embedder_01")
     crashing = broken(limiter, 6)
     assert crashing.limiter.batches == []
     limiter.finished(m.Batch("x", "boot", "", "", []), embedder="embedder_01")
@@ -371,7 +371,7 @@ def test_a_batch_that_was_learnt_after_a_restart_can_kill_too() -> None:
     limiter = Limiter()
     limiter.tasks(*names(1000))
     for boot in range(6):
-        limiter.ready(0, m.Held(f"old-{boot}", "", ["x"]), boot=str(boot))
+        limiter.ready(0, m.HeldBatch(f"old-{boot}", "", ["x"]), boot=str(boot))
     limiter.ready(1, boot="6")
     assert limiter.batches == []
 

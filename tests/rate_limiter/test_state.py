@@ -138,7 +138,7 @@ def test_nothing_is_handed_out_before_every_embedder_has_said_what_it_holds() ->
     limiter.tasks("a", "b")
     limiter.ready(5)
     assert limiter.batches == []
-    limiter.after(LEARNING - 0.1).ready(4, m.Held("old-1", "model", ["b"]), embedder="embedder_01")
+    limiter.after(LEARNING - 0.1).ready(4, m.HeldBatch("old-1", "model", ["b"]), embedder="embedder_01")
     assert limiter.batches == []
     limiter.after(0.1).tick()
     assert [ids_of(batch) for batch in limiter.batches] == [["a"]]
@@ -218,9 +218,9 @@ def test_every_third_of_a_lease_it_says_what_it_is_answerable_for() -> None:
     limiter.ready(1)
     limiter.tasks("a", "b")
     batch = limiter.batch
-    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", ["b"], ["a"], relearnt=True)]
+    assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", ["b"], ["a"], inventory_complete=True)]
     assert of(m.Holding, limiter.after(0.9).tick()) == []
-    limiter.ready(0, batch, m.Held("other", "", ["c"]))
+    limiter.ready(0, batch, m.HeldBatch("other", "", ["c"]))
     assert of(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a", "c"])]
 
 
@@ -228,25 +228,27 @@ def test_it_says_so_even_if_it_is_nothing_so_that_it_is_known_to_live() -> None:
     limiter = Limiter(learnt=False)
     assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", [], [])]
     assert of(m.Holding, limiter.live(5, 0.1)) == [
-        m.Holding("rate_limiter", [], [], relearnt=True),
+        m.Holding("rate_limiter", [], [], inventory_complete=True),
     ]
     assert of(m.Holding, limiter.live(5, 0.1)) == [m.Holding("rate_limiter", [], [])]
 
 
 def test_when_it_knows_what_embedders_have_it_says_once_that_this_is_all() -> None:
     limiter = Limiter(learnt=False)
-    limiter.ready(0, m.Held("x", "", ["a"]))
+    limiter.ready(0, m.HeldBatch("x", "", ["a"]))
     limiter.tasks("b")
     limiter.tick()
     assert of(m.Holding, limiter.after(LEARNING - 0.1).tick()) == []
-    assert of(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a"], relearnt=True)]
-    assert not any(told.relearnt for told in of(m.Holding, limiter.live(600)))
+    assert of(m.Holding, limiter.after(0.1).tick()) == [
+        m.Holding("rate_limiter", ["b"], ["a"], inventory_complete=True)
+    ]
+    assert not any(told.inventory_complete for told in of(m.Holding, limiter.live(600)))
 
 
 def test_a_stop_of_it_is_no_new_start() -> None:
     limiter = Limiter()
     limiter.tick()
-    assert [told.relearnt for told in of(m.Holding, limiter.after(60).tick())] == [False]
+    assert [told.inventory_complete for told in of(m.Holding, limiter.after(60).tick())] == [False]
 
 
 def test_before_a_batch_leaves_it_says_that_a_worker_has_its_tasks() -> None:
@@ -254,7 +256,7 @@ def test_before_a_batch_leaves_it_says_that_a_worker_has_its_tasks() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", "c")
     done = limiter.ready(2)
-    assert [told.working for told in of(m.Holding, done)] == [["a", "b"], ["c"]]
+    assert [told.embedding for told in of(m.Holding, done)] == [["a", "b"], ["c"]]
     assert kinds(done) == ["Holding", "Batch", "Holding", "Batch", "PutQuota"]
 
 

@@ -116,8 +116,8 @@ def test_meanwhile_that_embedder_takes_nothing_else_so_that_it_gets_free() -> No
 
 def test_but_others_do() -> None:
     limiter = Limiter()
-    limiter.ready(3, m.Held("x-1", "", ["x"]), m.Held("x-2", "", ["y"]))
-    limiter.ready(3, m.Held("x-3", "", ["z"]), embedder="embedder_01")
+    limiter.ready(3, m.HeldBatch("x-1", "", ["x"]), m.HeldBatch("x-2", "", ["y"]))
+    limiter.ready(3, m.HeldBatch("x-3", "", ["z"]), embedder="embedder_01")
     alone(limiter, "s")
     limiter.tasks("b")
     assert limiter.inboxes == ["ipc://embedder_00"]
@@ -186,7 +186,7 @@ def test_the_one_that_kills_is_found_and_nobody_else_is_failed() -> None:
 
 def test_what_a_dead_embedder_held_before_this_process_started_returns_by_its_lease() -> None:
     limiter = Limiter()
-    limiter.ready(0, m.Held("old-1", "model", ["a"]))
+    limiter.ready(0, m.HeldBatch("old-1", "model", ["a"]))
     limiter.ready(1, boot="another")
     assert limiter.batches == []
     limiter.tasks("a")
@@ -339,7 +339,7 @@ def test_a_batch_that_was_named_and_is_no_more_is_done() -> None:
 def test_a_restarted_one_relearns_what_embedders_hold_and_hands_out_nothing_twice() -> None:
     limiter = Limiter(learnt=False)
     limiter.tasks("a", "b", "c")
-    limiter.ready(1, m.Held("old-1", "model", ["a"]), m.Held("old-2", "model", ["c"]))
+    limiter.ready(1, m.HeldBatch("old-1", "model", ["a"]), m.HeldBatch("old-2", "model", ["c"]))
     limiter.tasks("a")
     limiter.live(2)
     assert ids_of(limiter.batch) == ["b"]
@@ -347,7 +347,7 @@ def test_a_restarted_one_relearns_what_embedders_hold_and_hands_out_nothing_twic
 
 def test_what_comes_after_it_was_relearnt_is_not_handed_out_either() -> None:
     limiter = Limiter()
-    limiter.ready(1, m.Held("old-1", "model", ["a"]))
+    limiter.ready(1, m.HeldBatch("old-1", "model", ["a"]))
     limiter.tasks("a")
     assert limiter.batches == []
     assert limiter.waiting == []
@@ -355,13 +355,13 @@ def test_what_comes_after_it_was_relearnt_is_not_handed_out_either() -> None:
 
 def test_it_says_that_it_holds_what_it_has_relearnt() -> None:
     limiter = Limiter(learnt=False)
-    limiter.ready(1, m.Held("old-1", "model", ["a"]))
+    limiter.ready(1, m.HeldBatch("old-1", "model", ["a"]))
     assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", [], ["a"])]
 
 
 def test_what_it_has_relearnt_ends_as_any_other_batch() -> None:
     limiter = Limiter()
-    old = m.Held("old-1", "model", ["a", "b"])
+    old = m.HeldBatch("old-1", "model", ["a", "b"])
     limiter.ready(0, old)
     done = limiter.finished(m.Batch("old-1", "boot", "", "model", []), deferred=["b"], until=limiter.now.wall + 9)
     assert sent_to("fetcher", done) == [m.Deferred(["b"], limiter.now.wall + 9, "provider")]

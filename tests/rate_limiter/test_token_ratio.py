@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.process import metrics
-from common.wire.messages import Window
+from common.wire.messages import QuotaWindow
 from stages.rate_limiter import quota_metrics
 from stages.rate_limiter.token_ratio import FORGETS, MOST_MODELS, Ratios
 from tests.rate_limiter.limiter import Limiter
@@ -57,16 +57,16 @@ def value(gauge: str, labels: dict[str, str]) -> float | None:
 
 def test_every_window_is_a_gauge_and_a_forecast_is_there_only_while_it_holds() -> None:
     labels = dict(zip(("scope", "unit", "period"), SAMPLE, strict=True))
-    quota_metrics.show([Window(*SAMPLE, 5, 10, 5, 1e9, 2e9)], {"small": 0.5})
+    quota_metrics.show([QuotaWindow(*SAMPLE, 5, 10, 5, 1e9, 2e9)], {"small": 0.5})
     assert value("rate_limit_window_current", labels) == 5
     assert value("rate_limit_window_limit", labels) == 10
     assert value("rate_limit_window_reset_timestamp_seconds", labels) == 1e9
     assert value("rate_limit_exhausted_timestamp_seconds", labels) == 2e9
     assert value("rate_limit_token_ratio", {"model": "small"}) == 0.5
-    quota_metrics.show([Window(*SAMPLE, 5, 10, 5, 1e9)], {})
+    quota_metrics.show([QuotaWindow(*SAMPLE, 5, 10, 5, 1e9)], {})
     assert value("rate_limit_exhausted_timestamp_seconds", labels) is None
     assert not any(math.isnan(sample.value) for family in metrics.snapshot() for sample in family.samples)
     assert value("rate_limit_current_usage", {"period": "hour"}) is None, "that one is for tasks"
-    quota_metrics.show([Window("", "tasks", "hour", 3, 9, 6, 1e9)], {})
+    quota_metrics.show([QuotaWindow("", "tasks", "hour", 3, 9, 6, 1e9)], {})
     shown = [value(f"rate_limit_{name}", {"period": "hour"}) for name in ("current_usage", "max_allowed", "remaining")]
     assert shown == [3, 9, 6]

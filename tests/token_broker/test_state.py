@@ -9,7 +9,7 @@ import pytest
 from common.failures.breaker import Breaker, State
 from common.failures.errors import Permanent, Throttled, Transient
 from common.failures.retry import Backoff
-from common.process.actions import Actions, Instant, Say, Send
+from common.process.actions import Actions, Instant, Log, Send
 from common.wire.messages import Token, TokenRequest
 from stages.token_broker.state import (
     DEFAULT_LIFE,
@@ -79,8 +79,8 @@ def sent(actions: list[Any]) -> dict[str, str]:
     return {a.to: a.message.access_token for a in actions if isinstance(a, Send) and isinstance(a.message, Token)}
 
 
-def said(actions: list[Any]) -> list[Say]:
-    return [action for action in actions if isinstance(action, Say)]
+def said(actions: list[Any]) -> list[Log]:
+    return [action for action in actions if isinstance(action, Log)]
 
 
 # Getting a token and handing it out
@@ -93,7 +93,7 @@ def test_a_token_is_asked_for_at_the_start_and_pushed_to_those_who_use_it() -> N
     assert sent(actions) == {"fetcher": "t", "publisher": "t"}
     token = next(action.message for action in actions if isinstance(action, Send))
     assert token == Token("t", 5_000_000.0 + 3600, fingerprint("t"))
-    assert said(actions) == [Say("token_issued", {"fingerprint": fingerprint("t"), "expires_in": 3600})]
+    assert said(actions) == [Log("token_issued", {"fingerprint": fingerprint("t"), "expires_in": 3600})]
 
 
 def test_all_who_ask_while_a_request_runs_are_answered_from_it_and_only_once() -> None:
@@ -160,7 +160,7 @@ def test_a_missing_lifetime_is_assumed_and_said_once() -> None:
     broker = Broker(rand=0.0)
     broker.tick()
     first = broker.issue("t", None, 1)
-    assert Say("token_without_expires_in", {"assumed_seconds": DEFAULT_LIFE}, "warning") in first
+    assert Log("token_without_expires_in", {"assumed_seconds": DEFAULT_LIFE}, "warning") in first
     assert broker.after(DEFAULT_LIFE * 0.9 + 0.1).tick() == [Ask(2)]
     assert [entry.event for entry in said(broker.issue("u", None, 2))] == ["token_issued"]
 
@@ -245,7 +245,7 @@ def test_failures_back_off_exponentially_and_success_forgives() -> None:
     for number in range(1, 5):
         actions = broker.refuse(Transient("it broke"), number)
         assert actions == [
-            Say("token_request_failed", {"reason": "it broke", "retry_in": 2.0 ** (number - 1)}, "warning")
+            Log("token_request_failed", {"reason": "it broke", "retry_in": 2.0 ** (number - 1)}, "warning")
         ]
         waits.append(round(broker.seconds_to([Ask(number + 1)], 60)))
     assert waits == [0, 1, 2, 4, 8]
