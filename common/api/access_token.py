@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from common.failures.retry import Backoff
 from common.process.actions import Instant, Send
 from common.wire.messages import Token, TokenRequest
-
-ASK_AGAIN = 1.0
-"""Seconds between requests to the broker while there is no usable token; it may just be starting."""
+from common.wire.timing import TOKEN_REQUEST_INTERVAL_S
 
 
 class AccessToken:
@@ -60,7 +58,7 @@ class AccessToken:
 
     def ask(self, now: Instant) -> Iterator[Send]:
         """Ask the broker, if there is no usable token and it was not asked just now."""
-        if self.usable(now) is None and now.mono - self._asked >= ASK_AGAIN:
+        if self.usable(now) is None and now.mono - self._asked >= TOKEN_REQUEST_INTERVAL_S:
             self._asked = now.mono
             refused = self._token is not None and self._token.fingerprint == self._refused and self._refusals > 0
             yield Send("token_broker", TokenRequest(self._inbox, self._refused if refused else ""))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from common.api.status import hint
+
 
 class ApiResponse(NamedTuple):
     """The API's answer to one PATCH, or why there was none."""
@@ -30,12 +32,3 @@ def in_words(answer: ApiResponse) -> str:
     if answer.error:
         return answer.error
     return f"PATCH answered {answer.status}{hint(answer.status)}"
-
-
-def hint(status: int) -> str:
-    """What a status of the API asks a person to look at; empty for the others."""
-    if 300 <= status < 400:
-        return " (a redirect, which is not followed: set API_BASE_URL to where the API really is)"
-    if status == 413:
-        return " (larger than the API takes: raise its limit for JSON bodies)"
-    return ""

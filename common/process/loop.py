@@ -33,12 +33,9 @@ from common.process.actions import Actions, Count, Instant, Log, Observe, Report
 from common.process.store import Store
 from common.wire.messages import Heartbeat, decode
 from common.wire.sockets import Sockets
+from common.wire.timing import HEARTBEAT_INTERVAL_S, TICK_S
 from common.wire.wiring import Wiring
 
-TICK = 0.1
-"""Seconds between ticks: no timer is later than this, and an idle process stays near 0.1 % of a core."""
-HEARTBEAT = 1.0
-"""Seconds between heartbeats."""
 FRAMES_A_TURN = 64
 """So that a flood in the inbox cannot starve the timers and completions."""
 
@@ -61,7 +58,7 @@ class Plan:
     breaker: Breaker | None = None
     """The circuit breaker of what the stage calls; its changes are logged."""
     tick: Callable[[Instant], Actions] = _nothing
-    """Called every `TICK`, for whatever the state does by the clock."""
+    """Called every `TICK_S`, for whatever the state does by the clock."""
     drain: Callable[[Instant], Actions] = _nothing
     """Called once on SIGTERM: begin nothing new."""
     drained: Callable[[Instant], bool] = lambda _: True
@@ -133,10 +130,10 @@ class Loop:
                 self._receive(plan, now)
             self._handle_events(plan, now)
             if now.mono >= next_tick:
-                next_tick = now.mono + TICK
+                next_tick = now.mono + TICK_S
                 self._decide(plan, plan.tick(now))
             if now.mono >= next_beat:
-                next_beat = now.mono + HEARTBEAT
+                next_beat = now.mono + HEARTBEAT_INTERVAL_S
                 self._beat(plan, now)
             if self._stopping and not draining:
                 draining = True

@@ -164,6 +164,16 @@ class Stored(Message):
     batch_id: str
 
 
+class Draining(Message):
+    """embedder → publisher: this embedder is stopping; while it says so, results may still come."""
+
+    embedder: str
+    """Its instance name."""
+    boot_id: str
+    done: bool = False
+    """The last one: everything it had is stored."""
+
+
 class Published(Message):
     """publisher → fetcher: these tasks are settled."""
 
@@ -286,6 +296,7 @@ AnyMessage: TypeAlias = (
     | Finished
     | Results
     | Stored
+    | Draining
     | Published
     | Holding
     | Deferred

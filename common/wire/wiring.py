@@ -23,7 +23,7 @@ EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
     ("rate_limiter", "embedder"): (m.Batch, m.ProviderCooldowns),
     ("rate_limiter", "fetcher"): (m.Holding, m.Deferred),
     ("embedder", "rate_limiter"): (m.Ready, m.Finished),
-    ("embedder", "publisher"): (m.Results,),
+    ("embedder", "publisher"): (m.Results, m.Draining),
     ("publisher", "embedder"): (m.Stored,),
     ("publisher", "fetcher"): (m.Published, m.Holding),
     ("publisher", "token_broker"): (m.TokenRequest,),
@@ -33,7 +33,7 @@ EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
     **{(stage, "monitor"): (m.Heartbeat,) for stage in STAGES},
 }
 
-REPEATED = (m.Ready, m.Holding, m.Heartbeat, m.TokenRequest)
+REPEATED = (m.Ready, m.Holding, m.Draining, m.Heartbeat, m.TokenRequest)
 """Said again by their senders anyway: dropped, rather than queued, when nobody listens."""
 
 

@@ -17,9 +17,8 @@ import msgspec
 from common.failures.retry import Backoff
 from common.process.actions import Actions, Instant, Log, Report, Send, task_fields
 from common.wire import messages as m
+from common.wire.timing import READY_INTERVAL_S
 
-READY_EVERY = 1.0
-"""Seconds between two `Ready` at the most."""
 RESEND = Backoff(first=1.0, factor=2.0, longest=10.0)
 """When to send results again that nobody stored: a publisher that restarts is back within a second or two."""
 
@@ -156,7 +155,7 @@ class Embedder:
         return asked or self.paused.keys() != self._said.key_cooldowns.keys()
 
     def _ready(self, now: Instant) -> Send:
-        self._next_ready = now.mono + READY_EVERY
+        self._next_ready = now.mono + READY_INTERVAL_S
         free = 0 if self._draining else max(0, self._size - len(self.slots))
         held = [
             m.HeldBatch(batch_id, slot.batch.key, slot.ids, slot.batch.charge) for batch_id, slot in self.slots.items()

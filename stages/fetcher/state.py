@@ -32,6 +32,14 @@ from common.failures.retry import Backoff
 from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.recently_settled import RecentlySettled
 from common.wire import messages as m
+from common.wire.timing import (
+    IN_TRANSIT_S,
+    REQUEUED_AFTER_S,
+    STOPPED_AFTER_S,
+    UNCONFIRMED_S,
+    holder_silent_after_s,
+    renewal_interval_s,
+)
 from stages.fetcher.actions import (
     DeleteDead,
     DeleteLease,
@@ -48,16 +56,8 @@ from stages.fetcher.page import Candidate, Page
 
 CHUNK = 256
 """Tasks in one message: large enough to cost nothing, small enough to be handled between two heartbeats."""
-REQUEUED_AFTER = 60.0
-"""Seconds: a task that is pending this long after it was settled was queued again on purpose."""
 ENOUGH_ROOM = 4
 """A poll for what a full page hid waits until this part of the window is free: the rest keeps the workers busy."""
-JUST_SENT = 1.0
-"""Seconds for which a task may lie unread in the rate limiter's inbox, so that it does not name it, and yet has it."""
-SUSPECTED = 1.0
-"""Seconds for which what a new rate limiter did not name may still be named, before it is lost."""
-STOPPED = 0.5
-"""Seconds between two ticks from which on this process was stopped, and news may wait in its inbox."""
 EXPIRE_EVERY = 1.0
 """Seconds between two looks at all leases."""
 SLOWEST_PAGE = 120.0
@@ -92,7 +92,7 @@ class Fetcher:
         self.limits = limits
         self.leases = {task_id: Held(lease, now.mono) for task_id, lease in restored.items()}
         self.lost: dict[str, tuple[Lease, float]] = {}
-        self.settled = RecentlySettled(REQUEUED_AFTER + SLOWEST_PAGE)
+        self.settled = RecentlySettled(REQUEUED_AFTER_S + SLOWEST_PAGE)
         self.dead = set(dead)
         self._backoff = Backoff(1.0, limits.backoff_factor, 60.0)
         self.breaker = Breaker("api", limits.breaker_threshold, self._backoff)
@@ -238,16 +238,16 @@ class Fetcher:
         """Expire leases, forget what was settled long ago, ask for a token, poll."""
         gap = now.mono - self._ticked
         self._ticked = now.mono
-        if gap > self.limits.lease_seconds / 3:
+        if gap > renewal_interval_s(self.limits.lease_seconds):
             self._credit(gap, now)  # this process was stopped: that says nothing about the holders
             self._limiter_heard = min(self._limiter_heard + gap, now.mono)
             self._publisher_heard = min(self._publisher_heard + gap, now.mono)
-        if gap > STOPPED:
+        if gap > STOPPED_AFTER_S:
             self._judge_at += gap
         if self._suspected and now.mono >= self._judge_at:
             yield from self._lose_suspected(now)
         if now.mono >= self._next_expiry:
-            self._next_expiry = now.mono + min(EXPIRE_EVERY, self.limits.lease_seconds / 3)
+            self._next_expiry = now.mono + min(EXPIRE_EVERY, renewal_interval_s(self.limits.lease_seconds))
             yield from self._expire(now)
         for record in self.settled.forget(now.wall):
             yield DeleteSettled(record)
@@ -338,7 +338,7 @@ class Fetcher:
         if max(self.deferred.get(task.id, 0.0), by_key) > now.wall:
             return False
         settled_at = self.settled.at(task.id)
-        return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER
+        return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER_S
 
     def _lease(self, task: m.Task, now: Instant) -> tuple[m.Task, Lease]:
         lost, _ = self.lost.pop(task.id, (None, 0.0))
@@ -366,9 +366,9 @@ class Fetcher:
 
     def _suspect(self, now: Instant) -> None:
         """What waited in an earlier rate limiter, unless it may lie in the inbox of this one yet."""
-        sent_before = now.mono - JUST_SENT
+        sent_before = now.mono - IN_TRANSIT_S
         self._suspected = {i for i, held in self.leases.items() if held.waiting and held.heard < sent_before}
-        self._judge_at = now.mono + SUSPECTED
+        self._judge_at = now.mono + UNCONFIRMED_S
 
     def _lose_suspected(self, now: Instant) -> Iterator[Any]:
         lost = [i for i, held in self.leases.items() if held.waiting and i in self._suspected]
@@ -428,7 +428,7 @@ class Fetcher:
 
     def _limiter_silent(self, now: Instant) -> bool:
         """Whether the rate limiter is gone: it has not spoken twice, and what is sent to it would only pile up."""
-        return now.mono - self._limiter_heard > self.limits.lease_seconds * 2 / 3
+        return now.mono - self._limiter_heard > holder_silent_after_s(self.limits.lease_seconds)
 
     def _asleep_until(self, now: Instant) -> float | None:
         until = self.deferred_keys.get("*", 0.0)

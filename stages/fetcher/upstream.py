@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import pycurl
 
 from common.api import curl
-from common.api.responses import hint
+from common.api.status import hint
 from common.failures.errors import Error, Throttled, Transient
 from common.process import metrics
 from common.settings.settings import Settings

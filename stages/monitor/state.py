@@ -1,8 +1,8 @@
 """What the heartbeats say: who is alive, whether a task could be processed now, and what all processes have counted.
 
 An instance is `waited for` until its first heartbeat, then `alive`, and `dead` when it has been silent for
-`DEAD_AFTER`; the next heartbeat makes it alive again. Whether it is, is decided when somebody asks, so that a loop that
-hangs shows as the monitor's own death.
+`DEAD_AFTER_S`; the next heartbeat makes it alive again. This is decided at the moment of each question, so that a loop
+that hangs shows as the monitor's own death.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from common.process.actions import Actions, Instant
 from common.wire.messages import Family, Heartbeat, QuotaWindow
+from common.wire.timing import DEAD_AFTER_S
 from stages.monitor.totals import merge
 
-DEAD_AFTER = 5.0
-"""Seconds without a heartbeat; they come each second, so one late turn or a busy host is no death."""
 EARLIER_BOOTS = 64
 """How many past boots of an instance are remembered, so that a heartbeat that comes late is not taken for a restart."""
 
@@ -53,7 +52,7 @@ class View:
     def alive(self, instance: str, now: Instant) -> bool:
         """Whether it has been heard of lately."""
         age = self.age(instance, now)
-        return age is not None and age <= DEAD_AFTER
+        return age is not None and age <= DEAD_AFTER_S
 
     def missing(self, now: Instant) -> list[str]:
         """Say for each expected instance that is not alive what is known of it; empty when the service is healthy."""
@@ -94,7 +93,7 @@ class View:
         if age is not None:
             return f"{instance} is dead: no heartbeat for {age:.0f} s; see `supervisorctl status` and its log"
         waited = now.mono - self.started.mono
-        if waited <= DEAD_AFTER:
+        if waited <= DEAD_AFTER_S:
             return f"waiting for the first heartbeat of {instance}"
         return f"{instance} has not been heard of in the {waited:.0f} s since the monitor started; is it running?"
 

@@ -26,6 +26,7 @@ from common.failures.retry import LONGEST_PATIENCE, Backoff
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import RecentlySettled
 from common.wire import messages as m
+from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S, renewal_interval_s
 from stages.publisher.actions import Bury, DeleteSettled, Drop, Entry, Patch, PutResult, Revive, Settle
 from stages.publisher.verdicts import Verdict, verdict
 
@@ -35,10 +36,6 @@ SETTLE_BATCH = 512
 """Acceptances in one transaction: 4.8 µs each instead of 331 for one alone."""
 SETTLE_AFTER = 0.05
 """Seconds that an acceptance waits for others."""
-DRAIN_AT_LEAST = 1.0
-"""Seconds: results of embedders that are stopped in the same moment are still taken."""
-REMEMBER = 120.0
-"""Seconds for which the id of a settled task is known, to drop what arrives late."""
 
 
 class Limits(NamedTuple):
@@ -59,7 +56,7 @@ class Publisher:
         self.limits = limits
         self.entries = stored
         self.dead = dead
-        self.settled = RecentlySettled(REMEMBER)
+        self.settled = RecentlySettled(SETTLED_KEPT_S)
         backoff = Backoff(1.0, limits.backoff_factor, 60.0)
         self.breaker = Breaker("api", limits.breaker_threshold, backoff)
         self._backoff = Backoff(0.5, limits.backoff_factor, 60.0)
@@ -159,7 +156,7 @@ class Publisher:
         for record in self.settled.forget(now.wall):
             yield DeleteSettled(record)
         if now.mono >= self._next_holding:
-            self._next_holding = now.mono + self.limits.lease_seconds / 3
+            self._next_holding = now.mono + renewal_interval_s(self.limits.lease_seconds)
             yield Send("fetcher", m.Holding("publisher", list(self.entries), [], list(self.dead)))
         yield from self._bearer.ask(now)
         yield from self._send(now)
@@ -167,7 +164,7 @@ class Publisher:
     def drain(self, now: Instant) -> Actions:
         """Begin no PATCH any more: what is not accepted is safe in the outbox."""
         self._draining = True
-        self._drained_from = now.mono + DRAIN_AT_LEAST
+        self._drained_from = now.mono + DRAIN_AT_LEAST_S
         return self._settle(now)
 
     def report(self, now: Instant) -> Report:

@@ -8,12 +8,7 @@ import msgspec
 
 from common.process.actions import Instant
 from common.wire import messages as m
-
-MISSED = 2.0
-"""Seconds for which one `Ready` after another must not name a batch that counts as lost on its way. Its age would not
-do: when the rate limiter was stopped, what it reads first was said before the batch was sent."""
-UNREAD = 0.5
-"""Seconds that an embedder which counted as dead, and was not, has to read what lies in its inbox."""
+from common.wire.timing import MISSING_AFTER_S, UNREAD_S
 
 
 class Sent(msgspec.Struct):
@@ -67,7 +62,7 @@ class Worker(msgspec.Struct):
                 news.finished.append(self.batches.pop(batch_id))
             elif sent.missed_at is None:
                 sent.missed_at = now.mono  # perhaps said before it came, and only read now
-            elif now.mono - sent.missed_at >= MISSED:
+            elif now.mono - sent.missed_at >= MISSING_AFTER_S:
                 news.lost[batch_id] = self.batches.pop(batch_id)
         for batch_id, batch in named.items():
             if batch_id not in self.batches:
@@ -102,7 +97,7 @@ class Workers(dict[str, Worker]):
         """Get to know an embedder, or one again that counted as dead."""
         worker = self[message.embedder] = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
         if self._buried.pop(message.embedder, None) == message.boot_id:
-            worker.busy_until = now.mono + UNREAD  # it was only stopped, and reads now what was sent to it before
+            worker.busy_until = now.mono + UNREAD_S  # it was only stopped, and reads now what was sent to it before
         return worker
 
     def bury(self, worker: Worker) -> None:

@@ -24,11 +24,10 @@ import msgspec
 from common.failures.breaker import Breaker, State
 from common.process.actions import Instant
 from common.wire import messages as m
+from common.wire.timing import QUARANTINE_TRUSTED_S
 
 ALONE = 3
 """From this attempt on a task is processed alone."""
-TRUSTED = 90.0
-"""Seconds for which a suspect may wait after its embedder's death. The publisher drops second results for 120 s."""
 REASON = "each batch kills its embedder: see the embedder's log"
 
 
@@ -88,7 +87,9 @@ class Suspects:
 
     def outdated(self, now: Instant) -> set[str]:
         """Those of whom nobody knows any more whether they were processed after all."""
-        return {task_id for task_id, suspicion in self.known.items() if now.mono - suspicion.died_at > TRUSTED}
+        return {
+            task_id for task_id, suspicion in self.known.items() if now.mono - suspicion.died_at > QUARANTINE_TRUSTED_S
+        }
 
     def undecided(self, now: Instant) -> None:
         """A batch was lost before an embedder had it. If it was the probe, there will be another."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.wire import messages as m
+from common.wire.timing import LEARNING_S, SILENT_AFTER_S, renewal_interval_s
 from stages.rate_limiter.charging import Charging, Quotas, used_up
 from stages.rate_limiter.clock_jumps import LEAP, ClockWatch
 from stages.rate_limiter.cooldowns import Patience
@@ -30,11 +31,6 @@ from stages.rate_limiter.poison import Suspects
 from stages.rate_limiter.quota.counters import Window
 from stages.rate_limiter.waiting import Group, Waiting
 
-SILENT = 3.0
-"""Seconds without `Ready` after which an embedder counts as dead."""
-LEARNING = 1.25
-"""Seconds after the start in which nothing is handed out: each living embedder says what it holds every second, not
-counting its tick and the time to connect again."""
 NEVER_FITS = 3600.0
 """Seconds until a task is tried again that is larger than a token quota."""
 
@@ -64,9 +60,9 @@ class RateLimiter:
         self.workers = Workers()
         self._boot_id = boot_id
         self._batches = 0
-        self._opens = now.mono + LEARNING
+        self._opens = now.mono + LEARNING_S
         self._relearnt = False
-        """Whether the fetcher was told what is here after `LEARNING`."""
+        """Whether the fetcher was told what is here after `LEARNING_S`."""
         self._next_holding = now.mono
         self._next_try = 0.0
         self._next_review = 0.0
@@ -100,7 +96,7 @@ class RateLimiter:
             yield from (
                 Send(other.inbox, m.ProviderCooldowns(news)) for other in self.workers.values() if other is not worker
             )
-        if now.mono - worker.heard > SILENT / 2:
+        if now.mono - worker.heard > SILENT_AFTER_S / 2:
             for sent in worker.batches.values():  # one of us was stopped: it may not have read what it does not name
                 sent.missed_at = None
         worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.key_cooldowns
@@ -141,16 +137,16 @@ class RateLimiter:
         """Bury silent embedders, say what is held (if only nothing), and try again what waited for a quota."""
         yield from self._clock.look(now)
         gap, self._ticked = now.mono - self._ticked, now.mono
-        if gap > SILENT / 2:
+        if gap > SILENT_AFTER_S / 2:
             for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
                 worker.heard = min(worker.heard + gap, now.mono)
         for worker in list(self.workers.values()):
-            if now.mono - worker.heard > SILENT:
+            if now.mono - worker.heard > SILENT_AFTER_S:
                 yield from self._bury(worker, now)
         first = not self._relearnt and now.mono >= self._opens
         if first or now.mono >= self._next_holding:
             self._relearnt = self._relearnt or first
-            self._next_holding = now.mono + self.limits.lease_seconds / 3
+            self._next_holding = now.mono + renewal_interval_s(self.limits.lease_seconds)
             yield from self._hold(first)
         if now.mono >= self._next_try:
             yield from self._dispatch(now)

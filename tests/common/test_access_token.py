@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from common.api.access_token import ASK_AGAIN, AccessToken
+from common.api.access_token import AccessToken
 from common.process.actions import Instant, Send
 from common.wire.messages import Token, TokenRequest
+from common.wire.timing import TOKEN_REQUEST_INTERVAL_S
 
 INBOX = "ipc:///inbox"
 
@@ -31,8 +32,8 @@ def bearer() -> AccessToken:
 def test_it_asks_while_it_has_none_but_not_all_the_time(bearer: AccessToken) -> None:
     assert bearer.problem(at(0)) == "no access token yet"
     assert list(bearer.ask(at(0))) == request()
-    assert list(bearer.ask(at(ASK_AGAIN - 0.1))) == []
-    assert list(bearer.ask(at(ASK_AGAIN))) == request()
+    assert list(bearer.ask(at(TOKEN_REQUEST_INTERVAL_S - 0.1))) == []
+    assert list(bearer.ask(at(TOKEN_REQUEST_INTERVAL_S))) == request()
 
 
 def test_it_uses_what_it_is_given_and_asks_no_more(bearer: AccessToken) -> None:

@@ -14,11 +14,12 @@ from tests import samples
 
 MESSAGES: list[m.Message] = [
     samples.tasks("a", "b"),
-    m.Ready("embedder_00", "boot", "ipc:///inbox", 2, [m.HeldBatch("b1", "m", ["a", "b"])], {"m": 5.0}, {"openai": 5.0}),
+    m.Ready("embedder_00", "boot", "ipc:///in", 2, [m.HeldBatch("b1", "m", ["a", "b"])], {"m": 5.0}, {"openai": 5.0}),
     m.Batch("b1", "boot", "text_embedding", "model", [samples.task("a")]),
     m.ProviderCooldowns({"openai": 5.0}),
     m.Finished("embedder_00", "boot", "b1", 10, 1, ["b"], 5.0, True, 1),
     m.Results("b1", "ipc:///inbox", [samples.result("a"), samples.result("b", failure=m.Failure("x", "y"))], "boot"),
+    m.Draining("embedder_00", "boot"),
     m.Stored("b1"),
     m.Published(["a"], ["b"], ["c"]),
     m.Holding("publisher", ["a"], ["b"]),

@@ -17,11 +17,12 @@ import pytest
 
 from common.process.actions import Send
 from common.wire import messages as m
+from common.wire.timing import SILENT_AFTER_S
 from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
 from stages.rate_limiter.quota.counters import Unit, Window
 from stages.rate_limiter.quota.scope import Limits as QuotaLimits
 from stages.rate_limiter.quota_store import limits_of
-from stages.rate_limiter.state import SILENT, Limits, PutQuota, RateLimiter
+from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
 from tests.contracts.installations import Installation
 from tests.decisions import START, after
 from tests.samples import task
@@ -84,7 +85,7 @@ class Simulation:
                 self.turn()
             except Killed:
                 self.kills += 1
-                self.now = after(self.random.uniform(0.1, SILENT * 2), self.now)
+                self.now = after(self.random.uniform(0.1, SILENT_AFTER_S * 2), self.now)
                 self.installation.restart(self.now.wall)
                 self.limiter = self.started()
 

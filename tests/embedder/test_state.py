@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from common.wire import messages as m
-from stages.embedder.state import READY_EVERY, RESEND, Embedder, Process, Processed
+from common.wire.timing import READY_INTERVAL_S
+from stages.embedder.state import RESEND, Embedder, Process, Processed
 from tests import samples
 from tests.decisions import START, after, events, kinds, of, sent_to
 
@@ -63,7 +64,7 @@ def test_it_says_ready_as_soon_as_it_runs() -> None:
 
 def test_and_every_second_from_then_on() -> None:
     embedder = Working()
-    assert of(m.Ready, embedder.after(READY_EVERY - 0.1).tick()) == []
+    assert of(m.Ready, embedder.after(READY_INTERVAL_S - 0.1).tick()) == []
     assert len(of(m.Ready, embedder.after(0.1).tick())) == 1
     assert of(m.Ready, embedder.after(0.1).tick()) == []
 

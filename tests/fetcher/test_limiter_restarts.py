@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from common.wire import messages as m
+from common.wire.timing import IN_TRANSIT_S, UNCONFIRMED_S
 from stages.fetcher.actions import Lease, Poll, PutLease
-from stages.fetcher.state import JUST_SENT, SUSPECTED
 from tests.decisions import START, counted, events, of, said
 from tests.fetcher.fetching import LEASE, Fetching, dispatched, ids
 from tests.fetcher.test_claiming import Claiming
 
 TICK = 0.1
-SOON = SUSPECTED + 2 * TICK
+SOON = UNCONFIRMED_S + 2 * TICK
 
 
 def waiting(*task_ids: str, fetcher: Fetching | None = None) -> Fetching:
@@ -42,7 +42,7 @@ def restarted(fetcher: Fetching, *task_ids: str, working: tuple[str, ...] = ()) 
 def test_what_it_does_not_name_is_lost_a_second_later() -> None:
     fetcher = waiting("a", "b", "c")
     restarted(fetcher, "b", working=("c",))
-    assert events(live(fetcher, SUSPECTED - TICK)) == []
+    assert events(live(fetcher, UNCONFIRMED_S - TICK)) == []
     done = live(fetcher, 2 * TICK)
     assert fetcher.leased == ["b", "c"]
     assert said("leases_expired", done) == {"level": "warning", "task_id": "a"}
@@ -82,7 +82,7 @@ def test_what_was_just_sent_may_lie_in_its_inbox_unread() -> None:
     fetcher = Fetching()
     live(fetcher, 5)
     fetcher.page("a")
-    live(fetcher, JUST_SENT - TICK)
+    live(fetcher, IN_TRANSIT_S - TICK)
     restarted(fetcher)
     live(fetcher, 5)
     assert fetcher.leased == ["a"]
@@ -100,7 +100,7 @@ def test_what_it_names_within_the_second_it_had_in_its_inbox() -> None:
     for named in ({"ids": "a"}, {"working": "a"}):
         fetcher = waiting("a", "b")
         restarted(fetcher)
-        fetcher.after(SUSPECTED / 2).holding(*named.get("ids", ""), working=named.get("working", ""))
+        fetcher.after(UNCONFIRMED_S / 2).holding(*named.get("ids", ""), working=named.get("working", ""))
         live(fetcher, SOON)
         assert fetcher.leased == ["a"]
 
@@ -109,7 +109,7 @@ def test_what_the_publisher_has_stored_is_not_lost_though_nobody_else_names_it()
     fetcher = waiting("a", "b")
     fetcher.holding("a", stage="publisher")
     restarted(fetcher)
-    fetcher.after(SUSPECTED / 2).holding("b", stage="publisher")  # it came after what was said later
+    fetcher.after(UNCONFIRMED_S / 2).holding("b", stage="publisher")  # it came after what was said later
     live(fetcher, SOON)
     assert fetcher.leased == ["a", "b"]
 
@@ -173,10 +173,10 @@ def test_what_is_said_of_nothing_changes_nothing() -> None:
 def test_a_stop_of_this_process_is_not_counted_for_news_may_wait_in_its_inbox() -> None:
     fetcher = waiting("a")
     restarted(fetcher)
-    live(fetcher, SUSPECTED / 2)
+    live(fetcher, UNCONFIRMED_S / 2)
     fetcher.after(3).tick()
     assert fetcher.leased == ["a"]
-    live(fetcher, SUSPECTED / 2 + TICK)
+    live(fetcher, UNCONFIRMED_S / 2 + TICK)
     assert fetcher.leased == []
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from common.recently_settled import BUCKET_SECONDS, Record
 from common.wire import messages as m
+from common.wire.timing import REQUEUED_AFTER_S
 from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, Poll, PutDead, PutLease, PutSettled
-from stages.fetcher.state import FORGET_LOST, REQUEUED_AFTER, SLOWEST_PAGE
+from stages.fetcher.state import FORGET_LOST, SLOWEST_PAGE
 from tests.decisions import START, counted, of, said, sent_to
 from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids
 
@@ -226,7 +227,7 @@ def test_what_was_settled_is_stored_and_forgotten_when_no_page_can_show_it_any_m
     fetcher = with_leased("a")
     (put,) = of(PutSettled, fetcher.published("a"))
     assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
-    keep = REQUEUED_AFTER + SLOWEST_PAGE
+    keep = REQUEUED_AFTER_S + SLOWEST_PAGE
     assert of(DeleteSettled, fetcher.after(keep).tick()) == []
     assert of(DeleteSettled, fetcher.after(BUCKET_SECONDS).tick()) == [DeleteSettled(put.record)]
 
@@ -264,7 +265,7 @@ def test_a_task_that_is_pending_more_than_a_minute_after_it_was_settled_was_queu
             polls += 1
             taken = dispatched(fetcher.page("a"))
             waited = fetcher.asked_at.wall - START.wall
-            assert bool(taken) == (waited > REQUEUED_AFTER)
+            assert bool(taken) == (waited > REQUEUED_AFTER_S)
             if taken:
                 assert (taken[0].leased_at, taken[0].attempt) == (fetcher.now.wall, 1)
                 return

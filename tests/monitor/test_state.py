@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.wire.messages import QuotaWindow
-from stages.monitor.state import DEAD_AFTER, EARLIER_BOOTS, Monitor, Publish, View
+from common.wire.timing import DEAD_AFTER_S
+from stages.monitor.state import EARLIER_BOOTS, Monitor, Publish, View
 from tests.monitor.beats import ALL, START, beat, counter, gauge, later, values
 
 
@@ -21,12 +22,12 @@ def monitor(*alive: str) -> Monitor:
 
 
 def test_all_alive_is_healthy() -> None:
-    assert monitor(*ALL).view.missing(later(DEAD_AFTER)) == []
+    assert monitor(*ALL).view.missing(later(DEAD_AFTER_S)) == []
 
 
 def test_at_the_start_it_waits_for_first_heartbeats_and_says_for_whose() -> None:
     view = monitor("fetcher", "token_broker", "rate_limiter", "monitor").view
-    assert view.missing(later(DEAD_AFTER)) == [
+    assert view.missing(later(DEAD_AFTER_S)) == [
         "waiting for the first heartbeat of embedder_00",
         "waiting for the first heartbeat of publisher",
     ]
@@ -38,7 +39,7 @@ def test_at_the_start_it_waits_for_first_heartbeats_and_says_for_whose() -> None
 
 def test_silence_is_death_and_a_heartbeat_brings_it_back() -> None:
     made = monitor(*ALL)
-    now = later(DEAD_AFTER + 0.1)
+    now = later(DEAD_AFTER_S + 0.1)
     for instance in ALL[1:]:
         made.on_heartbeat(beat(instance), now)
     assert made.view.missing(now) == [

@@ -7,8 +7,9 @@ import pytest
 from common.process.actions import Observe
 from common.recently_settled import BUCKET_SECONDS, Record
 from common.wire import messages as m
+from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S
 from stages.publisher.actions import DeleteSettled, Patch, PutResult, Settle
-from stages.publisher.state import CONNECTIONS, DRAIN_AT_LEAST, REMEMBER, SETTLE_AFTER, SETTLE_BATCH
+from stages.publisher.state import CONNECTIONS, SETTLE_AFTER, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result
@@ -201,7 +202,7 @@ def test_and_forgotten_after_two_minutes_also_on_disk() -> None:
     publisher = Publishing()
     publisher.results("a")
     (settled,) = of(Settle, publisher.answer(200, "a"))
-    assert of(DeleteSettled, publisher.after(REMEMBER).tick()) == []
+    assert of(DeleteSettled, publisher.after(SETTLED_KEPT_S).tick()) == []
     assert of(DeleteSettled, publisher.after(BUCKET_SECONDS).tick()) == [DeleteSettled(settled.record)]
     assert len(of(PutResult, publisher.results("a"))) == 1
 
@@ -247,7 +248,7 @@ def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:
     publisher.results("a")
     assert not publisher.state.drained(publisher.after(60).now)
     list(publisher.state.drain(publisher.now))
-    publisher.after(DRAIN_AT_LEAST)
+    publisher.after(DRAIN_AT_LEAST_S)
     assert not publisher.state.drained(publisher.now)
     publisher.answer(200, "a")
     assert publisher.state.drained(publisher.now)
@@ -256,7 +257,7 @@ def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:
 def test_not_before_they_had_time() -> None:
     publisher = Publishing()
     list(publisher.state.drain(publisher.now))
-    assert not publisher.state.drained(publisher.after(DRAIN_AT_LEAST - 0.1).now)
+    assert not publisher.state.drained(publisher.after(DRAIN_AT_LEAST_S - 0.1).now)
     assert publisher.state.drained(publisher.after(0.1).now)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from common.process.actions import Send
 from common.wire import messages as m
+from common.wire.timing import LEARNING_S
 from stages.rate_limiter.quota.buckets import Period, Strategy
 from stages.rate_limiter.quota.counters import Unit, Window
 from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import Limits as QuotaLimits
-from stages.rate_limiter.state import LEARNING, Limits, RateLimiter
+from stages.rate_limiter.state import Limits, RateLimiter
 from tests import decisions, samples
 from tests.decisions import START, after
 
@@ -38,7 +39,7 @@ class Limiter:
         self.batches: list[m.Batch] = []
         self.inboxes: list[str] = []
         if learnt:
-            self.after(LEARNING)
+            self.after(LEARNING_S)
 
     def after(self, seconds: float) -> Limiter:
         self.now = after(seconds, self.now)

@@ -9,8 +9,8 @@ import pytest
 from common.failures.breaker import State
 from common.process.actions import Instant
 from common.wire import messages as m
-from stages.rate_limiter.poison import ALONE, TRUSTED, Suspects
-from stages.rate_limiter.state import SILENT
+from common.wire.timing import QUARANTINE_TRUSTED_S, SILENT_AFTER_S
+from stages.rate_limiter.poison import ALONE, Suspects
 from tests.decisions import of, said
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names, task
@@ -385,7 +385,7 @@ def test_a_suspect_that_waited_for_long_goes_back_for_its_result_may_be_accepted
     limiter.tasks("a", "b")
     limiter.ready(0, limiter.batch)
     limiter.tasks("fresh")
-    done = limiter.ready(0, boot="another") + limiter.live(TRUSTED - 1)
+    done = limiter.ready(0, boot="another") + limiter.live(QUARANTINE_TRUSTED_S - 1)
     assert of(m.Deferred, done) == []
     done = limiter.live(3)
     (told,) = of(m.Deferred, done)
@@ -460,7 +460,7 @@ def test_and_one_whose_embedder_was_only_silent_and_died_later() -> None:
     limiter.tasks("a")
     batch = limiter.batch
     limiter.ready(0, batch)
-    limiter.live(SILENT + 1, 0.5)
+    limiter.live(SILENT_AFTER_S + 1, 0.5)
     limiter.ready(0, batch)
     assert suspects(limiter) == {"a"}
     limiter.ready(0, boot="another")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from common.wire import messages as m
-from stages.rate_limiter.state import LEARNING, PutQuota
+from common.wire.timing import LEARNING_S
+from stages.rate_limiter.state import PutQuota
 from tests.decisions import kinds, of, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, REQUESTS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names
@@ -138,14 +139,14 @@ def test_nothing_is_handed_out_before_every_embedder_has_said_what_it_holds() ->
     limiter.tasks("a", "b")
     limiter.ready(5)
     assert limiter.batches == []
-    limiter.after(LEARNING - 0.1).ready(4, m.HeldBatch("old-1", "model", ["b"]), embedder="embedder_01")
+    limiter.after(LEARNING_S - 0.1).ready(4, m.HeldBatch("old-1", "model", ["b"]), embedder="embedder_01")
     assert limiter.batches == []
     limiter.after(0.1).tick()
     assert [ids_of(batch) for batch in limiter.batches] == [["a"]]
 
 
 def test_learning_takes_longer_than_the_second_between_two_readies() -> None:
-    assert LEARNING > 1.0 + 0.1 + 0.05  # READY_EVERY, a tick, and RECONNECT_IVL
+    assert LEARNING_S > 1.0 + 0.1 + 0.05  # READY_EVERY, a tick, and RECONNECT_IVL
 
 
 def test_a_paused_key_waits_and_others_go() -> None:
@@ -238,7 +239,7 @@ def test_when_it_knows_what_embedders_have_it_says_once_that_this_is_all() -> No
     limiter.ready(0, m.HeldBatch("x", "", ["a"]))
     limiter.tasks("b")
     limiter.tick()
-    assert of(m.Holding, limiter.after(LEARNING - 0.1).tick()) == []
+    assert of(m.Holding, limiter.after(LEARNING_S - 0.1).tick()) == []
     assert of(m.Holding, limiter.after(0.1).tick()) == [
         m.Holding("rate_limiter", ["b"], ["a"], inventory_complete=True)
     ]

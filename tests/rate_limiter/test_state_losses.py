@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.wire import messages as m
-from stages.rate_limiter.fleet import MISSED, UNREAD
-from stages.rate_limiter.state import SILENT
+from common.wire.timing import MISSING_AFTER_S, SILENT_AFTER_S, UNREAD_S
 from tests.decisions import events, of, said, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, Limiter, ids_of
 from tests.samples import names
@@ -209,23 +208,23 @@ def test_nor_do_those_of_an_embedder_or_a_batch_that_nobody_knows() -> None:
 
 def test_an_embedder_that_was_only_silent_keeps_what_it_holds() -> None:
     limiter, batch = with_a_batch("a")
-    limiter.live(SILENT + 1, 0.5)
+    limiter.live(SILENT_AFTER_S + 1, 0.5)
     assert limiter.waiting == ["a"]
     limiter.ready(1, batch)
     assert limiter.waiting == []
     assert limiter.batches == []
     limiter.finished(batch)
-    limiter.after(UNREAD).ready(1)
+    limiter.after(UNREAD_S).ready(1)
     limiter.tasks("b")
     assert ids_of(limiter.batch) == ["b"]
 
 
 def test_but_gets_nothing_before_it_has_read_what_was_sent_to_it_while_it_was_silent() -> None:
     limiter, batch = with_a_batch("a")
-    limiter.live(SILENT + 1, 0.5)
+    limiter.live(SILENT_AFTER_S + 1, 0.5)
     limiter.tasks("b")
     limiter.ready(1, batch)
-    limiter.after(UNREAD - 0.1).finished(batch)
+    limiter.after(UNREAD_S - 0.1).finished(batch)
     assert limiter.batches == []
     limiter.after(0.1).ready(1)
     assert ids_of(limiter.batch) == ["b"]
@@ -233,7 +232,7 @@ def test_but_gets_nothing_before_it_has_read_what_was_sent_to_it_while_it_was_si
 
 def test_an_embedder_that_did_die_gets_something_at_once_when_it_is_back() -> None:
     limiter, _ = with_a_batch("a")
-    limiter.live(SILENT + 1, 0.5)
+    limiter.live(SILENT_AFTER_S + 1, 0.5)
     limiter.ready(1, boot="another")
     assert ids_of(limiter.batch) == ["a"]
 
@@ -242,7 +241,7 @@ def test_a_stop_of_this_process_says_nothing_about_the_embedders() -> None:
     limiter, _ = with_a_batch("a")
     limiter.tick()
     assert "embedder_lost" not in events(limiter.after(60).tick())
-    assert "embedder_lost" not in events(limiter.live(SILENT, 0.5))
+    assert "embedder_lost" not in events(limiter.live(SILENT_AFTER_S, 0.5))
     assert "embedder_lost" in events(limiter.live(0.5, 0.5))
 
 
@@ -251,7 +250,7 @@ def test_nor_does_it_make_them_immortal() -> None:
     limiter.tick()
     limiter.after(3600).ready(0, batch)  # read before the first tick after the stop
     limiter.tick()
-    assert "embedder_lost" in events(limiter.live(SILENT + 1, 0.5))
+    assert "embedder_lost" in events(limiter.live(SILENT_AFTER_S + 1, 0.5))
 
 
 # ---- a batch is lost on its way ----
@@ -263,8 +262,8 @@ def test_a_batch_that_its_embedder_goes_on_not_naming_is_lost_and_waits_again() 
     limiter.tasks("a", "b")
     lost = limiter.batches
     limiter.ready(0)
-    limiter.after(MISSED / 2).ready(0)
-    limiter.after(MISSED / 2 - 0.1).ready(0)
+    limiter.after(MISSING_AFTER_S / 2).ready(0)
+    limiter.after(MISSING_AFTER_S / 2 - 0.1).ready(0)
     assert limiter.waiting == []
     done = limiter.after(0.1).ready(0)
     assert events(done) == ["batch_lost", "batch_lost"]
@@ -280,8 +279,8 @@ def test_lost_tasks_wait_in_front_in_their_order() -> None:
     limiter.tasks("a", "b", "c")
     limiter.tasks("d")
     limiter.ready(0)
-    limiter.after(MISSED / 2).ready(0)
-    limiter.after(MISSED / 2).ready(0)
+    limiter.after(MISSING_AFTER_S / 2).ready(0)
+    limiter.after(MISSING_AFTER_S / 2).ready(0)
     assert limiter.waiting == ["a", "b", "c", "d"]
 
 
@@ -291,7 +290,7 @@ def test_a_lost_task_that_is_sent_again_was_only_sent_twice() -> None:
     limiter.tasks("a")
     for _ in range(3):
         limiter.ready(0)
-        limiter.after(MISSED / 2)
+        limiter.after(MISSING_AFTER_S / 2)
     limiter.tasks("a")
     assert limiter.waiting == ["a"]
 
@@ -306,7 +305,7 @@ def test_all_that_was_said_before_a_stop_of_this_process_proves_no_loss() -> Non
     for _ in range(3):
         assert limiter.ready(1) == []
     limiter.ready(0, batch)
-    limiter.after(MISSED).ready(0, batch)
+    limiter.after(MISSING_AFTER_S).ready(0, batch)
     assert limiter.waiting == []
     assert limiter.batches == []
 
@@ -318,7 +317,7 @@ def test_nor_does_what_an_embedder_says_first_after_a_stop_of_its_own() -> None:
     limiter.tasks("a", "b")
     first, second = limiter.batches
     limiter.ready(2)
-    assert "batch_lost" not in events(limiter.after(MISSED + 0.5).ready(1, first))
+    assert "batch_lost" not in events(limiter.after(MISSING_AFTER_S + 0.5).ready(1, first))
     limiter.ready(0, first, second)
     assert limiter.waiting == []
     assert limiter.batches == []
