@@ -71,8 +71,10 @@ class Fetching:
     def published(self, *accepted: str, dead: Iterable[str] = (), dropped: Iterable[str] = ()) -> list[Any]:
         return self.did(self.state.published(m.Published(list(accepted), list(dead), list(dropped)), self.now))
 
-    def holding(self, *ids: str, working: Iterable[str] = (), stage: str = "rate_limiter", **fields: Any) -> list[Any]:
-        return self.did(self.state.holding(m.Holding(stage, list(ids), list(working), **fields), self.now))
+    def holding(
+        self, *ids: str, embedding: Iterable[str] = (), stage: str = "rate_limiter", **fields: Any
+    ) -> list[Any]:
+        return self.did(self.state.holding(m.Holding(stage, list(ids), list(embedding), **fields), self.now))
 
     def deferred(self, *ids: str, seconds: float, reason: str = "quota", key: str | None = None) -> list[Any]:
         until = self.now.wall + seconds

@@ -34,14 +34,14 @@ def live(fetcher: Fetching, seconds: float) -> list[Any]:
     return done
 
 
-def restarted(fetcher: Fetching, *task_ids: str, working: tuple[str, ...] = ()) -> list[Any]:
+def restarted(fetcher: Fetching, *task_ids: str, embedding: tuple[str, ...] = ()) -> list[Any]:
     """The next rate limiter has learnt that this is what there is."""
-    return fetcher.holding(*task_ids, working=working, relearnt=True)
+    return fetcher.holding(*task_ids, embedding=embedding, inventory_complete=True)
 
 
 def test_what_it_does_not_name_is_lost_a_second_later() -> None:
     fetcher = waiting("a", "b", "c")
-    restarted(fetcher, "b", working=("c",))
+    restarted(fetcher, "b", embedding=("c",))
     assert events(live(fetcher, UNCONFIRMED_S - TICK)) == []
     done = live(fetcher, 2 * TICK)
     assert fetcher.leased == ["b", "c"]
@@ -97,10 +97,10 @@ def test_what_is_sent_after_it_spoke_is_none_of_its_business() -> None:
 
 
 def test_what_it_names_within_the_second_it_had_in_its_inbox() -> None:
-    for named in ({"ids": "a"}, {"working": "a"}):
+    for named in ({"ids": "a"}, {"embedding": "a"}):
         fetcher = waiting("a", "b")
         restarted(fetcher)
-        fetcher.after(UNCONFIRMED_S / 2).holding(*named.get("ids", ""), working=named.get("working", ""))
+        fetcher.after(UNCONFIRMED_S / 2).holding(*named.get("ids", ""), embedding=named.get("embedding", ""))
         live(fetcher, SOON)
         assert fetcher.leased == ["a"]
 
@@ -117,7 +117,7 @@ def test_what_the_publisher_has_stored_is_not_lost_though_nobody_else_names_it()
 def test_what_a_worker_has_is_not_lost_by_a_restart_of_the_rate_limiter() -> None:
     """Its result may be stored, and the publisher be killed before it said so; or the worker be slow to say `Ready`."""
     fetcher = waiting("a")
-    fetcher.holding(working=["a"])
+    fetcher.holding(embedding=["a"])
     live(fetcher, 2)
     restarted(fetcher)
     live(fetcher, 5)
@@ -128,7 +128,7 @@ def test_what_a_worker_has_is_not_lost_by_a_restart_of_the_rate_limiter() -> Non
 
 def test_one_that_a_worker_had_and_that_waits_again_is() -> None:
     fetcher = waiting("a")
-    fetcher.holding(working=["a"])
+    fetcher.holding(embedding=["a"])
     fetcher.holding("a")
     live(fetcher, 2)
     restarted(fetcher)
@@ -195,7 +195,7 @@ def test_a_mistake_is_a_task_that_is_sent_twice() -> None:
     fetcher = waiting("a")
     restarted(fetcher)
     live(fetcher, SOON)
-    fetcher.holding(working=["a"])
+    fetcher.holding(embedding=["a"])
     assert fetcher.leased == ["a"]
     assert ids(fetcher.page("a")) == []
 

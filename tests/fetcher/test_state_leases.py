@@ -66,7 +66,7 @@ def test_a_lost_task_that_is_still_pending_is_dispatched_again_as_the_same_proce
 
 def test_its_attempts_count_only_if_a_worker_had_it() -> None:
     fetcher = with_leased("a", "b")
-    fetcher.holding("b", working=["a"])
+    fetcher.holding("b", embedding=["a"])
     done = lose(fetcher)
     stored = {put.task_id: put.lease.attempt for put in of(PutLease, done)}
     assert stored == {"a": 2, "b": 1}
@@ -75,7 +75,7 @@ def test_its_attempts_count_only_if_a_worker_had_it() -> None:
 
 def test_a_worker_that_handed_its_result_on_is_not_suspected() -> None:
     fetcher = with_leased("a")
-    fetcher.holding(working=["a"])
+    fetcher.holding(embedding=["a"])
     fetcher.holding("a", stage="publisher")
     fetcher.live(LEASE + 1)
     fetcher.holding(stage="publisher")
@@ -87,7 +87,7 @@ def test_one_that_is_lost_again_and_again_is_tried_for_the_last_time_but_not_giv
     """Here nobody can tell whether it was its fault: whoever kills the rate limiter too would fail it."""
     fetcher = with_leased("a", max_dispatches=3)
     for attempt in (2, 3, 3, 3):
-        fetcher.holding(working=["a"])
+        fetcher.holding(embedding=["a"])
         lose(fetcher)
         assert dispatched(fetcher.page("a"))[0].attempt == attempt
         fetcher.page(known=1)
@@ -148,7 +148,7 @@ def test_a_holder_that_was_only_silent_still_has_it() -> None:
 
 def test_nobody_can_hold_what_was_never_leased() -> None:
     fetcher = with_leased()
-    fetcher.holding("a", working=["b"])
+    fetcher.holding("a", embedding=["b"])
     assert fetcher.leased == []
 
 
@@ -164,7 +164,7 @@ def test_a_lost_task_that_is_not_pending_any_more_is_forgotten() -> None:
 def test_but_not_if_the_page_may_have_hidden_it() -> None:
     for page in ({"whole": False}, {"deferred": 1}, {"elements": 3}):
         fetcher = with_leased("a", "b", "c")
-        fetcher.holding(working=["a"])
+        fetcher.holding(embedding=["a"])
         lose(fetcher)
         assert of(DeleteLease, fetcher.page("b", **page)) == [], page
         fetcher.holding("b")

@@ -60,10 +60,10 @@ class Limiter:
         *held: m.Batch | m.HeldBatch,
         embedder: str = "embedder_00",
         boot: str = "boot",
-        paused: dict[str, float] | None = None,
+        key_cooldowns: dict[str, float] | None = None,
     ) -> list[Any]:
         named = [h if isinstance(h, m.HeldBatch) else m.HeldBatch(h.batch_id, h.key, ids_of(h)) for h in held]
-        ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, named, paused or {})
+        ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, named, key_cooldowns or {})
         return self.did(self.state.ready(ready, self.now))
 
     def finished(self, batch: m.Batch, embedder: str = "embedder_00", boot: str = "boot", **fields: Any) -> list[Any]:

@@ -51,7 +51,7 @@ def test_what_a_batch_had_no_requests_for_comes_again_first_and_smaller() -> Non
     limiter.ready(1)
     limiter.tasks(*names(10))
     first = limiter.batch
-    done = limiter.finished(first, again={4: names(8)}, cached=8, tokens=0, requests=1)
+    done = limiter.finished(first, requeue={4: names(8)}, uncharged=8, tokens=0, requests=1)
     assert ids_of(limiter.batch) == ["t8", "t9"], "one turn for each group"
     assert of(m.Deferred, done) == []
     limiter.finished(limiter.batch)
@@ -64,7 +64,7 @@ def test_suspects_shrink_too() -> None:
     limiter = Limiter({REQUESTS_PER_MINUTE: 100}, batch_size=16)
     limiter.ready(1)
     limiter.tasks(*names(4), attempt=2)
-    limiter.finished(limiter.batch, again={2: names(4)}, cached=4, tokens=0)
+    limiter.finished(limiter.batch, requeue={2: names(4)}, uncharged=4, tokens=0)
     assert ids_of(limiter.batch) == ["t0", "t1"]
 
 

@@ -49,7 +49,7 @@ def test_an_embedder_that_starts_meanwhile_is_told_and_one_that_starts_later_is_
 def test_a_pause_of_its_own_is_not_shared() -> None:
     limiter = Limiter()
     for embedder, paused in (("embedder_00", {"*": UNTIL}), ("embedder_01", {})):
-        assert told(limiter.ready(5, embedder=embedder, paused=paused)) == {}
+        assert told(limiter.ready(5, embedder=embedder, key_cooldowns=paused)) == {}
     limiter.tasks("a")
     assert limiter.inboxes == ["ipc://embedder_01"]
 

@@ -440,7 +440,7 @@ def test_a_suspect_that_is_finished_is_forgotten() -> None:
 
 def test_so_is_one_that_is_given_back() -> None:
     limiter = with_suspects("a", "b")
-    limiter.ready(1, boot="another", paused={"*": limiter.now.wall + 900})
+    limiter.ready(1, boot="another", key_cooldowns={"*": limiter.now.wall + 900})
     assert limiter.waiting == []
     assert suspects(limiter) == set()
 

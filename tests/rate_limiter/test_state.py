@@ -78,7 +78,7 @@ def test_but_no_batch_is_larger_than_the_settings_allow() -> None:
 
 def test_slots_that_cannot_take_the_key_do_not_count() -> None:
     limiter = Limiter()
-    limiter.ready(3, embedder="embedder_01", paused={"model": limiter.now.wall + 30})
+    limiter.ready(3, embedder="embedder_01", key_cooldowns={"model": limiter.now.wall + 30})
     limiter.ready(1)
     limiter.tasks(*names(8), key="model")
     assert limiter.sizes == [8]
@@ -151,7 +151,7 @@ def test_learning_takes_longer_than_the_second_between_two_readies() -> None:
 
 def test_a_paused_key_waits_and_others_go() -> None:
     limiter = Limiter()
-    limiter.ready(2, paused={"down": limiter.now.wall + 30})
+    limiter.ready(2, key_cooldowns={"down": limiter.now.wall + 30})
     limiter.tasks("a", key="down")
     limiter.tasks("b", key="up")
     assert [batch.key for batch in limiter.batches] == ["up"]
@@ -161,7 +161,7 @@ def test_a_paused_key_waits_and_others_go() -> None:
 @pytest.mark.parametrize("paused", ["down", "*"])
 def test_it_goes_when_the_pause_is_over(paused: str) -> None:
     limiter = Limiter()
-    limiter.ready(2, paused={paused: limiter.now.wall + 1.5})
+    limiter.ready(2, key_cooldowns={paused: limiter.now.wall + 1.5})
     limiter.tasks("a", key="down")
     limiter.live(1)
     assert limiter.batches == []
@@ -171,14 +171,14 @@ def test_it_goes_when_the_pause_is_over(paused: str) -> None:
 
 def test_a_star_pauses_every_key() -> None:
     limiter = Limiter()
-    limiter.ready(2, paused={"*": limiter.now.wall + 30})
+    limiter.ready(2, key_cooldowns={"*": limiter.now.wall + 30})
     limiter.tasks("a", key="any")
     assert limiter.batches == []
 
 
 def test_a_paused_key_goes_to_an_embedder_that_is_not_paused() -> None:
     limiter = Limiter()
-    limiter.ready(5, paused={"model": limiter.now.wall + 30})
+    limiter.ready(5, key_cooldowns={"model": limiter.now.wall + 30})
     limiter.ready(1, embedder="embedder_01")
     limiter.tasks("a", key="model")
     assert limiter.inboxes == ["ipc://embedder_01"]

@@ -127,7 +127,7 @@ def test_but_others_do() -> None:
 
 def test_no_embedder_is_reserved_for_a_suspect_whose_provider_is_paused() -> None:
     limiter = Limiter()
-    limiter.ready(2, paused={"down": limiter.now.wall + 30})
+    limiter.ready(2, key_cooldowns={"down": limiter.now.wall + 30})
     limiter.tasks("s", key="down", attempt=3)
     limiter.tasks("a", key="up")
     assert ids_of(limiter.batch) == ["a"]

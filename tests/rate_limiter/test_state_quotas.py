@@ -59,7 +59,7 @@ def test_what_was_given_back_may_come_again() -> None:
     assert [told.ids for told in of(m.Deferred, limiter.tasks("b"))] == [["b"]]
 
 
-@pytest.mark.parametrize("refunded", [{"cached": 1}, {"deferred": ["a"], "unsent": True}])
+@pytest.mark.parametrize("refunded", [{"uncharged": 1}, {"deferred": ["a"], "unsent": True}])
 def test_nothing_is_given_back_while_a_batch_may_still_give_back_its_charge(refunded: dict[str, Any]) -> None:
     limiter = Limiter({PER_HOUR: 1})
     limiter.ready(2)
@@ -91,8 +91,8 @@ def test_a_model_that_waits_for_its_own_quota_takes_nothing_from_the_others() ->
 def test_a_provider_that_is_paused_for_long_gives_the_tasks_back() -> None:
     limiter = Limiter(hold_seconds=60)
     until = limiter.now.wall + 61
-    limiter.ready(2, paused={"down": until})
-    limiter.ready(2, paused={"*": until + 5}, embedder="embedder_01")
+    limiter.ready(2, key_cooldowns={"down": until})
+    limiter.ready(2, key_cooldowns={"*": until + 5}, embedder="embedder_01")
     done = limiter.tasks("a", "b", key="down")
     assert of(m.Deferred, done) == [m.Deferred(["a", "b"], until, "provider", "down")]
     assert limiter.waiting == []
@@ -101,14 +101,14 @@ def test_a_provider_that_is_paused_for_long_gives_the_tasks_back() -> None:
 @pytest.mark.parametrize("pause", [60, 0])
 def test_one_that_is_paused_for_a_moment_does_not(pause: float) -> None:
     limiter = Limiter(hold_seconds=60)
-    limiter.ready(0, paused={"down": limiter.now.wall + pause})
+    limiter.ready(0, key_cooldowns={"down": limiter.now.wall + pause})
     assert of(m.Deferred, limiter.tasks("a", key="down")) == []
     assert limiter.waiting == ["a"]
 
 
 def test_nor_does_one_that_only_some_embedders_cannot_reach() -> None:
     limiter = Limiter()
-    limiter.ready(1, paused={"down": limiter.now.wall + 999})
+    limiter.ready(1, key_cooldowns={"down": limiter.now.wall + 999})
     limiter.ready(0, embedder="embedder_01")
     assert of(m.Deferred, limiter.tasks("a", key="down")) == []
 
@@ -190,7 +190,7 @@ def test_what_may_have_been_sent_stays_charged() -> None:
 
 def test_what_the_cache_knew_cost_nothing() -> None:
     limiter, batch = charged("a", "b", "c")
-    limiter.finished(batch, tokens=5, cached=2)
+    limiter.finished(batch, tokens=5, uncharged=2)
     assert (limiter.used(), limiter.used(TOKENS_PER_MINUTE)) == (1, 5)
 
 

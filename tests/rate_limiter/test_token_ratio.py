@@ -39,7 +39,7 @@ def test_nothing_is_learnt_from_nothing_and_models_are_bounded() -> None:
 def test_only_batches_that_were_sent_whole_and_once_teach_it() -> None:
     limiter = Limiter()
     learnt = limiter.state.charging.ratios
-    told: list[dict[str, Any]] = [{"cached": 1}, {"requests": 2}, {"deferred": ["a"]}, {"again": {1: ["a"]}}]
+    told: list[dict[str, Any]] = [{"uncharged": 1}, {"requests": 2}, {"deferred": ["a"]}, {"requeue": {1: ["a"]}}]
     for number, fields in enumerate(told):
         limiter.ready(1)
         limiter.tasks(f"a{number}", f"b{number}", tokens=8)
