@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 from common import task_types
 from common.failures.errors import Error
+from common.ownership import private_directory
 from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings
 from common.wire.messages import Token
-from common.wire.sockets import private_directory
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.upstream import Upstream

@@ -25,7 +25,7 @@ import lmdb
 import msgspec
 
 from common.failures.errors import Fatal
-from common.wire.sockets import is_owned, own, private_directory
+from common.ownership import is_owned, own, private_directory
 
 T = TypeVar("T")
 

@@ -7,15 +7,13 @@ if its sender repeats it anyway (`wiring.is_repeated`).
 
 from __future__ import annotations
 
-import fcntl
 import os
-import stat
 from collections import defaultdict, deque
 from pathlib import Path
 
 import zmq
 
-from common.failures.errors import Fatal
+from common.ownership import is_owned, own, private_directory
 from common.wire import wiring
 from common.wire.messages import Message, Token, encode
 
@@ -27,61 +25,6 @@ DRAINING = "draining"
 """Stands behind the pid in the lock of an instance that is stopping."""
 LINGER_MS = 2_000
 """How long a stopping process waits for its last messages to leave."""
-
-
-def private_directory(path: Path, variable: str) -> Path:
-    """Make the folder if need be, with mode 0700; raise `Fatal` naming the variable if it is not usable."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-        owner = found.st_uid
-        if found.st_mode & stat.S_ISVTX and any(path.iterdir()):  # /tmp: to close it would break the machine
-            raise Fatal(f"{variable}: {path} is shared by all users; set {variable} to a folder of its own")
-        if owner != os.geteuid():
-            raise Fatal(
-                f"{variable}: {path} belongs to user {owner}, and this process runs as user {os.geteuid()}; "
-                f"give it to that user (chown) or set {variable} to a folder of its own"
-            )
-        path.chmod(0o700)
-    except OSError as error:
-        raise Fatal(
-            f"{variable}: {path} cannot be used: {error.strerror}; make it writable or set {variable}"
-        ) from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise Fatal(f"{variable}: {path} is read-only; make it writable or set {variable} to another folder")
-    return path
-
-
-def own(lock: Path, what: str) -> int:
-    """Take the lock for as long as this process lives, or raise `Fatal`: a second copy must not start."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Fatal(f"{lock} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 40, 0).decode(errors="replace").split(" ")[0] or "unknown"
-        os.close(descriptor)
-        raise Fatal(f"{what} is in use by another process (pid {holder}); stop that one first") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
-
-
-def is_owned(lock: Path) -> bool:
-    """Whether a living process owns the lock."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 class Sockets:

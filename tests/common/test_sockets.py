@@ -10,8 +10,9 @@ import pytest
 import zmq
 
 from common.failures.errors import Fatal
+from common.ownership import is_owned, private_directory
 from common.wire import messages as m
-from common.wire.sockets import Sockets, is_owned, private_directory
+from common.wire.sockets import Sockets
 from common.wire.wiring import Wiring
 from tests.waiting import wait_until
 

@@ -7,7 +7,6 @@ once and then streams JSON lines, the last of which is `success`, or an `error` 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -23,6 +22,7 @@ import structlog
 from common.api import tls_and_proxy
 from common.failures.errors import Transient
 from common.failures.retry import Backoff
+from common.ownership import acquire, open_lock
 from stages.embedder.providers import NoModelYet
 from stages.embedder.providers.redaction import fit
 
@@ -112,14 +112,10 @@ class Puller:
         """Hold the model's lock; another process that holds it is fetching the model."""
         self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"pull-{hashlib.blake2b(f'{self._url} {model}'.encode(), digest_size=8).hexdigest()}.lock"
-        descriptor = os.open(self._locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_lock(self._locks / name)
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    self._show(model, f"{model} is being fetched by another embedder")
+            while not acquire(descriptor):
+                self._show(model, f"{model} is being fetched by another embedder")
                 if time.monotonic() > deadline or self._closing.wait(LOOK_AGAIN / 4):
                     raise Transient("another embedder did not get it within OLLAMA_MODEL_DOWNLOAD_TIMEOUT")
             yield

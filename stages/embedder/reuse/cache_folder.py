@@ -12,13 +12,13 @@ it was not closed properly, it is discarded unread.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from common.ownership import acquire, held, open_lock, release
 
 VERSION = b"2"
 """Of the records: another one's cache is discarded."""
@@ -43,28 +43,28 @@ class Folder:
         self.size = size
         self._state = path / "state"
         names = ("opening.lock", "users.lock", "writing.lock")
-        self._locks = [os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for name in names]
+        self._locks = [open_lock(path / name) for name in names]
         self._opening, self._users, self._writing = self._locks
 
     @contextmanager
     def coming(self) -> Iterator[bool]:
         """Come in, and open the cache inside; yields whether nobody else has it open."""
-        with self._held(self._opening, PATIENCE):
-            first = _locked(self._users, fcntl.LOCK_EX, 0.0)
+        with held(self._opening, PATIENCE):
+            first = acquire(self._users)
             if first:
                 self._put_in_order()
             elif self._read()[3:] != [_namespace()]:
                 raise OSError("it is in use in another PID namespace, and LMDB's locks work in one only")
             self.data.mkdir(mode=0o700, exist_ok=True)
             yield first
-            fcntl.flock(self._users, fcntl.LOCK_SH)
+            acquire(self._users, within_s=PATIENCE, shared=True)
 
     def leave(self, *, broken: bool) -> None:
         """Go, with the cache closed; the last one says that it was closed properly, if nobody found it broken."""
-        with self._held(self._opening, PATIENCE):
+        with held(self._opening, PATIENCE):
             if broken:
                 self._write(BROKEN, UNCLEAN)
-            elif _locked(self._users, fcntl.LOCK_EX, 0.0) and self._read()[1:2] != [BROKEN]:
+            elif acquire(self._users) and self._read()[1:2] != [BROKEN]:
                 self._write(CLOSED, 0)
         self.close()
 
@@ -75,32 +75,23 @@ class Folder:
 
     def discard(self) -> bool:
         """Delete what cannot be opened; False if others have it open."""
-        with self._held(self._opening, PATIENCE):
-            alone = _locked(self._users, fcntl.LOCK_EX, 0.0)
+        with held(self._opening, PATIENCE):
+            alone = acquire(self._users)
             if alone:
                 shutil.rmtree(self.data, ignore_errors=True)
-            fcntl.flock(self._users, fcntl.LOCK_UN)
+            release(self._users)
             return alone
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Keep the others from writing."""
-        with self._held(self._writing, WRITE_PATIENCE):
+        with held(self._writing, WRITE_PATIENCE):
             yield
 
     def on_disk(self) -> int:
         """Bytes of the file."""
         file = self.data / "data.mdb"
         return file.stat().st_size if file.exists() else 0
-
-    @contextmanager
-    def _held(self, lock: int, seconds: float) -> Iterator[None]:
-        if not _locked(lock, fcntl.LOCK_EX, seconds):
-            raise TimeoutError(f"another embedder did not let go of it within {seconds:g} s")
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _put_in_order(self) -> None:
         unclean = self._unclean()
@@ -128,20 +119,6 @@ class Folder:
             file.write(b"%b %b %d %b" % (VERSION, state, unclean, _namespace()))
             file.flush()
             os.fsync(file.fileno())
-
-
-def _locked(descriptor: int, operation: int, seconds: float) -> bool:
-    """Take a lock; False if others keep it for so long."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.002)
-        else:
-            return True
 
 
 def _boot() -> bytes:
