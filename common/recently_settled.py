@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +27,12 @@ class Record(msgspec.Struct, array_like=True):
     def key(self) -> bytes:
         """Sorts by time; `SettledLately.settle` makes it unique."""
         return int(self.at * 1e6).to_bytes(8, "big")
+
+
+class DeleteSettled(NamedTuple):
+    """Action of the stages that store records: delete one whose time is over."""
+
+    record: Record
 
 
 class RecentlySettled:

@@ -51,12 +51,6 @@ class PutSettled(NamedTuple):
     record: Record
 
 
-class DeleteSettled(NamedTuple):
-    """Forget it."""
-
-    record: Record
-
-
 class PutDead(NamedTuple):
     """Store that the task's result is a dead letter."""
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from common.process.store import Store
-from common.recently_settled import Record
-from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, PutDead, PutLease, PutSettled
+from common.recently_settled import DeleteSettled, Record
+from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, PutDead, PutLease, PutSettled
 
 _encode = msgspec.msgpack.Encoder().encode
 _lease = msgspec.msgpack.Decoder(Lease).decode

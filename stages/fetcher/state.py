@@ -30,7 +30,7 @@ from common.failures.breaker import Breaker
 from common.failures.errors import Throttled
 from common.failures.retry import Backoff
 from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
-from common.recently_settled import RecentlySettled
+from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
 from common.wire.timing import (
     IN_TRANSIT_S,
@@ -43,7 +43,6 @@ from common.wire.timing import (
 from stages.fetcher.actions import (
     DeleteDead,
     DeleteLease,
-    DeleteSettled,
     Held,
     Lease,
     Poll,

@@ -44,12 +44,6 @@ class Settle(NamedTuple):
     record: Record
 
 
-class DeleteSettled(NamedTuple):
-    """Forget what was settled long ago."""
-
-    record: Record
-
-
 class Bury(NamedTuple):
     """Move a stored result to the dead letters."""
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from common.process.store import Store
-from common.recently_settled import Record
+from common.recently_settled import DeleteSettled, Record
 from common.wire.messages import Result
-from stages.publisher.actions import Bury, DeadLetter, DeleteSettled, Drop, Entry, PutResult, Revive, Settle
+from stages.publisher.actions import Bury, DeadLetter, Drop, Entry, PutResult, Revive, Settle
 from stages.publisher.body import state_of
 
 _encode = msgspec.msgpack.Encoder().encode

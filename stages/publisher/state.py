@@ -24,10 +24,10 @@ from common.failures.breaker import Breaker
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import LONGEST_PATIENCE, Backoff
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
-from common.recently_settled import RecentlySettled
+from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S, renewal_interval_s
-from stages.publisher.actions import Bury, DeleteSettled, Drop, Entry, Patch, PutResult, Revive, Settle
+from stages.publisher.actions import Bury, Drop, Entry, Patch, PutResult, Revive, Settle
 from stages.publisher.verdicts import Verdict, verdict
 
 CONNECTIONS = 16

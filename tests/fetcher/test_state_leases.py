@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.recently_settled import BUCKET_SECONDS, Record
+from common.recently_settled import BUCKET_SECONDS, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import REQUEUED_AFTER_S
-from stages.fetcher.actions import DeleteDead, DeleteLease, DeleteSettled, Lease, Poll, PutDead, PutLease, PutSettled
+from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PutDead, PutLease, PutSettled
 from stages.fetcher.state import FORGET_LOST, SLOWEST_PAGE
 from tests.decisions import START, counted, of, said, sent_to
 from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids

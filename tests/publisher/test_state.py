@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from common.process.actions import Observe
-from common.recently_settled import BUCKET_SECONDS, Record
+from common.recently_settled import BUCKET_SECONDS, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S
-from stages.publisher.actions import DeleteSettled, Patch, PutResult, Settle
+from stages.publisher.actions import Patch, PutResult, Settle
 from stages.publisher.state import CONNECTIONS, SETTLE_AFTER, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of, sent_to
 from tests.publisher.publishing import INBOX, Publishing
