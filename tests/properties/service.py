@@ -9,7 +9,7 @@ import msgspec
 
 from common.api.responses import ApiResponses
 from common.process.actions import Send
-from common.recently_settled import Record
+from common.recently_settled import DeleteSettled, Record
 from common.wire import messages as m
 from stages.embedder import state as embedding
 from stages.embedder.state import Embedder, Processed
@@ -88,7 +88,7 @@ class FetcherProcess(Process):
                 return lambda: void(self.leases.pop(task_id, None))
             case fetched.PutSettled(record):
                 return lambda: self.settled.update({record.key: record})
-            case fetched.DeleteSettled(record):
+            case DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
             case fetched.PutDead(task_id):
                 return lambda: self.dead.add(task_id)
@@ -307,7 +307,7 @@ class PublisherProcess(Process):
                 return lambda: self.results.update({result.id: result})
             case published.Settle(record):
                 return lambda: self._settle(record)
-            case published.DeleteSettled(record):
+            case DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
             case published.Bury(task_id):
                 return lambda: self.dead.update({task_id: self.results.pop(task_id)})
