@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-BUCKET_SECONDS = 5.0
-APART = 2e-6
+BUCKET_S = 5.0
+KEY_STEP_S = 2e-6
 """Seconds between two records of one moment: the least that always makes another key."""
 
 
@@ -51,7 +51,7 @@ class RecentlySettled:
         """Remember what is settled now; the record that is to be stored shares its key with no other."""
         record = Record(now, ids)
         while record.key in self._keys:  # one turn may settle several times
-            record.at += APART
+            record.at += KEY_STEP_S
         self.add(record)
         return record
 
@@ -60,7 +60,7 @@ class RecentlySettled:
         self._keys.add(record.key)
         for task_id in record.ids:
             self._at[task_id] = record.at
-        if not self._buckets or record.at >= self._buckets[-1][0] + BUCKET_SECONDS:
+        if not self._buckets or record.at >= self._buckets[-1][0] + BUCKET_S:
             self._buckets.append((record.at, []))
         self._buckets[-1][1].append(record)
 
@@ -71,7 +71,7 @@ class RecentlySettled:
     def forget(self, now: float) -> Iterable[Record]:
         """Drop what is older than `keep` seconds and return those records, to be deleted where they are stored."""
         gone: list[Record] = []
-        while self._buckets and self._buckets[0][0] + BUCKET_SECONDS + self._keep <= now:
+        while self._buckets and self._buckets[0][0] + BUCKET_S + self._keep <= now:
             gone += self._buckets.popleft()[1]
         for record in gone:
             self._keys.discard(record.key)

@@ -89,7 +89,7 @@ class Patches:
         if handle.access_token != token.access_token:
             handle.access_token = token.access_token
             # "Expect:" keeps libcurl from asking for leave before a large body, which costs a round trip
-            headers = curl.bearer(token.access_token, "Content-Type: application/json", "Expect:")
+            headers = curl.request_headers(token.access_token, "Content-Type: application/json", "Expect:")
             handle.curl.setopt(pycurl.HTTPHEADER, headers)
         handle.curl.setopt(pycurl.URL, self._url + _quote(task_id))
         handle.curl.setopt(pycurl.POSTFIELDS, body)
@@ -142,7 +142,7 @@ class Patches:
                 if curl.was_stale(done, code, handle.lines):
                     self._again(handle)
                 else:
-                    answers.append(self._end(handle, 0, curl.in_words(done, code, self._timeout)))
+                    answers.append(self._end(handle, 0, curl.failure_text(done, code, self._timeout)))
             if not left and not failed:  # what was sent again may have ended already
                 break
         if answers:
@@ -169,7 +169,7 @@ class Patches:
         task_id, token, began = handle.under_way
         self._durations.observe(time.monotonic() - began)
         self._counter(status).inc()
-        patience = 0.0 if 200 <= status < 300 else curl.patience(handle.lines) or 0.0
+        patience = 0.0 if 200 <= status < 300 else curl.retry_after_s(handle.lines) or 0.0
         return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", patience, token.fingerprint)
 
     def _counter(self, status: int) -> Counter:

@@ -12,7 +12,7 @@ import msgspec
 
 from common.failures.errors import Throttled
 
-LONGEST_PATIENCE = 3600.0
+LONGEST_WAIT_S = 3600.0
 """Seconds; what is waited at most because a header asks for it: a mistaken one must not stop the service for days."""
 
 
@@ -37,7 +37,7 @@ class Backoff(msgspec.Struct, frozen=True):
 
 
 def retry_after(headers: Mapping[str, str], now_wall: float) -> float | None:
-    """Seconds that an answer asks to wait, 0 to `LONGEST_PATIENCE`; None if it does not say.
+    """Seconds that an answer asks to wait, 0 to `LONGEST_WAIT_S`; None if it does not say.
 
     `Retry-After` is seconds or a date (RFC 9110, 10.2.3). Without it, `x-ratelimit-reset` counts where nothing remains:
     seconds from now with Ory and most others, a time since the epoch with some.
@@ -46,7 +46,7 @@ def retry_after(headers: Mapping[str, str], now_wall: float) -> float | None:
     wait = _seconds_until(found.get("retry-after", ""), now_wall)
     if wait is None and found.get("x-ratelimit-remaining", "0") == "0":
         wait = _seconds_until(found.get("x-ratelimit-reset", ""), now_wall)
-    return None if wait is None else min(max(wait, 0.0), LONGEST_PATIENCE)
+    return None if wait is None else min(max(wait, 0.0), LONGEST_WAIT_S)
 
 
 def _seconds_until(value: str, now_wall: float) -> float | None:

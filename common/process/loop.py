@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass
-class Crashed:
+class BackgroundFailure:
     """Event: a background call raised what it should not have."""
 
     error: BaseException
@@ -156,7 +156,7 @@ class Loop:
     def _done(self, future: Future[Any]) -> None:
         if not future.cancelled():
             error = future.exception()
-            self.post(Crashed(error) if error else future.result())
+            self.post(BackgroundFailure(error) if error else future.result())
 
     def _wait(self, until: float) -> bool:
         """Wait for anything to do; returns whether the inbox is part of it."""
@@ -191,7 +191,7 @@ class Loop:
     def _handle_events(self, plan: Plan, now: Instant) -> None:
         while self._events:
             event = self._events.popleft()
-            if isinstance(event, Crashed):
+            if isinstance(event, BackgroundFailure):
                 raise event.error
             self._decide(plan, plan.handlers[type(event)](event, now))
 

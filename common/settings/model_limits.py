@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-MOST = 10**15
+MOST_LIMIT = 10**15
 """No sum of counters below it can overflow an int64."""
 
-Limit = Annotated[int, Field(ge=0, le=MOST)]
-_Strict = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Limit = Annotated[int, Field(ge=0, le=MOST_LIMIT)]
+_Strict = Annotated[int, Field(ge=0, le=MOST_LIMIT, strict=True)]
 """JSON can say what is a number; `true` and "100" are none."""
 
 
@@ -46,7 +46,7 @@ def _named(models: dict[str, ModelLimits]) -> dict[str, ModelLimits]:
 Models = Annotated[dict[str, ModelLimits], AfterValidator(_named)]
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object of its members (`object_pairs_hook`); raise ValueError if one is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):

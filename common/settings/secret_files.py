@@ -12,14 +12,14 @@ LARGEST_FILE = 65_536
 """Bytes; a file holds one value."""
 
 
-class Unusable(NamedTuple):
+class UnreadableValue(NamedTuple):
     """Stands in for a value that a file should have given: no field accepts it, so it is reported with the rest."""
 
     variable: str
     why: str
 
 
-class FileForms(PydanticBaseSettingsSource):
+class FileSource(PydanticBaseSettingsSource):
     """The variables that are given by file in one place: `beside` is the source for the environment, or for `.env`."""
 
     def __init__(self, kind: type[BaseSettings], beside: PydanticBaseSettingsSource) -> None:
@@ -31,7 +31,7 @@ class FileForms(PydanticBaseSettingsSource):
         path = self._given.get(f"{field_name}_file")
         variable = field_name.upper()
         if path and self._given.get(field_name):
-            return Unusable(variable, f"is set, and {variable}_FILE too; set one of them"), field_name, False
+            return UnreadableValue(variable, f"is set, and {variable}_FILE too; set one of them"), field_name, False
         return _content(variable, path) if path else None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -40,11 +40,11 @@ class FileForms(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
-def _content(variable: str, path: str) -> str | Unusable:
+def _content(variable: str, path: str) -> str | UnreadableValue:
     """What the file holds, without the newline at its end."""
 
-    def unusable(why: str) -> Unusable:
-        return Unusable(f"{variable}_FILE", f"{path} {why}; put the value there, or set {variable} itself")
+    def unusable(why: str) -> UnreadableValue:
+        return UnreadableValue(f"{variable}_FILE", f"{path} {why}; put the value there, or set {variable} itself")
 
     try:
         with Path(path).open("rb") as file:

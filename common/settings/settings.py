@@ -19,8 +19,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.failures.errors import SettingsError
-from common.settings.model_limits import Limit, Models, once
-from common.settings.secret_files import FileForms, Unusable
+from common.settings.model_limits import Limit, Models, unique_members
+from common.settings.secret_files import FileSource, UnreadableValue
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
 """The value in `.env.example`: asks for mock vectors (the design's section 6)."""
@@ -78,7 +78,7 @@ def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, object_pairs_hook=once)
+        return json.loads(value, object_pairs_hook=unique_members)
     except json.JSONDecodeError as error:
         raise ValueError(f"must be JSON: {error.msg} at character {error.pos}") from error
 
@@ -183,9 +183,9 @@ class Settings(BaseSettings):
         """The environment wins over `.env`; in both, a value may be given by file."""
         return (
             init_settings,
-            FileForms(settings_cls, env_settings),
+            FileSource(settings_cls, env_settings),
             env_settings,
-            FileForms(settings_cls, dotenv_settings),
+            FileSource(settings_cls, dotenv_settings),
             dotenv_settings,
         )
 
@@ -262,7 +262,7 @@ def _limits_tokens(limits: BaseModel) -> bool:
 def _in_words(error: dict[str, Any]) -> str:
     """One validation error as `VARIABLE: what is wrong`; a secret's value is never in it."""
     unusable = error.get("input")
-    if isinstance(unusable, Unusable):
+    if isinstance(unusable, UnreadableValue):
         return f"{unusable.variable}: {unusable.why}"
     variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
     if error["type"] == "missing":

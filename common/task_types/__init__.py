@@ -32,7 +32,7 @@ class Deferral(msgspec.Struct):
     """If set, it was only its batch's requests that were used up: it may come again at once, with at most so many."""
 
 
-class Embedder(Protocol):
+class Providers(Protocol):
     """What `process` is given to get vectors with: retries, bisecting, cache and vector guard are behind it."""
 
     def embed(self, model: str, texts: Sequence[str]) -> list[NDArray[np.float32] | Failure | Deferral]:
@@ -60,7 +60,7 @@ class TaskType(Generic[C]):
         """Estimate the tokens it costs; never too low, and 0 for what costs none."""
         raise NotImplementedError
 
-    def process(self, key: str, contents: Sequence[C], embedder: Embedder) -> Sequence[Outcome | Deferral]:
+    def process(self, key: str, contents: Sequence[C], providers: Providers) -> Sequence[Outcome | Deferral]:
         """Process a batch: one outcome for each content, in their order. Runs on a thread of the embedder."""
         raise NotImplementedError
 

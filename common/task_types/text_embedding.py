@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from common.task_types import Deferral, Embedder, Outcome, TaskType, token_count
+from common.task_types import Deferral, Providers, Outcome, TaskType, token_count
 
 DEFAULT_MODEL = "text-embedding-3-small"
 """For a task that names none, as the reference API's older tasks do."""
@@ -46,7 +46,7 @@ class TextEmbedding(TaskType[TextEmbeddingContent]):
         return token_count.most_of(content.model, content.text) if exact else token_count.bound(content.text)
 
     def process(
-        self, key: str, contents: Sequence[TextEmbeddingContent], embedder: Embedder
+        self, key: str, contents: Sequence[TextEmbeddingContent], providers: Providers
     ) -> Sequence[Outcome | Deferral]:
         """Embed all the texts with their one model."""
-        return embedder.embed(key, [content.text for content in contents])
+        return providers.embed(key, [content.text for content in contents])

@@ -22,7 +22,7 @@ from common.api.access_token import AccessToken
 from common.api.responses import ApiResponse, ApiResponses, in_words
 from common.failures.breaker import Breaker
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_PATIENCE, Backoff
+from common.failures.retry import LONGEST_WAIT_S, Backoff
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
@@ -195,7 +195,7 @@ class Publisher:
             self.breaker.succeeded()  # it answers
             yield from self._bury(task_id, answer, reason, now)
             return
-        patience = min(answer.retry_after, LONGEST_PATIENCE)
+        patience = min(answer.retry_after, LONGEST_WAIT_S)
         error = Throttled(reason, patience) if patience else Transient(reason)
         if judged is Verdict.DOUBTFUL:
             self.breaker.succeeded()

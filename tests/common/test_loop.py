@@ -261,7 +261,7 @@ def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
 
 
 def test_what_a_thread_posts_wakes_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.process.loop.TICK", 2.0)
+    monkeypatch.setattr("common.process.loop.TICK_S", 2.0)
     at: list[float] = []
 
     def told(*_: Any) -> Iterable[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from sandbox.client import Sandbox
 from stages.publisher.verdicts import Verdict, verdict
 from tests.edges.api import Api, api, failure, page
@@ -70,7 +70,7 @@ def dated(value: str) -> str:
         ({"Retry-After": "7"}, 7, 7),
         ({"Retry-After": "a date in 90 s"}, 1, 90),
         ({"Retry-After": "a date in -90 s"}, 0, 0),
-        ({"Retry-After": "99999999"}, LONGEST_PATIENCE, LONGEST_PATIENCE),
+        ({"Retry-After": "99999999"}, LONGEST_WAIT_S, LONGEST_WAIT_S),
         ({"Retry-After": "soon"}, 0, 0),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "11"}, 11, 11),
         ({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "11"}, 0, 0),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.embedder.state import Embedder
 from tests.decisions import START, after, of
@@ -59,7 +59,7 @@ def test_it_is_never_shortened_nor_longer_than_an_hour() -> None:
     shared.obey({"openai": clock().wall + 5}, clock())
     assert shared.patience(clock()) == asked
     shared.obey({"openai": clock().wall + 1e9}, clock())
-    assert shared.patience(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_PATIENCE)}
+    assert shared.patience(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_WAIT_S)}
 
 
 def test_an_open_breaker_is_no_request_for_patience() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from common.api.responses import ApiResponse
 from common.failures.errors import Permanent, Transient
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from common.wire.messages import Token
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Page
@@ -68,7 +68,7 @@ def test_patch(server: Wire, edges: Api, answer: bytes) -> None:
     found = edges.patch_one("0" * 24)
     assert time.monotonic() - began < TIMEOUT + SLACK
     assert isinstance(found, ApiResponse)
-    assert 0 <= found.retry_after <= LONGEST_PATIENCE
+    assert 0 <= found.retry_after <= LONGEST_WAIT_S
     if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # what ends a task
         assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, answer)
 

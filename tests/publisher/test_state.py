@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.process.actions import Observe
-from common.recently_settled import BUCKET_SECONDS, DeleteSettled, Record
+from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S
 from stages.publisher.actions import Patch, PutResult, Settle
@@ -203,7 +203,7 @@ def test_and_forgotten_after_two_minutes_also_on_disk() -> None:
     publisher.results("a")
     (settled,) = of(Settle, publisher.answer(200, "a"))
     assert of(DeleteSettled, publisher.after(SETTLED_KEPT_S).tick()) == []
-    assert of(DeleteSettled, publisher.after(BUCKET_SECONDS).tick()) == [DeleteSettled(settled.record)]
+    assert of(DeleteSettled, publisher.after(BUCKET_S).tick()) == [DeleteSettled(settled.record)]
     assert len(of(PutResult, publisher.results("a"))) == 1
 
 

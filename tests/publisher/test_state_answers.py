@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.publisher.actions import Bury, Drop, Patch, PutResult, Revive, Settle
 from stages.publisher.verdicts import Verdict, verdict
@@ -206,7 +206,7 @@ def test_retry_after_is_obeyed_for_everything(status: int) -> None:
 def test_but_not_for_days() -> None:
     publisher = sending("a")
     publisher.answer(503, "a", retry_after=10 * 86_400)
-    publisher.live(LONGEST_PATIENCE - 1, step=1)
+    publisher.live(LONGEST_WAIT_S - 1, step=1)
     assert publisher.patched == []
     publisher.live(2, step=1)
     assert publisher.patched == ["a"]
