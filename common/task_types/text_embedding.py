@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from common.task_types import Deferral, Providers, Outcome, TaskType, token_count
+from common.task_types import Deferral, Outcome, Providers, TaskType, token_count
 
 DEFAULT_MODEL = "text-embedding-3-small"
 """For a task that names none, as the reference API's older tasks do."""

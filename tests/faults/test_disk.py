@@ -25,13 +25,13 @@ def test_a_stage_that_cannot_write_stops_and_loses_nothing(
     strace = require("strace")
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 10)
-    said = len(pipeline.events("fatal"))
+    said = len(pipeline.events("fatal_error"))
     pid = int(pipeline.programs()[program]["pid"])
     ledger.struck()
     # it ends with the process, which supervisord then starts anew, untraced
     subprocess.run([strace, "-f", "-qq", "-o", "/dev/null", "-e", fault, "-p", str(pid)], check=False, timeout=30)
     ledger.wait_done()
-    (fatal,) = pipeline.events("fatal")[said:]
+    (fatal,) = pipeline.events("fatal_error")[said:]
     assert fatal["stage"] == program
     assert "STATE_DIR" in fatal["reason"]
     assert WORDS[fault] in fatal["reason"]

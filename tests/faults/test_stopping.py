@@ -35,11 +35,11 @@ def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
     stop, start = STOPS[way]
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 10)
-    programs, before = len(pipeline.programs()), len(pipeline.events("stopped"))
+    programs, before = len(pipeline.programs()), len(pipeline.events("process_stopped"))
     try:
         stop(pipeline)
         ledger.struck()
-        stopped, stored = len(pipeline.events("stopped")) - before, len(outbox(pipeline))
+        stopped, stored = len(pipeline.events("process_stopped")) - before, len(outbox(pipeline))
         paid, accepted = ledger.paid(), ledger.accepted()
     finally:
         start(pipeline)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from common.task_types import Deferral, Providers, Outcome, TaskType
+from common.task_types import Deferral, Outcome, Providers, TaskType
 
 
 class TextStatisticsContent(msgspec.Struct):
