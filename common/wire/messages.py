@@ -169,7 +169,6 @@ class Draining(Message):
     """embedder → publisher, repeatedly while the embedder drains: more results may come."""
 
     embedder: str
-    """Its instance name."""
     boot_id: str
     done: bool = False
     """Whether this is the last one: all results are stored, and the embedder stops."""

@@ -16,6 +16,7 @@ import zmq
 from common.ownership import is_owned, own, private_directory
 from common.wire import wiring
 from common.wire.messages import Message, Token, encode
+from common.wire.timing import RECONNECT_INTERVAL_S
 
 HIGH_WATER_MARK = 100_000
 """Messages per socket: far above MAX_IN_FLIGHT, so a send never waits for room (the design's rule 6)."""
@@ -105,6 +106,6 @@ class Sockets:
         socket = self._peers[endpoint] = self._context.socket(zmq.PUSH)
         socket.set_hwm(HIGH_WATER_MARK)
         socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL, int(RECONNECT_INTERVAL_S * 1000))
         socket.connect(endpoint)
         return socket
