@@ -114,7 +114,7 @@ class Publisher:
 
     def answers(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on what the API said."""
-        for answer in event.answers:
+        for answer in event.responses:
             self._sending.discard(answer.task_id)
             judged = verdict(answer.status)
             if judged is Verdict.ACCEPTED or judged is Verdict.GONE:
@@ -195,7 +195,7 @@ class Publisher:
             self.breaker.succeeded()  # it answers
             yield from self._bury(task_id, answer, reason, now)
             return
-        patience = min(answer.retry_after, LONGEST_WAIT_S)
+        patience = min(answer.retry_after_s, LONGEST_WAIT_S)
         error = Throttled(reason, patience) if patience else Transient(reason)
         if judged is Verdict.DOUBTFUL:
             self.breaker.succeeded()

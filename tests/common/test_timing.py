@@ -140,7 +140,7 @@ def test_a_rate_limiter_is_treated_as_gone_before_a_lease_expires_but_not_after_
 
 def test_a_restarted_rate_limiter_completes_its_inventory_before_a_default_lease_expires() -> None:
     """Otherwise the fetcher would dispatch tasks again that embedders still have."""
-    assert LEARNING_S + UNCONFIRMED_S < holder_silent_after_s(LEASE_S)
+    assert holder_silent_after_s(LEASE_S) > LEARNING_S + UNCONFIRMED_S
 
 
 # ---- settled tasks ----

@@ -94,7 +94,7 @@ class Api:
         return Result(task_id, "text_embedding", 0.0, self._vector)
 
     def _posted(self, event: ApiResponses) -> None:
-        self._answers += event.answers
+        self._answers += event.responses
 
     def _watch(self, descriptor: int, ready: Callable[[], None]) -> None:
         self._descriptor, self._wake = descriptor, ready

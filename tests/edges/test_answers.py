@@ -82,7 +82,7 @@ def test_both_edges_read_how_long_to_wait(
 ) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", status=status, headers={name: dated(value) for name, value in headers.items()})
-    assert low <= edges.patch_one(task_id).retry_after <= high
+    assert low <= edges.patch_one(task_id).retry_after_s <= high
     error = failure(edges.get()).error
     assert low <= (error.delay if isinstance(error, Throttled) else 0.0) <= high
 

@@ -40,7 +40,7 @@ def test_a_broken_answer_is_no_answer_and_the_next_one_counts(
     number = sandbox.fault("api", **fault)
     answer = edges.patch_one(ids[0])
     assert answer.status == 0
-    assert answer.error == "PATCH /api/ai-tasks/:id: the connection broke before the answer was whole"
+    assert answer.error == "PATCH /api/ai-tasks/:id: the connection broke before the response was complete"
     assert "the connection broke" in str(failure(edges.get()).error)
     sandbox.clear_faults(number)
     assert [answer.status for answer in edges.patch(ids)] == [200] * 3
@@ -60,9 +60,9 @@ def test_request_timeout_is_for_the_whole_answer(sandbox: Sandbox, token: Token,
     sandbox.fault("api", **fault)
     with api(sandbox.api, token, request_timeout=0.5) as edges:
         began = time.monotonic()
-        assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
+        assert "no complete response within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
         half = time.monotonic()
-        assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
+        assert "no complete response within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
         assert 0.4 < half - began < SOON
         assert 0.4 < time.monotonic() - half < SOON
 
@@ -77,7 +77,7 @@ def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) 
 
 def test_nobody_there(token: Token) -> None:
     with api(f"http://127.0.0.1:{free_port()}", token) as edges:
-        assert "it cannot be connected to" in edges.patch_one("a").error
+        assert "the connection failed" in edges.patch_one("a").error
         assert isinstance(failure(edges.get()).error, Transient)
     with api("http://no-such-host.invalid", token) as edges:
         assert "cannot be resolved" in edges.patch_one("a").error

@@ -73,8 +73,8 @@ def test_tls_with_an_authority_of_ones_own(
 
 def test_tls_where_there_is_none(sandbox: Sandbox, token: Token) -> None:
     with api(sandbox.api.replace("http:", "https:"), token) as edges:
-        assert "TLS cannot be agreed on" in edges.patch_one("a").error
-        assert "TLS cannot be agreed on" in str(failure(edges.get()).error)
+        assert "TLS handshake failed" in edges.patch_one("a").error
+        assert "TLS handshake failed" in str(failure(edges.get()).error)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
@@ -104,8 +104,8 @@ def test_a_proxy_for_https(
         assert set(proxy.seen) == {f"CONNECT localhost:{behind}"}
         proxy.status = 407
         with api(f"https://localhost:{behind}", token) as edges:
-            assert "the proxy refuses the connection: check HTTP_PROXY" in edges.patch_one("a").error
-            assert "the proxy refuses the connection: check HTTP_PROXY" in str(failure(edges.get()).error)
+            assert "the proxy refused the connection: check HTTP_PROXY" in edges.patch_one("a").error
+            assert "the proxy refused the connection: check HTTP_PROXY" in str(failure(edges.get()).error)
 
 
 def test_no_proxy_there(sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_patch(server: Wire, edges: Api, answer: bytes) -> None:
     found = edges.patch_one("0" * 24)
     assert time.monotonic() - began < TIMEOUT + SLACK
     assert isinstance(found, ApiResponse)
-    assert 0 <= found.retry_after <= LONGEST_WAIT_S
+    assert 0 <= found.retry_after_s <= LONGEST_WAIT_S
     if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # what ends a task
         assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, answer)
 
