@@ -31,7 +31,7 @@ _TEXTS = {
     pycurl.E_COULDNT_RESOLVE_PROXY: "the proxy's host name cannot be resolved: check HTTP_PROXY and HTTPS_PROXY",
     pycurl.E_COULDNT_CONNECT: "the connection failed: check that the API is running at API_BASE_URL",
     E_PROXY: "the proxy refused the connection: check HTTP_PROXY, HTTPS_PROXY and NO_PROXY",
-    pycurl.E_PEER_FAILED_VERIFICATION: "the server's TLS certificate is not trusted: set SSL_CERT_FILE to its authority",
+    pycurl.E_PEER_FAILED_VERIFICATION: "its TLS certificate is not trusted: set SSL_CERT_FILE to its authority",
     pycurl.E_SSL_CACERT_BADFILE: "the file of trusted certificates cannot be read: check SSL_CERT_FILE",
     pycurl.E_SSL_CONNECT_ERROR: "TLS handshake failed: should API_BASE_URL be http://?",
     pycurl.E_GOT_NOTHING: BROKE,

@@ -19,7 +19,7 @@ def test_a_new_cooldown_is_over_and_has_no_reason() -> None:
 
 
 @pytest.mark.parametrize(("now", "over", "left"), [(0.0, False, 10.0), (9.5, False, 0.5), (10.0, True, 0.0)])
-def test_a_cooldown_lasts_until_its_end(now: float, over: bool, left: float) -> None:  # noqa: FBT001
+def test_a_cooldown_lasts_until_its_end(now: float, over: bool, left: float) -> None:
     cooldown = Cooldown(10.0, "the API asked for a pause")
     assert cooldown.is_over(now) == over
     assert cooldown.remaining_s(now) == left
