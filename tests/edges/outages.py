@@ -137,7 +137,7 @@ class Run:
         sandbox.wait_until(lambda told: told["api"]["accepted"] - before["api"]["accepted"] > tasks // 10)
         began = time.time()
         outage.begin(sandbox)
-        pipeline.let_pass(outage.lasts)
+        pipeline.run_for(outage.lasts)
         lifted = time.time()
         outage.end(sandbox)
         sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0, 180)
@@ -155,7 +155,7 @@ class Run:
 
     def _failed_requests(self, side: str) -> int:
         """How many requests there have had no good answer, by the service's own count; heartbeats bring it."""
-        self._pipeline.let_pass(1.5)
+        self._pipeline.run_for(1.5)
         name, label = REQUESTS[side]
         families = text_string_to_metric_families(str(self._pipeline.get("/metrics")[1]))
         samples = [sample for family in families if family.name == name for sample in family.samples]

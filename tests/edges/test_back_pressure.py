@@ -71,7 +71,7 @@ def test_a_dead_api_stops_everything_and_loses_nothing(outside: Sandbox, pipelin
         outside.summary()["openai"]["inputs"],
     )
     used, before = cpu(processes), memory(processes)
-    pipeline.let_pass(WATCHED)
+    pipeline.run_for(WATCHED)
     spent, grown = cpu(processes) - used, memory(processes) - before
     sent, probed = outside.summary()["api"]["requests"] - requests, probes(pipeline) - looked
     assert fact(pipeline, "publisher", "outbox") == fact(pipeline, "fetcher", "leased") == WINDOW

@@ -62,7 +62,7 @@ def test_a_token_that_is_over_is_replaced(application: Nest, pipeline: Pipeline)
     before = application.summary()["states"].get("succeeded", 0)
     broker = pipeline.kill("token_broker", signal.SIGSTOP)
     try:
-        pipeline.let_pass(TOKEN_SECONDS + 0.5)
+        pipeline.run_for(TOKEN_SECONDS + 0.5)
         application.queue(100, "text-embedding-3-small")
     finally:
         assert broker == pipeline.kill("token_broker", signal.SIGCONT)

@@ -25,7 +25,7 @@ def test_an_outage_for_longer_than_a_lease(service: str, short_lease: Pipeline, 
     sandbox.down(service)
     sandbox.revoke()  # else nobody would miss the token endpoint
     ledger.struck()
-    pipeline.let_pass(1.3 * SHORT_LEASE)
+    pipeline.run_for(1.3 * SHORT_LEASE)
     sandbox.up(service)
     ledger.wait_done()
     cost = ledger.cost(f"{service} down for longer than a lease")

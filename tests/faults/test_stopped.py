@@ -22,7 +22,7 @@ def test_a_process_stopped_for_longer_than_a_lease(program: str, short_lease: Pi
     pipeline.kill(program, signal.SIGSTOP)
     ledger.struck()
     try:
-        pipeline.let_pass(1.3 * SHORT_LEASE)
+        pipeline.run_for(1.3 * SHORT_LEASE)
     finally:
         pipeline.kill(program, signal.SIGCONT)
     ledger.wait_done()
