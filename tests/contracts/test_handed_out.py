@@ -202,7 +202,7 @@ def most_in_calendar(amounts: list[tuple[float, int]], period: Period) -> int:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("strategy", Strategy)
-def test_nothing_is_handed_out_above_any_limit(install: Install, strategy: Strategy, seed: int) -> None:
+def test_no_interval_gets_more_than_its_limit(install: Install, strategy: Strategy, seed: int) -> None:
     installation = install(strategy, **SETTINGS)
     simulation = Simulation(installation, seed)
     simulation.run()
@@ -213,7 +213,7 @@ def test_nothing_is_handed_out_above_any_limit(install: Install, strategy: Strat
     check([spent for spent in simulation.trace if spent.model == "small"], models["small"], strategy)
 
 
-def test_the_check_itself_sees_one_too_many() -> None:
+def test_the_check_detects_a_single_task_over_the_limit() -> None:
     limits = {Window(Unit.TASKS, Period.MINUTE): 3}
     trace = [Spent(START.wall + seconds, "small", 1, 0, 1) for seconds in (0, 10, 20, 60.5, 70.4)]
     check(trace, limits, Strategy.ROLLING)
@@ -221,7 +221,7 @@ def test_the_check_itself_sees_one_too_many() -> None:
         check([*trace, Spent(START.wall + 70.45, "small", 1, 0, 1)], limits, Strategy.ROLLING)
 
 
-def test_killed_between_commit_and_send_one_batch_stays_charged_and_no_more(install: Install) -> None:
+def test_a_kill_between_commit_and_send_leaves_one_batch_charged(install: Install) -> None:
     installation = install(rate_limit_per_day=100)
     limiter = RateLimiter(Limits(), installation.quotas, "boot", START)
     now = after(2.0)
@@ -236,7 +236,7 @@ def test_killed_between_commit_and_send_one_batch_stays_charged_and_no_more(inst
     assert installation.quotas.usage(now.wall + 1)[0].current == 10
 
 
-def test_a_rate_limiter_that_restarted_settles_what_its_predecessor_charged(install: Install) -> None:
+def test_a_restarted_rate_limiter_settles_the_charges_of_the_previous_one(install: Install) -> None:
     installation = install(rate_limit_per_day=100, rate_limit_tokens_per_day=1000)
     limiter = RateLimiter(Limits(), installation.quotas, "boot", START)
     now = after(2.0)

@@ -62,12 +62,12 @@ def audit(url: str, cache: Path) -> tuple[bool, list[str]]:
     return done.returncode == 0, done.stdout.splitlines()
 
 
-def test_nothing_known(tmp_path: Path) -> None:
+def test_the_audit_succeeds_without_known_vulnerabilities(tmp_path: Path) -> None:
     with database() as url:
         assert audit(url, tmp_path) == (True, ["No known vulnerabilities found"])
 
 
-def test_something_known(tmp_path: Path) -> None:
+def test_the_audit_fails_and_names_a_vulnerable_package(tmp_path: Path) -> None:
     with database(vulnerable="requests") as url:
         succeeded, lines = audit(url, tmp_path)
     assert not succeeded
@@ -75,7 +75,7 @@ def test_something_known(tmp_path: Path) -> None:
     assert lines[-1] == "Found 1 known vulnerability in 1 package"
 
 
-def test_nobody_to_ask(tmp_path: Path) -> None:
+def test_the_audit_fails_if_the_database_cannot_be_reached(tmp_path: Path) -> None:
     with database() as url:
         pass
     succeeded, lines = audit(url, tmp_path)
@@ -84,5 +84,5 @@ def test_nobody_to_ask(tmp_path: Path) -> None:
     assert lines[0].startswith("Not audited, so nothing is known: requests.exceptions.ConnectionError: "), lines
 
 
-def test_a_package_that_the_database_does_not_know_is_not_passed_over() -> None:
+def test_the_audit_is_strict_about_unknown_packages() -> None:
     assert "--strict" in (ROOT / "Makefile").read_text().split("\naudit:")[1].split("\n\n")[0]

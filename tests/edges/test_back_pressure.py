@@ -59,7 +59,7 @@ def probes(pipeline: Pipeline) -> int:
     return len([event for event in pipeline.events("breaker_half_open") if event["service"] == "api"])
 
 
-def test_a_dead_api_stops_everything_and_loses_nothing(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_an_api_outage_stops_all_work_and_loses_no_task(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.fault("api", method="PATCH", status=503)
     outside.queue(TASKS)
     pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == WINDOW, "the window to be full of results")
@@ -89,7 +89,9 @@ def test_a_dead_api_stops_everything_and_loses_nothing(outside: Sandbox, pipelin
     assert not pipeline.events("leases_expired")
 
 
-def test_changes_of_the_breaker_are_logged_once_each_with_the_reason(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_each_change_of_the_circuit_breaker_is_logged_once_with_its_reason(
+    outside: Sandbox, pipeline: Pipeline
+) -> None:
     before = len(pipeline.events())
 
     def changes() -> list[tuple[str, str]]:
@@ -106,7 +108,7 @@ def test_changes_of_the_breaker_are_logged_once_each_with_the_reason(outside: Sa
     assert {reason for _, reason in changes()[:-1]} == {"PATCH answered 503"}
 
 
-def test_state_and_reason_are_on_the_pages(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_the_state_of_the_circuit_breaker_and_its_reason_are_on_the_pages(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.fault("api", status=500)
     outside.queue(20)
     state = 'circuit_breaker_state{service="api"}'
@@ -128,7 +130,7 @@ def test_state_and_reason_are_on_the_pages(outside: Sandbox, pipeline: Pipeline)
     )
 
 
-def test_a_restart_probes_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_a_restarted_stage_probes_the_api_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
     """Nothing of a breaker is kept: the new process simply tries."""
     outside.fault("api", status=500, headers={"Retry-After": "600"})
     outside.queue(20)

@@ -27,7 +27,7 @@ def done(sandbox: Sandbox, number: int) -> bool:
     return int(sandbox.summary()["api"]["accepted"]) >= number
 
 
-def test_tasks_are_claimed_first_and_taken_back_after_crashes(sandbox: Sandbox, start: Start) -> None:
+def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, start: Start) -> None:
     others = sandbox.queue(20)
     for task_id in others:
         sandbox.fault("api", method="PATCH", path=task_id, status=409)

@@ -33,7 +33,7 @@ SOON = 10.0
 
 
 @pytest.mark.parametrize("fault", BROKEN, ids=str)
-def test_a_broken_answer_is_no_answer_and_the_next_one_counts(
+def test_a_broken_response_is_an_error_and_the_next_request_succeeds(
     sandbox: Sandbox, edges: Api, fault: dict[str, Any]
 ) -> None:
     ids = sandbox.queue(3)
@@ -47,7 +47,7 @@ def test_a_broken_answer_is_no_answer_and_the_next_one_counts(
     page(edges.get())
 
 
-def test_an_answer_that_ends_with_the_connection_is_whole(sandbox: Sandbox, edges: Api) -> None:
+def test_a_response_that_ends_with_the_connection_is_complete(sandbox: Sandbox, edges: Api) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", framing="until_close")
     assert len(page(edges.get()).candidates) == 1
@@ -55,7 +55,7 @@ def test_an_answer_that_ends_with_the_connection_is_whole(sandbox: Sandbox, edge
 
 
 @pytest.mark.parametrize("fault", SLOW, ids=str)
-def test_request_timeout_is_for_the_whole_answer(sandbox: Sandbox, token: Token, fault: dict[str, Any]) -> None:
+def test_request_timeout_limits_the_whole_response(sandbox: Sandbox, token: Token, fault: dict[str, Any]) -> None:
     (task_id, *_) = sandbox.queue(20)
     sandbox.fault("api", **fault)
     with api(sandbox.api, token, request_timeout=0.5) as edges:
@@ -67,7 +67,7 @@ def test_request_timeout_is_for_the_whole_answer(sandbox: Sandbox, token: Token,
         assert 0.4 < time.monotonic() - half < SOON
 
 
-def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) -> None:
+def test_request_timeout_limits_connecting_too(token: Token, full_backlog: str) -> None:
     with api(full_backlog, token, request_timeout=0.4) as edges:
         began = time.monotonic()
         assert "REQUEST_TIMEOUT" in edges.patch_one("a").error
@@ -75,7 +75,7 @@ def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) 
         assert time.monotonic() - began < SOON
 
 
-def test_nobody_there(token: Token) -> None:
+def test_an_unreachable_server_is_an_error_with_its_reason(token: Token) -> None:
     with api(f"http://127.0.0.1:{free_port()}", token) as edges:
         assert "it cannot be connected to" in edges.patch_one("a").error
         assert isinstance(failure(edges.get()).error, Transient)
@@ -84,7 +84,7 @@ def test_nobody_there(token: Token) -> None:
         assert "cannot be resolved" in str(failure(edges.get()).error)
 
 
-def test_connections_that_the_server_closes_cost_no_request(sandbox: Sandbox, edges: Api) -> None:
+def test_a_connection_closed_by_the_server_costs_no_request(sandbox: Sandbox, edges: Api) -> None:
     """Idle for as long as the server allows: each request meets a connection that is closed in the same moment."""
     sandbox.settings(api={"keep_alive_seconds": 0.03})
     ids = sandbox.queue(16)
@@ -105,7 +105,7 @@ def test_connections_that_the_server_closes_cost_no_request(sandbox: Sandbox, ed
     assert sandbox.summary()["api"]["connections_opened"] <= opened + 16
 
 
-def test_connections_are_kept_and_used_again(sandbox: Sandbox, edges: Api) -> None:
+def test_connections_are_reused(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(10)
     for _ in range(20):
         edges.patch(ids)
@@ -113,14 +113,14 @@ def test_connections_are_kept_and_used_again(sandbox: Sandbox, edges: Api) -> No
     assert sandbox.summary()["api"]["connections_opened"] <= 11
 
 
-def test_an_answer_that_comes_at_once_waits_for_no_tick(sandbox: Sandbox, edges: Api) -> None:
+def test_an_immediate_response_does_not_wait_for_a_tick(sandbox: Sandbox, edges: Api) -> None:
     """libcurl may have read it by the time that the PATCH has begun; then nothing more is to come from its socket."""
     ids = sandbox.queue(1)
     for _ in range(300):
         assert edges.patch_unticked(ids[0]).status == 200
 
 
-def test_a_server_that_comes_back_is_found_again(sandbox: Sandbox, edges: Api) -> None:
+def test_a_server_is_used_again_after_an_outage(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(16)
     for _ in range(3):
         assert [answer.status for answer in edges.patch(ids)] == [200] * 16

@@ -43,7 +43,7 @@ def outbox(pipeline: Pipeline) -> int:
     return int(pipeline.get("/health")[1]["processes"]["publisher"]["outbox"])
 
 
-def test_two_thousand_large_results_while_tokens_expire(application: Nest, pipeline: Pipeline) -> None:
+def test_two_thousand_large_results_arrive_while_tokens_expire(application: Nest, pipeline: Pipeline) -> None:
     """Queued over several lives of a token; 3,072 dimensions pass under the default limit for bodies."""
     began = application.issued()
     for wave in range(1, 5):
@@ -57,7 +57,7 @@ def test_two_thousand_large_results_while_tokens_expire(application: Nest, pipel
     assert not pipeline.events("dead_letter")
 
 
-def test_a_token_that_is_over_is_replaced(application: Nest, pipeline: Pipeline) -> None:
+def test_an_expired_token_is_replaced(application: Nest, pipeline: Pipeline) -> None:
     """The broker sleeps for longer than a token lives: nothing is sent with the old one, and nothing is lost."""
     before = application.summary()["states"].get("succeeded", 0)
     broker = pipeline.kill("token_broker", signal.SIGSTOP)
@@ -69,7 +69,7 @@ def test_a_token_that_is_over_is_replaced(application: Nest, pipeline: Pipeline)
     pipeline.wait_until(lambda: done(application, before + 100), "all tasks")
 
 
-def test_callbacks_that_fail_after_the_state_is_stored_are_repaired(application: Nest, pipeline: Pipeline) -> None:
+def test_results_are_sent_again_if_a_callback_fails_after_storing(application: Nest, pipeline: Pipeline) -> None:
     before = application.summary()["states"].get("succeeded", 0)
     application.fail_callbacks(20)
     application.queue(60, "text-embedding-3-small")
@@ -81,14 +81,14 @@ def test_callbacks_that_fail_after_the_state_is_stored_are_repaired(application:
     assert (told["failuresLeft"], told["different"], told["twice"]) == (0, 0, 0)
 
 
-def test_the_guard_refuses_who_has_no_token(application: Nest) -> None:
+def test_the_guard_refuses_requests_without_a_valid_token(application: Nest) -> None:
     tasks = f"{application.api}/api/ai-tasks"
     for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic eDp5"}):
         assert requests.get(f"{tasks}/pending", headers=headers, timeout=30).status_code == 401
         assert requests.patch(f"{tasks}/1", json={}, headers=headers, timeout=30).status_code == 401
 
 
-def test_the_documentation_shows_these_very_files() -> None:
+def test_the_documentation_contains_the_source_files() -> None:
     shown = (TESTS.parent / "docs" / "nestjs.md").read_text()
     for source in sorted(Path(TESTS / "nestjs" / "src").iterdir()):
         if source.name != "main.ts":

@@ -131,14 +131,14 @@ def _send_garbage(pipeline: Pipeline) -> None:
                 socket.send_multipart([b"fetcher", f"{TEXT} {SECRET} {KEY}".encode()])
 
 
-def test_the_canaries_are_nowhere(seen: Seen) -> None:
+def test_no_secret_appears_in_files_pages_or_command_lines(seen: Seen) -> None:
     for name, content in seen.files():
         found = CANARIES.search(content)
         shown = content[max(0, found.start() - 300) : found.end() + 100] if found else b""
         assert not found, f"in {name}: {shown!r}"
 
 
-def test_it_was_looked_where_they_would_be(seen: Seen) -> None:
+def test_the_search_covers_the_places_where_a_secret_could_be(seen: Seen) -> None:
     files = dict(seen.files())
     assert b"token_request_failed" in files["pipeline.log"]
     assert b"stages.fetcher" in files["commands"]
@@ -147,7 +147,7 @@ def test_it_was_looked_where_they_would_be(seen: Seen) -> None:
     assert b"invalid_content" in files["pipeline.log"] or b"task_invalid" in files["pipeline.log"]
 
 
-def test_state_and_sockets_are_for_their_owner_alone(seen: Seen) -> None:
+def test_only_the_owner_can_access_state_and_sockets(seen: Seen) -> None:
     state = seen.pipeline.folder / "state"
     for path in (state, *state.rglob("*")):
         mode = stat.S_IMODE(path.lstat().st_mode)
@@ -156,7 +156,7 @@ def test_state_and_sockets_are_for_their_owner_alone(seen: Seen) -> None:
     assert (state / "publisher" / "data.mdb").exists()
 
 
-def test_the_results_that_were_refused_do_not_repeat_the_text(seen: Seen) -> None:
+def test_log_events_of_failed_tasks_do_not_contain_the_text(seen: Seen) -> None:
     failed = [event for event in seen.pipeline.events() if event["event"] in {"task_invalid", "dead_letter"}]
     assert failed
     assert not [event for event in failed if "Canary" in json.dumps(event)]

@@ -22,7 +22,7 @@ def named(event: dict[str, Any]) -> list[str]:
     return list(event.get("task_ids", [event.get("task_id")]))
 
 
-def test_two_pipelines_do_disjoint_parts(sandbox: Sandbox, start: Start) -> None:
+def test_two_pipelines_process_disjoint_shards(sandbox: Sandbox, start: Start) -> None:
     ids = sandbox.queue(TASKS)
     mine = {index: [i for i in ids if Shard(index, 2).owns(i)] for index in (0, 1)}
     first = start(SHARD_INDEX=0, **SETTINGS)

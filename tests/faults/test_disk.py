@@ -18,7 +18,7 @@ WORDS = {FULL: "No space left on device", BROKEN: "Input/output error"}
 
 @pytest.mark.parametrize("program", ["fetcher", "rate_limiter", "publisher"])
 @pytest.mark.parametrize("fault", WORDS, ids=["full", "broken"])
-def test_a_stage_that_cannot_write_stops_and_loses_nothing(
+def test_a_stage_that_cannot_write_stops_without_losing_tasks(
     program: str, fault: str, short_lease: Pipeline, short_ledger: Ledger
 ) -> None:
     pipeline, ledger = short_lease, short_ledger

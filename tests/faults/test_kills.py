@@ -25,7 +25,7 @@ MAY_COST = {  # program: accepted twice, paid twice
 
 
 @pytest.mark.parametrize("program", MAY_COST)
-def test_a_killed_stage_costs_no_more_than_the_design_says(program: str, pipeline: Pipeline, ledger: Ledger) -> None:
+def test_a_killed_stage_costs_no_more_than_the_design_allows(program: str, pipeline: Pipeline, ledger: Ledger) -> None:
     pipeline.sandbox.call("POST", "/tasks?ids=false", {"count": TASKS})
     ledger.wait_accepted(TASKS // 5)
     pipeline.kill(program)
@@ -39,7 +39,7 @@ def test_a_killed_stage_costs_no_more_than_the_design_says(program: str, pipelin
     assert cost.back_at_work < 20
 
 
-def test_forty_random_kills_in_one_run_lose_nothing(short_lease: Pipeline, short_ledger: Ledger) -> None:
+def test_forty_random_kills_in_one_run_lose_no_task(short_lease: Pipeline, short_ledger: Ledger) -> None:
     pipeline, ledger = short_lease, short_ledger  # with a long one, the tasks of a dead rate limiter would miss most
     chance = random.Random(3)
     killed: Counter[str] = Counter()

@@ -18,7 +18,7 @@ MAY_COST = {  # service: accepted twice, paid twice; what was under way when it 
 
 
 @pytest.mark.parametrize("service", MAY_COST)
-def test_an_outage_for_longer_than_a_lease(service: str, short_lease: Pipeline, short_ledger: Ledger) -> None:
+def test_an_outage_longer_than_a_lease_loses_no_task(service: str, short_lease: Pipeline, short_ledger: Ledger) -> None:
     pipeline, sandbox, ledger = short_lease, short_lease.sandbox, short_ledger
     sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 5)

@@ -12,7 +12,7 @@ MAX_DISPATCHES = 5
 POISON = "a text that kills"
 
 
-def test_a_task_that_kills_its_workers_ends_as_failed_alone(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_a_poison_task_is_the_only_one_that_fails(pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox = pipeline.sandbox
     (poison,) = sandbox.queue(1, text=POISON)
     sandbox.queue(TASKS)

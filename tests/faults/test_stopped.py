@@ -15,7 +15,9 @@ MAY_BE_PAID_TWICE = {"fetcher": 0, "rate_limiter": 0, "embedder_00": IN_SLOTS, "
 
 
 @pytest.mark.parametrize("program", MAY_BE_PAID_TWICE)
-def test_a_process_stopped_for_longer_than_a_lease(program: str, short_lease: Pipeline, short_ledger: Ledger) -> None:
+def test_a_process_stopped_for_longer_than_a_lease_loses_no_task(
+    program: str, short_lease: Pipeline, short_ledger: Ledger
+) -> None:
     pipeline, ledger = short_lease, short_ledger
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 5)

@@ -47,7 +47,7 @@ def issuer(server: Wire) -> Issuer:
 
 @quick
 @given(answers())
-def test_poll(server: Wire, edges: Api, answer: bytes) -> None:
+def test_any_response_to_a_poll_gives_a_page_or_a_transient_error(server: Wire, edges: Api, answer: bytes) -> None:
     server.answer = answer
     began = time.monotonic()
     found = edges.get()
@@ -62,7 +62,7 @@ def test_poll(server: Wire, edges: Api, answer: bytes) -> None:
 
 @quick
 @given(answers())
-def test_patch(server: Wire, edges: Api, answer: bytes) -> None:
+def test_any_response_to_a_patch_gives_an_api_response(server: Wire, edges: Api, answer: bytes) -> None:
     server.answer = answer
     began = time.monotonic()
     found = edges.patch_one("0" * 24)
@@ -75,7 +75,9 @@ def test_patch(server: Wire, edges: Api, answer: bytes) -> None:
 
 @quick
 @given(answers())
-def test_token(server: Wire, issuer: Issuer, answer: bytes) -> None:
+def test_any_response_of_the_token_endpoint_gives_a_grant_or_an_error(
+    server: Wire, issuer: Issuer, answer: bytes
+) -> None:
     server.answer = answer
     began = time.monotonic()
     with contextlib.suppress(Transient, Permanent):

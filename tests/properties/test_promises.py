@@ -275,7 +275,7 @@ def promise(examples: int) -> settings:
 
 @promise(100)
 @given(scenarios(deaths))
-def test_whatever_is_killed_at_whatever_moment(scenario: Scenario) -> None:
+def test_the_promises_hold_if_processes_are_killed_at_any_moment(scenario: Scenario) -> None:
     happen(scenario)
 
 
@@ -298,7 +298,7 @@ with_others = st.integers(16, 60).flatmap(
 
 @promise(60)
 @given(st.integers(0, 2**32), st.sampled_from([40, 100]), with_others)
-def test_whatever_befalls_the_others_when_the_rate_limiter_is_killed(
+def test_the_promises_hold_if_other_processes_fail_while_a_rate_limiter_restarts(
     seed: int, window: int, faults: list[Fault]
 ) -> None:
     happen(Scenario(seed, 80, window, None, True, 0, [], faults))
@@ -306,19 +306,19 @@ def test_whatever_befalls_the_others_when_the_rate_limiter_is_killed(
 
 @promise(40)
 @given(scenarios(outside))
-def test_whatever_the_outside_answers(scenario: Scenario) -> None:
+def test_the_promises_hold_if_external_services_fail(scenario: Scenario) -> None:
     happen(scenario)
 
 
 @promise(60)
 @given(scenarios(stops))
-def test_whatever_stops_for_however_long(scenario: Scenario) -> None:
+def test_the_promises_hold_if_processes_are_suspended(scenario: Scenario) -> None:
     happen(scenario)
 
 
 @promise(120)
 @given(scenarios(deaths, stops, outside, loops, most=12))
-def test_all_of_it_together(scenario: Scenario) -> None:
+def test_the_promises_hold_if_all_faults_are_combined(scenario: Scenario) -> None:
     happen(scenario)
 
 
@@ -349,7 +349,7 @@ others = st.builds(
 
 @promise(60)
 @given(st.integers(0, 2**32), crashing, st.sampled_from([0, 0, 60]), st.lists(others, max_size=3))
-def test_whatever_kills_embedders_for_a_reason_of_their_own_fails_nobody(
+def test_no_task_fails_because_embedders_crash_by_themselves(
     seed: int, crashing: tuple[int, list[Fault]], per_minute: int, faults: list[Fault]
 ) -> None:
     tasks, loops = crashing
@@ -358,7 +358,7 @@ def test_whatever_kills_embedders_for_a_reason_of_their_own_fails_nobody(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_with_no_fault_everything_is_paid_for_and_accepted_exactly_once(seed: int) -> None:
+def test_without_faults_every_task_is_paid_and_accepted_exactly_once(seed: int) -> None:
     service = happen(Scenario(seed, 80, 100, None, True, 0, ["bad", "invalid"], []))
     assert all(len(task.accepted) == 1 for task in service.api.tasks.values())
     assert set(service.provider.paid.values()) == {1}

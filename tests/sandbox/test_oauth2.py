@@ -8,7 +8,7 @@ GRANT = {"grant_type": "client_credentials"}
 Credentials = tuple[str, str]
 
 
-def test_a_token_lasts_an_hour(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
+def test_a_token_is_valid_for_an_hour(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
     answer = session.post(sandbox.token_url, data={**GRANT, "scope": "read write"}, auth=credentials)
     assert answer.status_code == 200
     content = answer.json()
@@ -22,7 +22,7 @@ def test_credentials_must_be_encoded_before_base64(sandbox: Sandbox, session: re
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
-def test_a_client_is_registered_for_one_method(
+def test_a_client_can_use_only_its_registered_method(
     sandbox: Sandbox, session: requests.Session, credentials: Credentials
 ) -> None:
     posted = {**GRANT, "client_id": sandbox.client_id, "client_secret": sandbox.client_secret}

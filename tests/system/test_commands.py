@@ -29,7 +29,7 @@ def run(*command: str, environment: dict[str, str], cwd: Path = ROOT) -> subproc
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_wrong_settings_are_named_all_at_once(stage: str, tmp_path: Path) -> None:
+def test_all_wrong_settings_are_named_at_once(stage: str, tmp_path: Path) -> None:
     wrong = {"POLLING_INTERVAL_SECONDS": "soon", "RATE_LIMIT_TIMEZONE": "Mars/Olympus", "STATE_DIR": str(tmp_path)}
     ended = run("python", "-m", f"stages.{stage}", environment=wrong | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
     assert ended.returncode == 2
@@ -41,7 +41,7 @@ def test_wrong_settings_are_named_all_at_once(stage: str, tmp_path: Path) -> Non
     assert "Traceback" not in ended.stderr
 
 
-def test_supervisord_says_what_is_wrong_with_the_settings_and_ends(tmp_path: Path) -> None:
+def test_supervisord_ends_and_names_the_wrong_settings(tmp_path: Path) -> None:
     shutil.copy(ROOT / "supervisord.conf", tmp_path)
     (tmp_path / "data").mkdir()
     ended = run("supervisord", "-c", "supervisord.conf", environment={"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
@@ -50,7 +50,7 @@ def test_supervisord_says_what_is_wrong_with_the_settings_and_ends(tmp_path: Pat
     assert "Traceback" not in ended.stderr
 
 
-def test_check_says_what_is_usable_in_one_line_each(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = sandbox.environment() | {"STATE_DIR": str(tmp_path / "state")}
     ended = run("python", "-m", "stages", "check", environment=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -76,7 +76,7 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-def test_the_demo_does_its_tasks_and_leaves_nothing_running() -> None:
+def test_the_demo_processes_its_tasks_and_leaves_no_process() -> None:
     mark = f"demo-{uuid.uuid4()}"
     ended = run("python", "-m", "sandbox.demo", "--tasks", "300", environment={"MARK": mark})
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -114,9 +114,7 @@ def installation(sandbox: Sandbox, tmp_path: Path) -> tuple[Path, dict[str, str]
     return tmp_path, sandbox.environment() | {"METRICS_PORT": port, "PROCESSING_MODE": "mock"}
 
 
-def test_supervisord_starts_and_stops_everything_by_the_contracts_commands(
-    installation: tuple[Path, dict[str, str]], sandbox: Sandbox
-) -> None:
+def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dict[str, str]], sandbox: Sandbox) -> None:
     folder, environment = installation
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     log = (folder / "log").open("wb")

@@ -30,7 +30,7 @@ def test_every_task_gets_its_vector_once_and_all_embedders_get_work(outside: San
     assert set(busy) == {"embedder_00", "embedder_01", "embedder_02"}
 
 
-def test_a_vector_has_its_models_length(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_a_vector_has_the_length_of_its_model(outside: Sandbox, pipeline: Pipeline) -> None:
     (task_id,) = outside.queue_tasks([{"text": "a longer vector", "model": "text-embedding-3-large"}])
     pipeline.wait_until(lambda: task_id in outside.results(), "the large vector")
     assert len(outside.results()[task_id]) == 3072
@@ -65,7 +65,7 @@ def test_a_task_of_an_unknown_type_is_left_alone(outside: Sandbox, pipeline: Pip
     assert [event["type"] for event in pipeline.events("unknown_task_type")] == ["defining_topics"]
 
 
-def test_the_pages_tell_of_it(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_the_pages_report_the_processed_tasks(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.queue(10)
     done = outside.wait_until(lambda told: told["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"]["succeeded"]
     status, health = pipeline.get("/health")
@@ -86,7 +86,7 @@ def test_the_pages_tell_of_it(outside: Sandbox, pipeline: Pipeline) -> None:
     pipeline.wait_until(lambda: processed() >= done, "the metrics")
 
 
-def test_the_programs_are_those_of_the_contract(pipeline: Pipeline) -> None:
+def test_the_program_names_are_those_of_the_contract(pipeline: Pipeline) -> None:
     programs = pipeline.programs()
     assert set(programs) == {
         "fetcher", "token_broker", "rate_limiter", "publisher", "monitor",

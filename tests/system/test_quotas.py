@@ -38,7 +38,7 @@ def spent(sandbox: Sandbox, unit: str = "inputs") -> int:
 
 
 @pytest.mark.timeout(240)
-def test_an_exhausted_quota_costs_no_polls_and_work_goes_on_when_it_opens(sandbox: Sandbox, start: Start) -> None:
+def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_PER_MINUTE=7)
     sandbox.queue(30, distinct=True)
     sandbox.wait_until(lambda told: told["api"]["accepted"] == 7)
@@ -77,7 +77,7 @@ def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, star
     assert deferred == LARGE
 
 
-def test_a_quota_of_tokens_is_used_up_and_not_exceeded(sandbox: Sandbox, start: Start) -> None:
+def test_a_token_quota_is_used_completely_and_not_exceeded(sandbox: Sandbox, start: Start) -> None:
     limit = 20_000
     pipeline = start(**BASE, RATE_LIMIT_TOKENS_PER_DAY=limit)
     sandbox.queue_tasks({"text": secrets.token_hex(100)} for _ in range(800))  # 50 tokens each, as the sandbox counts
@@ -90,7 +90,7 @@ def test_a_quota_of_tokens_is_used_up_and_not_exceeded(sandbox: Sandbox, start: 
     assert 0.3 < ratio <= 1.0
 
 
-def test_requests_are_never_exceeded_though_every_batch_is_halved(sandbox: Sandbox, start: Start) -> None:
+def test_a_request_quota_is_not_exceeded_although_every_batch_is_halved(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_REQUESTS_PER_MINUTE=6, EMBED_BATCH_SIZE=16)
     sandbox.fault("openai", status=400, body='{"error":{"message":"cannot be read"}}', body_contains="poisoned")
     sandbox.queue_tasks({"text": f"poisoned {number}" if number == 5 else f"text {number}"} for number in range(16))
@@ -100,7 +100,7 @@ def test_requests_are_never_exceeded_though_every_batch_is_halved(sandbox: Sandb
     assert {task["state"] for task in sandbox.record()} == {"pending", "succeeded"}
 
 
-def test_the_switch_turns_all_off(sandbox: Sandbox, start: Start) -> None:
+def test_rate_limiting_can_be_turned_off(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_ENABLED="false", RATE_LIMIT_PER_MINUTE=1, RATE_LIMIT_TOKENS_PER_DAY=1)
     sandbox.queue(100)
     sandbox.wait_until(lambda told: told["api"]["accepted"] == 100)

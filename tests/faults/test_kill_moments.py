@@ -13,7 +13,9 @@ CONNECTIONS = 16
 SLOTS = 5
 
 
-def test_publisher_killed_between_an_accepted_patch_and_its_commit(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_a_publisher_killed_between_an_accepted_patch_and_its_commit_loses_no_task(
+    pipeline: Pipeline, ledger: Ledger
+) -> None:
     sandbox = pipeline.sandbox
     sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted, and no answer
     sandbox.queue(TASKS)
@@ -27,7 +29,7 @@ def test_publisher_killed_between_an_accepted_patch_and_its_commit(pipeline: Pip
     assert cost.bytes_differ == 0
 
 
-def test_embedder_killed_before_it_reads_an_answer_that_is_paid_for(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_an_embedder_killed_before_it_reads_a_paid_response_loses_no_task(pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox = pipeline.sandbox
     sandbox.fault("openai", times=8, hold=True)
     sandbox.queue(TASKS)
@@ -41,7 +43,7 @@ def test_embedder_killed_before_it_reads_an_answer_that_is_paid_for(pipeline: Pi
     assert 0 < cost.paid_twice <= IN_SLOTS
 
 
-def test_embedder_killed_between_the_answer_and_stored(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_an_embedder_killed_between_response_and_stored_loses_no_task(pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox = pipeline.sandbox
     pipeline.kill("publisher", signal.SIGSTOP)  # nobody says `Stored`
     try:
