@@ -82,9 +82,9 @@ class Nest:
         return int(requests.get(f"{self.oauth2}/issued", timeout=10).text)
 
     def _post(self, path: str, body: Any) -> Any:
-        answer = requests.post(f"{self.api}/control/{path}", json=body, timeout=10)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = requests.post(f"{self.api}/control/{path}", json=body, timeout=10)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
 
 @contextlib.contextmanager

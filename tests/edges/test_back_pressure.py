@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.pipelines import alone
+from tests.pipelines import pipeline_with_own_sandbox
 
 WINDOW = 200
 TASKS = 1000
@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    with alone(tmp_path_factory.mktemp("p"), **SETTINGS) as running:
+    with pipeline_with_own_sandbox(tmp_path_factory.mktemp("p"), **SETTINGS) as running:
         yield running
 
 
@@ -35,11 +35,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def at_rest(outside: Sandbox, pipeline: Pipeline) -> None:
     """Begin when the outage of the test before is over, and its tasks are done."""
     pipeline.wait_ready()
-    outside.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+    outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0)
     pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == 0, "an empty outbox")
 
 
-def family(pipeline: Pipeline) -> list[psutil.Process]:
+def processes_of(pipeline: Pipeline) -> list[psutil.Process]:
     return [psutil.Process(program["pid"]) for program in pipeline.programs().values()]
 
 
@@ -64,8 +64,8 @@ def test_an_api_outage_stops_all_work_and_loses_no_task(outside: Sandbox, pipeli
     outside.queue(TASKS)
     pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == WINDOW, "the window to be full of results")
     pipeline.wait_until(lambda: probes(pipeline) >= 2, "the breaker to probe")
-    processes = family(pipeline)
-    requests, looked, asked = (
+    processes = processes_of(pipeline)
+    requests, probes_before, paid_before = (
         outside.summary()["api"]["requests"],
         probes(pipeline),
         outside.summary()["openai"]["inputs"],
@@ -73,19 +73,19 @@ def test_an_api_outage_stops_all_work_and_loses_no_task(outside: Sandbox, pipeli
     used, before = cpu(processes), memory(processes)
     pipeline.run_for(WATCHED)
     spent, grown = cpu(processes) - used, memory(processes) - before
-    sent, probed = outside.summary()["api"]["requests"] - requests, probes(pipeline) - looked
+    sent, probes_sent = outside.summary()["api"]["requests"] - requests, probes(pipeline) - probes_before
     assert fact(pipeline, "publisher", "outbox") == fact(pipeline, "fetcher", "leased") == WINDOW
-    assert asked == outside.summary()["openai"]["inputs"] == WINDOW
-    assert WATCHED / 2 <= probed <= 2 * WATCHED + 2
-    assert abs(sent - probed) <= 1
+    assert paid_before == outside.summary()["openai"]["inputs"] == WINDOW
+    assert WATCHED / 2 <= probes_sent <= 2 * WATCHED + 2
+    assert abs(sent - probes_sent) <= 1
     assert spent < 0.15 * WATCHED  # of one core, with the pages that this test reads
     assert grown < 4 * 2**20
     assert pipeline.get("/ready")[0] == 503
 
     outside.clear_faults()
-    outside.wait_until(lambda told: told["api"]["tasks"].get("succeeded") == TASKS)
-    told = outside.summary()
-    assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)
+    outside.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded") == TASKS)
+    summary = outside.summary()
+    assert (summary["api"]["accepted_twice"], summary["openai"]["paid_again"]) == (0, 0)
     assert not pipeline.events("leases_expired")
 
 
@@ -139,4 +139,4 @@ def test_a_restarted_stage_probes_the_api_at_once(outside: Sandbox, pipeline: Pi
     for stage in ("fetcher", "publisher"):
         pipeline.kill(stage)
     pipeline.wait_ready()  # in far less time than the API has asked for
-    outside.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+    outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0)

@@ -50,6 +50,6 @@ def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, s
         60,
     )
     assert pipeline.events("taken_back")
-    told = sandbox.summary()
+    summary = sandbox.summary()
     assert not any(states(sandbox, task_id)[-1:] == ["in_progress"] for task_id in ids)
-    assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)
+    assert (summary["api"]["accepted_twice"], summary["openai"]["paid_again"]) == (0, 0)

@@ -38,12 +38,12 @@ def test_a_broken_response_is_an_error_and_the_next_request_succeeds(
 ) -> None:
     ids = sandbox.queue(3)
     number = sandbox.fault("api", **fault)
-    answer = edges.patch_one(ids[0])
-    assert answer.status == 0
-    assert answer.error == "PATCH /api/ai-tasks/:id: the connection broke before the answer was whole"
+    response = edges.patch_one(ids[0])
+    assert response.status == 0
+    assert response.error == "PATCH /api/ai-tasks/:id: the connection broke before the answer was whole"
     assert "the connection broke" in str(failure(edges.get()).error)
     sandbox.clear_faults(number)
-    assert [answer.status for answer in edges.patch(ids)] == [200] * 3
+    assert [response.status for response in edges.patch(ids)] == [200] * 3
     page(edges.get())
 
 
@@ -90,7 +90,7 @@ def test_a_connection_closed_by_the_server_costs_no_request(sandbox: Sandbox, ed
     ids = sandbox.queue(16)
     statuses: list[int] = []
     for number in range(40):
-        statuses += [answer.status for answer in edges.patch(ids)]
+        statuses += [response.status for response in edges.patch(ids)]
         page(edges.get(1))
         wake_at = time.perf_counter() + 0.0285 + number % 8 * 0.0005
         while time.perf_counter() < wake_at:
@@ -117,15 +117,15 @@ def test_an_immediate_response_does_not_wait_for_a_tick(sandbox: Sandbox, edges:
     """libcurl may have read it by the time that the PATCH has begun; then nothing more is to come from its socket."""
     ids = sandbox.queue(1)
     for _ in range(300):
-        assert edges.patch_unticked(ids[0]).status == 200
+        assert edges.patch_without_ticks(ids[0]).status == 200
 
 
 def test_a_server_is_used_again_after_an_outage(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(16)
     for _ in range(3):
-        assert [answer.status for answer in edges.patch(ids)] == [200] * 16
+        assert [response.status for response in edges.patch(ids)] == [200] * 16
         sandbox.down("api")
-        assert {answer.status for answer in edges.patch(ids)} == {0}
+        assert {response.status for response in edges.patch(ids)} == {0}
         failure(edges.get())
         sandbox.up("api")
         page(edges.get())
@@ -138,7 +138,7 @@ def test_a_poll_under_way_does_not_keep_the_fetcher_from_stopping(sandbox: Sandb
     with api(sandbox.api, token, request_timeout=60) as edges:
         upstream = Upstream(edges.settings, Reader({}), lambda pool, *call: polled.append(pool.submit(*call)))
         upstream.poll(edges.poll())
-        sandbox.wait_until(lambda told: told["api"]["requests"] > before)
+        sandbox.wait_until(lambda summary: summary["api"]["requests"] > before)
         began = time.monotonic()
         upstream.close()
         assert isinstance(polled[0].result(), PollFailed)

@@ -12,7 +12,7 @@ import requests
 
 from sandbox.pipeline import Pipeline
 from tests.edges.counterparts import TESTS, Nest, nest
-from tests.pipelines import ready
+from tests.pipelines import ready_pipeline
 
 TASKS = 2000
 TOKEN_SECONDS = 3
@@ -27,7 +27,7 @@ def application() -> Iterator[Nest]:
 @pytest.fixture(scope="module")
 def pipeline(application: Nest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     settings = {"POLLING_INTERVAL_SECONDS": 0.5, "RETRY_BACKOFF_FACTOR": 1.2}
-    with ready(application.as_sandbox(), tmp_path_factory.mktemp("p"), **settings) as running:
+    with ready_pipeline(application.as_sandbox(), tmp_path_factory.mktemp("p"), **settings) as running:
         yield running
 
 
@@ -35,7 +35,7 @@ def done(application: Nest, count: int) -> bool:
     return bool(application.summary()["states"].get("succeeded", 0) == count)
 
 
-def given(application: Nest, count: int) -> bool:
+def tokens_issued(application: Nest, count: int) -> bool:
     return application.issued() >= count
 
 
@@ -45,15 +45,15 @@ def outbox(pipeline: Pipeline) -> int:
 
 def test_two_thousand_large_results_arrive_while_tokens_expire(application: Nest, pipeline: Pipeline) -> None:
     """Queued over several lives of a token; 3,072 dimensions pass under the default limit for bodies."""
-    began = application.issued()
+    issued_before = application.issued()
     for wave in range(1, 5):
         application.queue(TASKS // 4, "text-embedding-3-large")
         pipeline.wait_until(partial(done, application, TASKS // 4 * wave), f"wave {wave}", 60)
-        pipeline.wait_until(partial(given, application, began + wave), "the next token")
-    told = application.summary()
-    assert told["states"] == {"succeeded": TASKS}
-    assert (told["lengths"], told["different"]) == ([3072], 0)
-    assert told["twice"] == 0
+        pipeline.wait_until(partial(tokens_issued, application, issued_before + wave), "the next token")
+    summary = application.summary()
+    assert summary["states"] == {"succeeded": TASKS}
+    assert (summary["lengths"], summary["different"]) == ([3072], 0)
+    assert summary["twice"] == 0
     assert not pipeline.events("dead_letter")
 
 
@@ -77,8 +77,8 @@ def test_results_are_sent_again_if_a_callback_fails_after_storing(application: N
     pipeline.wait_until(
         lambda: not pipeline.get("/health")[1]["processes"]["publisher"]["outbox"], "an empty outbox", 60
     )
-    told = application.summary()
-    assert (told["failuresLeft"], told["different"], told["twice"]) == (0, 0, 0)
+    summary = application.summary()
+    assert (summary["failuresLeft"], summary["different"], summary["twice"]) == (0, 0, 0)
 
 
 def test_the_guard_refuses_requests_without_a_valid_token(application: Nest) -> None:

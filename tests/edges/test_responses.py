@@ -46,8 +46,8 @@ def test_every_status_means_the_same_for_every_kind_of_body(
     (task_id,) = sandbox.queue(1)
     for body in ("", '{"statusCode": 1, "message": "no"}', "<html>a proxy's page</html>", "x" * 200_000):
         sandbox.fault("api", status=status, body=body, times=2)
-        answer = edges.patch_one(task_id)
-        assert (answer.status, verdict(answer.status)) == (status, meaning)
+        response = edges.patch_one(task_id)
+        assert (response.status, verdict(response.status)) == (status, meaning)
         failed = failure(edges.get())
         assert isinstance(failed.error, Transient)
         assert str(status) in str(failed.error)

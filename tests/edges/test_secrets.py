@@ -49,7 +49,7 @@ MALFORMED: list[Any] = [
 ]
 
 
-class Seen:
+class Traces:
     """Everything that a run shows of itself."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -74,7 +74,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
     settings: dict[str, object] = {
         "PROCESSING_MODE": "openai",
         "OAUTH2_CLIENT_SECRET": SECRET,
@@ -94,18 +94,18 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             yield _run(pipeline, sandbox)
 
 
-def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
+def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
     """Have tasks done and refused, with every echo on the way; then stop."""
-    watched = Seen(pipeline)
+    traces = Traces(pipeline)
     for number in range(12):
         sandbox.queue(1, text=f"{TEXT} {number}" + " refuse me" * (number % 6 == 0))
     sandbox.queue_raw(MALFORMED)
 
     def done() -> bool:
-        watched.look()
-        struck = all(fault["applied"] for fault in sandbox.faults())
+        traces.look()
+        applied = all(fault["applied"] for fault in sandbox.faults())
         tasks = sandbox.summary()["api"]["tasks"]
-        return struck and bool(pipeline.events("dead_letter")) and tasks.get("succeeded", 0) >= 9
+        return applied and bool(pipeline.events("dead_letter")) and tasks.get("succeeded", 0) >= 9
 
     pipeline.wait_until(done, "all echoes, and all tasks", 60)
     sandbox.fault("oauth2", status=401, body=ECHO)
@@ -114,11 +114,11 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
     _send_garbage(pipeline)
     pipeline.wait_until(lambda: pipeline.events("undecodable_frame"), "the undecodable frames to be logged")
     for arguments in (["check"], ["dead-letters", "list"]):
-        told = ended("stages", *arguments, environment=pipeline.environment)
-        watched.pages.append((told.stdout + told.stderr).encode())
-    watched.look()
+        completed = ended("stages", *arguments, environment=pipeline.environment)
+        traces.pages.append((completed.stdout + completed.stderr).encode())
+    traces.look()
     pipeline.stop()
-    return watched
+    return traces
 
 
 def _send_garbage(pipeline: Pipeline) -> None:
@@ -131,15 +131,15 @@ def _send_garbage(pipeline: Pipeline) -> None:
                 socket.send_multipart([b"fetcher", f"{TEXT} {SECRET} {KEY}".encode()])
 
 
-def test_no_secret_appears_in_files_pages_or_command_lines(seen: Seen) -> None:
-    for name, content in seen.files():
+def test_no_secret_appears_in_files_pages_or_command_lines(traces: Traces) -> None:
+    for name, content in traces.files():
         found = CANARIES.search(content)
         shown = content[max(0, found.start() - 300) : found.end() + 100] if found else b""
         assert not found, f"in {name}: {shown!r}"
 
 
-def test_the_search_covers_the_places_where_a_secret_could_be(seen: Seen) -> None:
-    files = dict(seen.files())
+def test_the_search_covers_the_places_where_a_secret_could_be(traces: Traces) -> None:
+    files = dict(traces.files())
     assert b"token_request_failed" in files["pipeline.log"]
     assert b"stages.fetcher" in files["commands"]
     assert b'"status": "' in files["pages"] or b"ai_tasks_processed_total" in files["pages"]
@@ -147,8 +147,8 @@ def test_the_search_covers_the_places_where_a_secret_could_be(seen: Seen) -> Non
     assert b"invalid_content" in files["pipeline.log"] or b"task_invalid" in files["pipeline.log"]
 
 
-def test_only_the_owner_can_access_state_and_sockets(seen: Seen) -> None:
-    state = seen.pipeline.folder / "state"
+def test_only_the_owner_can_access_state_and_sockets(traces: Traces) -> None:
+    state = traces.pipeline.folder / "state"
     for path in (state, *state.rglob("*")):
         mode = stat.S_IMODE(path.lstat().st_mode)
         wanted = 0o700 if path.is_dir() or path.is_socket() else 0o600
@@ -156,8 +156,8 @@ def test_only_the_owner_can_access_state_and_sockets(seen: Seen) -> None:
     assert (state / "publisher" / "data.mdb").exists()
 
 
-def test_log_events_of_failed_tasks_do_not_contain_the_text(seen: Seen) -> None:
-    failed = [event for event in seen.pipeline.events() if event["event"] in {"task_invalid", "dead_letter"}]
+def test_log_events_of_failed_tasks_do_not_contain_the_text(traces: Traces) -> None:
+    failed = [event for event in traces.pipeline.events() if event["event"] in {"task_invalid", "dead_letter"}]
     assert failed
     assert not [event for event in failed if "Canary" in json.dumps(event)]
-    assert Path(seen.pipeline.log).stat().st_size > 1000
+    assert Path(traces.pipeline.log).stat().st_size > 1000

@@ -18,7 +18,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def named(event: dict[str, Any]) -> list[str]:
+def task_ids_of(event: dict[str, Any]) -> list[str]:
     return list(event.get("task_ids", [event.get("task_id")]))
 
 
@@ -33,10 +33,10 @@ def test_two_pipelines_process_disjoint_shards(sandbox: Sandbox, start: Start) -
     second.wait_until(lambda: sandbox.summary()["api"]["accepted"] == TASKS, "the second part", 60)
     more = sandbox.queue(TASKS)
     second.wait_until(lambda: sandbox.summary()["api"]["accepted"] == 2 * TASKS, "both parts at a time", 60)
-    told = sandbox.summary()
-    assert told["api"]["tasks"]["succeeded"] == 2 * TASKS
-    assert told["api"]["accepted_twice"] == 0
-    assert told["openai"]["inputs"] == 2 * TASKS
+    summary = sandbox.summary()
+    assert summary["api"]["tasks"]["succeeded"] == 2 * TASKS
+    assert summary["api"]["accepted_twice"] == 0
+    assert summary["openai"]["inputs"] == 2 * TASKS
     for index, pipeline in enumerate((first, second)):
-        leased = {task_id for event in pipeline.events("leased") for task_id in named(event)}
+        leased = {task_id for event in pipeline.events("leased") for task_id in task_ids_of(event)}
         assert leased == {task_id for task_id in ids + more if Shard(index, 2).owns(task_id)}

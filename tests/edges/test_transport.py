@@ -49,7 +49,7 @@ def tls() -> ssl.SSLContext:
 def both_work(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(20)
     assert len(page(edges.get()).candidates) == 20
-    assert {answer.status for answer in edges.patch(ids[:16])} == {200}
+    assert {response.status for response in edges.patch(ids[:16])} == {200}
     assert sandbox.summary()["api"]["accepted"] == 16
 
 
@@ -145,10 +145,10 @@ class Http2:
                 break
         if scope["method"] == "PATCH":
             self.patched.append(json.loads(body))
-        answer = b"[]" if scope["method"] == "GET" else b"{}"
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        response = b"[]" if scope["method"] == "GET" else b"{}"
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(response))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        await send({"type": "http.response.body", "body": response})
 
 
 @contextlib.contextmanager
@@ -189,8 +189,8 @@ def test_http2_is_used_if_the_server_offers_it(
     with http2(application, tmp_path) as port, api(f"https://localhost:{port}", token, dimensions=3072) as edges:
         for _ in range(10):
             page(edges.get())
-            answers = edges.patch(f"{number:024x}" for number in range(16))
-            assert {(answer.status, answer.error) for answer in answers} == {(200, "")}
+            responses = edges.patch(f"{number:024x}" for number in range(16))
+            assert {(response.status, response.error) for response in responses} == {(200, "")}
         assert set(application.versions) == {"2"}
         assert len(application.patched) == 160
         assert len(application.patched[-1]["result"]) == 3072

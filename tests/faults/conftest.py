@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.pipeline import Pipeline
 from tests.faults.ledger import Ledger
-from tests.pipelines import alone, left_as_found
+from tests.pipelines import pipeline_with_own_sandbox, restored
 
 SETTINGS: dict[str, Any] = {
     "PROCESSING_MODE": "openai",  # so that the sandbox counts what is paid
@@ -29,14 +29,14 @@ SHORT_LEASE = 4.0
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A ready pipeline with the defaults that the service has."""
-    with alone(tmp_path_factory.mktemp("p"), OUTSIDE, **SETTINGS) as running:
+    with pipeline_with_own_sandbox(tmp_path_factory.mktemp("p"), OUTSIDE, **SETTINGS) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def short_lease(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A ready pipeline whose leases end soon."""
-    with alone(tmp_path_factory.mktemp("p"), OUTSIDE, LEASE_SECONDS=SHORT_LEASE, **SETTINGS) as running:
+    with pipeline_with_own_sandbox(tmp_path_factory.mktemp("p"), OUTSIDE, LEASE_SECONDS=SHORT_LEASE, **SETTINGS) as running:
         yield running
 
 
@@ -53,5 +53,5 @@ def short_ledger(short_lease: Pipeline) -> Iterator[Ledger]:
 
 
 def on(pipeline: Pipeline) -> Iterator[Ledger]:
-    with left_as_found(pipeline.sandbox) as sandbox:
+    with restored(pipeline.sandbox) as sandbox:
         yield Ledger(sandbox, pipeline)

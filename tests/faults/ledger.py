@@ -44,7 +44,7 @@ class Ledger:
         self._pipeline = pipeline
         self._before = sandbox.summary()
         self._offset = sum(self._before["api"]["tasks"].values())
-        self.began = time.time()
+        self.fault_at = time.time()
 
     def accepted(self) -> int:
         """Results that the API has accepted since."""
@@ -58,9 +58,9 @@ class Ledger:
         """Wait until so many results are accepted."""
         self._pipeline.wait_until(lambda: self.accepted() >= count, f"{count} accepted results", seconds)
 
-    def struck(self) -> None:
+    def mark_fault(self) -> None:
         """Say that the fault is now: the time back to work counts from here."""
-        self.began = time.time()
+        self.fault_at = time.time()
 
     def wait_done(self, seconds: float = 90.0) -> None:
         """Wait until no task is pending and nobody in the pipeline has anything left to do."""
@@ -99,7 +99,7 @@ class Ledger:
         self._pipeline.wait_until(at_rest, f"nothing to be {', '.join(facts)}", seconds)
 
     def _longest_pause(self, times: list[float]) -> float:
-        after = sorted([self.began, *(at for at in times if at >= self.began)])
+        after = sorted([self.fault_at, *(at for at in times if at >= self.fault_at)])
         return round(max((b - a for a, b in itertools.pairwise(after)), default=0.0), 2)
 
 

@@ -19,9 +19,9 @@ def test_a_publisher_killed_between_an_accepted_patch_and_its_commit_loses_no_ta
     sandbox = pipeline.sandbox
     sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted, and no answer
     sandbox.queue(TASKS)
-    sandbox.wait_until(lambda told: told["api"]["held"] == CONNECTIONS)
+    sandbox.wait_until(lambda summary: summary["api"]["held"] == CONNECTIONS)
     pipeline.kill("publisher")
-    ledger.struck()
+    ledger.mark_fault()
     ledger.wait_done()
     cost = ledger.cost("kill publisher between accepted PATCHes and their commit")
     assert (cost.lost, cost.failed, cost.paid_twice) == (0, 0, 0)
@@ -33,9 +33,9 @@ def test_an_embedder_killed_before_it_reads_a_paid_response_loses_no_task(pipeli
     sandbox = pipeline.sandbox
     sandbox.fault("openai", times=8, hold=True)
     sandbox.queue(TASKS)
-    sandbox.wait_until(lambda told: told["openai"]["held"] == 8)
+    sandbox.wait_until(lambda summary: summary["openai"]["held"] == 8)
     pipeline.kill("embedder_00")
-    ledger.struck()
+    ledger.mark_fault()
     sandbox.release("openai")
     ledger.wait_done()
     cost = ledger.cost("kill embedder between the provider's charge and its answer")
@@ -50,7 +50,7 @@ def test_an_embedder_killed_between_response_and_stored_loses_no_task(pipeline: 
         sandbox.queue(TASKS)
         pipeline.wait_until(lambda: unstored(pipeline) == SLOTS, "an embedder with every slot full of results")
         pipeline.kill("embedder_00")
-        ledger.struck()
+        ledger.mark_fault()
     finally:
         pipeline.kill("publisher", signal.SIGCONT)
     ledger.wait_done()

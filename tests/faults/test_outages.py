@@ -24,7 +24,7 @@ def test_an_outage_longer_than_a_lease_loses_no_task(service: str, short_lease: 
     ledger.wait_accepted(TASKS // 5)
     sandbox.down(service)
     sandbox.revoke()  # else nobody would miss the token endpoint
-    ledger.struck()
+    ledger.mark_fault()
     pipeline.run_for(1.3 * SHORT_LEASE)
     sandbox.up(service)
     ledger.wait_done()

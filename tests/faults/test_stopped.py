@@ -22,7 +22,7 @@ def test_a_process_stopped_for_longer_than_a_lease_loses_no_task(
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 5)
     pipeline.kill(program, signal.SIGSTOP)
-    ledger.struck()
+    ledger.mark_fault()
     try:
         pipeline.run_for(1.3 * SHORT_LEASE)
     finally:

@@ -21,7 +21,7 @@ from stages.token_broker.issuer import Issuer
 from stages.token_broker.token_response import Grant
 from tests import samples
 from tests.edges.api import Api, api
-from tests.fuzz.wire import Wire, answers, wire
+from tests.fuzz.wire import Wire, responses, wire
 
 TIMEOUT = 1.0
 SLACK = 10.0
@@ -46,9 +46,9 @@ def issuer(server: Wire) -> Issuer:
 
 
 @quick
-@given(answers())
-def test_any_response_to_a_poll_gives_a_page_or_a_transient_error(server: Wire, edges: Api, answer: bytes) -> None:
-    server.answer = answer
+@given(responses())
+def test_any_response_to_a_poll_gives_a_page_or_a_transient_error(server: Wire, edges: Api, response: bytes) -> None:
+    server.response = response
     began = time.monotonic()
     found = edges.get()
     assert time.monotonic() - began < TIMEOUT + SLACK
@@ -57,28 +57,28 @@ def test_any_response_to_a_poll_gives_a_page_or_a_transient_error(server: Wire, 
     else:
         assert isinstance(found, Page)
         assert found.candidates == []
-        assert re.search(rb"HTTP/[\d.]+ 200[^\d]", answer)
+        assert re.search(rb"HTTP/[\d.]+ 200[^\d]", response)
 
 
 @quick
-@given(answers())
-def test_any_response_to_a_patch_gives_an_api_response(server: Wire, edges: Api, answer: bytes) -> None:
-    server.answer = answer
+@given(responses())
+def test_any_response_to_a_patch_gives_an_api_response(server: Wire, edges: Api, response: bytes) -> None:
+    server.response = response
     began = time.monotonic()
     found = edges.patch_one("0" * 24)
     assert time.monotonic() - began < TIMEOUT + SLACK
     assert isinstance(found, ApiResponse)
     assert 0 <= found.retry_after <= LONGEST_PATIENCE
     if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # what ends a task
-        assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, answer)
+        assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, response)
 
 
 @quick
-@given(answers())
+@given(responses())
 def test_any_response_of_the_token_endpoint_gives_a_grant_or_an_error(
-    server: Wire, issuer: Issuer, answer: bytes
+    server: Wire, issuer: Issuer, response: bytes
 ) -> None:
-    server.answer = answer
+    server.response = response
     began = time.monotonic()
     with contextlib.suppress(Transient, Permanent):
         assert isinstance(issuer.fetch(), Grant)

@@ -17,7 +17,7 @@ class Wire:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.answer = b""
+        self.response = b""
         self.requests = 0
 
     def serve(self) -> None:
@@ -31,7 +31,7 @@ class Wire:
                 connection.settimeout(2)
                 self._read(connection)
                 self.requests += 1
-                connection.sendall(self.answer)
+                connection.sendall(self.response)
 
     def _read(self, connection: socket.socket) -> None:
         """A whole request: closing with some of it unread would reset the connection."""
@@ -78,7 +78,7 @@ BODIES = st.one_of(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> bytes:
+def responses(draw: st.DrawFn) -> bytes:
     """Something like an HTTP answer, whole or cut, or something else."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=100))

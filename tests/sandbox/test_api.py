@@ -13,9 +13,9 @@ SUCCESS = {"state": "succeeded", "result": [0.5, -1.5e-05, 0.25]}
 
 
 def pending(sandbox: Sandbox, session: requests.Session, query: str = "") -> list[Any]:
-    answer = session.get(f"{sandbox.api}/api/ai-tasks/pending{query}")
-    assert answer.status_code == 200
-    page: list[Any] = answer.json()
+    response = session.get(f"{sandbox.api}/api/ai-tasks/pending{query}")
+    assert response.status_code == 200
+    page: list[Any] = response.json()
     return page
 
 
@@ -42,11 +42,11 @@ def test_requests_without_a_valid_token_are_refused(
 ) -> None:
     (task_id,) = sandbox.queue(1)
     headers = {} if authorization is None else {"Authorization": authorization}
-    for answer in (
+    for response in (
         session.get(f"{sandbox.api}/api/ai-tasks/pending", headers=headers),
         session.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", json=SUCCESS, headers=headers),
     ):
-        assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
+        assert (response.status_code, response.json()) == (401, UNAUTHORIZED)
 
 
 def test_a_revoked_token_is_refused(sandbox: Sandbox, signed_in: requests.Session) -> None:
@@ -98,9 +98,9 @@ def test_an_id_belongs_to_one_task(sandbox: Sandbox, signed_in: requests.Session
 
 def test_a_result_settles_its_task(sandbox: Sandbox, signed_in: requests.Session) -> None:
     first, second = sandbox.queue(2)
-    answer = patch(sandbox, signed_in, first)
-    assert answer.status_code == 200
-    assert answer.json() == {"_id": first, "type": "text_embedding", "state": "succeeded", "__v": 0}
+    response = patch(sandbox, signed_in, first)
+    assert response.status_code == 200
+    assert response.json() == {"_id": first, "type": "text_embedding", "state": "succeeded", "__v": 0}
     assert [task["_id"] for task in pending(sandbox, signed_in)] == [second]
     (done,) = signed_in.get(f"{sandbox.api}/api/ai-tasks?state=succeeded").json()
     assert (done["_id"], done["state"]) == (first, "succeeded")
@@ -173,9 +173,9 @@ def test_unchecked_bodies_are_recorded_like_checked_ones(sandbox: Sandbox, signe
 )
 def test_an_invalid_body_is_refused(sandbox: Sandbox, signed_in: requests.Session, body: bytes) -> None:
     (task_id,) = sandbox.queue(1)
-    answer = signed_in.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", data=body)
-    assert answer.status_code == 400
-    assert answer.json()["statusCode"] == 400
+    response = signed_in.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", data=body)
+    assert response.status_code == 400
+    assert response.json()["statusCode"] == 400
     assert sandbox.summary()["api"]["tasks"] == {"pending": 1}
 
 
@@ -187,13 +187,13 @@ def test_invalid_and_unknown_ids_are_refused_and_recorded(sandbox: Sandbox, sign
 
 def test_a_large_body_is_refused_before_the_token_is_checked(sandbox: Sandbox, session: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
-    answer = patch(sandbox, session, task_id, {"state": "succeeded", "result": [0] * 40_000})
-    assert (answer.status_code, answer.json()) == (413, {"statusCode": 413, "message": "request entity too large"})
+    response = patch(sandbox, session, task_id, {"state": "succeeded", "result": [0] * 40_000})
+    assert (response.status_code, response.json()) == (413, {"statusCode": 413, "message": "request entity too large"})
 
 
 def test_fifty_thousand_tasks_fit_in_one_page(sandbox: Sandbox, signed_in: requests.Session) -> None:
-    answer = sandbox.call("POST", "/tasks?ids=false", {"count": 50_000})
-    assert answer["count"] == 50_000
-    assert "ids" not in answer
+    response = sandbox.call("POST", "/tasks?ids=false", {"count": 50_000})
+    assert response["count"] == 50_000
+    assert "ids" not in response
     texts = {task["content"]["text"] for task in pending(sandbox, signed_in)}
     assert len(texts) == 50_000

@@ -47,16 +47,16 @@ def raw_tags(sandbox: Sandbox) -> bytes:
 def test_a_fault_can_replace_the_response_by_a_status(sandbox: Sandbox, signed_in: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", method="PATCH", status=503, headers={"Retry-After": "7"}, body="busy", times=1)
-    answer = patch(sandbox, signed_in, task_id)
-    assert (answer.status_code, answer.text, answer.headers["retry-after"]) == (503, "busy", "7")
+    response = patch(sandbox, signed_in, task_id)
+    assert (response.status_code, response.text, response.headers["retry-after"]) == (503, "busy", "7")
     assert last_patch(sandbox, task_id) == (False, 503)
     assert patch(sandbox, signed_in, task_id).status_code == 200
 
 
 def test_a_fault_can_respond_with_html_and_status_200(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.fault("api", path="pending", status=200, body="<html>maintenance</html>")
-    answer = session.get(f"{sandbox.api}/api/ai-tasks/pending")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    response = session.get(f"{sandbox.api}/api/ai-tasks/pending")
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 def test_a_fault_can_store_a_patch_and_respond_with_an_error(sandbox: Sandbox, signed_in: requests.Session) -> None:
@@ -90,9 +90,9 @@ def test_a_fault_can_change_the_framing_of_a_response(sandbox: Sandbox, session:
     expected = session.get(f"{sandbox.ollama}/api/tags").json()
     for framing in ("chunked", "until_close"):
         number = sandbox.fault("ollama", framing=framing)
-        answer = session.get(f"{sandbox.ollama}/api/tags")
-        assert answer.json() == expected
-        assert "content-length" not in answer.headers
+        response = session.get(f"{sandbox.ollama}/api/tags")
+        assert response.json() == expected
+        assert "content-length" not in response.headers
         sandbox.clear_faults(number)
     sandbox.fault("ollama", framing="chunked_close")
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
@@ -102,8 +102,8 @@ def test_a_fault_can_change_the_framing_of_a_response(sandbox: Sandbox, session:
 def test_a_fault_can_send_a_response_slowly(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.fault("ollama", dribble=1000)
     started = time.monotonic()
-    answer = session.get(f"{sandbox.ollama}/api/tags")
-    assert answer.json()["models"]
+    response = session.get(f"{sandbox.ollama}/api/tags")
+    assert response.json()["models"]
     assert time.monotonic() - started > 0.15  # some 200 bytes
 
 
@@ -112,9 +112,9 @@ def test_a_fault_can_delay_a_request(sandbox: Sandbox, session: requests.Session
     body = {"model": "text-embedding-3-small", "input": "slow"}
     options = {"json": body, "headers": {"Authorization": "Bearer k"}}
     started = time.monotonic()
-    with in_background(session, "POST", f"{sandbox.openai}/embeddings", **options) as answer:
+    with in_background(session, "POST", f"{sandbox.openai}/embeddings", **options) as response:
         assert sandbox.wait_until(lambda summary: summary["openai"]["under_way"] == 1)["openai"]["paid"] == 0
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
     assert time.monotonic() - started >= 0.5
     assert sandbox.summary()["openai"]["paid"] == 1
 
@@ -132,12 +132,12 @@ def test_a_request_is_not_charged_if_its_caller_has_disconnected(sandbox: Sandbo
 def test_a_held_response_is_sent_on_release(sandbox: Sandbox, signed_in: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", method="PATCH", hold=True, times=1)
-    with in_background(signed_in, "PATCH", f"{sandbox.api}/api/ai-tasks/{task_id}", json=RESULT) as answer:
+    with in_background(signed_in, "PATCH", f"{sandbox.api}/api/ai-tasks/{task_id}", json=RESULT) as response:
         sandbox.wait_until(lambda summary: summary["api"]["held"] == 1)
         assert sandbox.task(task_id)["state"] == "succeeded"
-        assert not answer.done()
+        assert not response.done()
         assert sandbox.release("api") == 1
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
     assert sandbox.summary()["api"]["held"] == 0
 
 

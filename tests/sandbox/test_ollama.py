@@ -18,9 +18,9 @@ def embed(sandbox: Sandbox, session: requests.Session, texts: Any, **fields: Any
 
 
 def pull(sandbox: Sandbox, session: requests.Session, model: str) -> list[Any]:
-    answer = session.post(f"{sandbox.ollama}/api/pull", json={"model": model})
-    assert answer.status_code == 200
-    return [json.loads(line) for line in answer.iter_lines()]
+    response = session.post(f"{sandbox.ollama}/api/pull", json={"model": model})
+    assert response.status_code == 200
+    return [json.loads(line) for line in response.iter_lines()]
 
 
 def tags(sandbox: Sandbox, session: requests.Session) -> set[str]:
@@ -39,8 +39,8 @@ def test_embeddings_are_unit_vectors(sandbox: Sandbox, session: requests.Session
 
 
 def test_a_single_empty_string_gives_no_embedding(sandbox: Sandbox, session: requests.Session) -> None:
-    answer = embed(sandbox, session, "")
-    assert (answer.status_code, answer.json()["embeddings"]) == (200, [])
+    response = embed(sandbox, session, "")
+    assert (response.status_code, response.json()["embeddings"]) == (200, [])
 
 
 def test_a_too_long_input_is_truncated_or_refused(sandbox: Sandbox, session: requests.Session) -> None:

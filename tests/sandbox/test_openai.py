@@ -19,16 +19,16 @@ def post(sandbox: Sandbox, session: requests.Session, texts: Any, key: str = "sk
     return session.post(f"{sandbox.openai}/embeddings", json=body, headers={"Authorization": f"Bearer {key}"})
 
 
-def vectors(answer: Any) -> npt.NDArray[np.float32]:
-    items = sorted(answer.json()["data"], key=lambda item: item["index"])
+def vectors(response: Any) -> npt.NDArray[np.float32]:
+    items = sorted(response.json()["data"], key=lambda item: item["index"])
     return np.array([item["embedding"] for item in items], np.float32)
 
 
 def test_the_official_sdk_works(sandbox: Sandbox) -> None:
     with OpenAI(base_url=sandbox.openai, api_key="sk-good", max_retries=0) as client:
-        answer = client.embeddings.create(model=MODEL, input=["one", "two"])
-    assert len(answer.data) == 2
-    assert np.linalg.norm(answer.data[0].embedding) == pytest.approx(1.0, abs=1e-6)
+        response = client.embeddings.create(model=MODEL, input=["one", "two"])
+    assert len(response.data) == 2
+    assert np.linalg.norm(response.data[0].embedding) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_vectors_are_unit_vectors_that_depend_only_on_the_text(sandbox: Sandbox, session: requests.Session) -> None:
@@ -74,9 +74,9 @@ def test_base64_carries_the_same_floats(sandbox: Sandbox, session: requests.Sess
 def test_inputs_over_the_limits_of_openai_are_refused(
     sandbox: Sandbox, session: requests.Session, texts: Any, status: int, code: str | None
 ) -> None:
-    answer = post(sandbox, session, texts)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code)
+    response = post(sandbox, session, texts)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
     assert set(error) == {"message", "type", "param", "code"}
     assert sandbox.summary()["openai"]["inputs"] == 0
 
@@ -123,9 +123,9 @@ def test_a_fault_can_corrupt_vectors(
 def test_a_fault_can_shuffle_the_order(sandbox: Sandbox, session: requests.Session) -> None:
     straight = vectors(post(sandbox, session, ["a", "b"]))
     sandbox.fault("openai", transform="shuffled")
-    answer = post(sandbox, session, ["a", "b"])
-    assert [item["index"] for item in answer.json()["data"]] == [1, 0]
-    assert np.array_equal(vectors(answer), straight)
+    response = post(sandbox, session, ["a", "b"])
+    assert [item["index"] for item in response.json()["data"]] == [1, 0]
+    assert np.array_equal(vectors(response), straight)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,6 @@ def test_a_fault_can_corrupt_the_body(
     sandbox: Sandbox, session: requests.Session, transform: str, status: int, start: bytes
 ) -> None:
     sandbox.fault("openai", transform=transform)
-    answer = post(sandbox, session, "a")
-    assert answer.status_code == status
-    assert answer.content.startswith(start)
+    response = post(sandbox, session, "a")
+    assert response.status_code == status
+    assert response.content.startswith(start)

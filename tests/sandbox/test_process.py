@@ -37,8 +37,8 @@ def test_the_sandbox_announces_its_addresses_and_stops_on_a_signal(tmp_path: Pat
         line = json.loads(process.stdout.readline())
         assert json.loads(announced.read_text()) == line
         assert line["pid"] == process.pid
-        with urllib.request.urlopen(f"{line['control']}/clock") as answer:
-            assert json.load(answer)["time"] > 0
+        with urllib.request.urlopen(f"{line['control']}/clock") as response:
+            assert json.load(response)["time"] > 0
         os.kill(process.pid, number)
         assert process.wait(30) == 0
 
@@ -83,10 +83,10 @@ def test_reset_cancels_requests_under_way(sandbox: Sandbox) -> None:
     for effect in ({"delay": 60}, {"hold": True}):
         sandbox.fault("ollama", **effect)
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(requests.get, f"{sandbox.ollama}/api/tags", timeout=30)
+            response = pool.submit(requests.get, f"{sandbox.ollama}/api/tags", timeout=30)
             sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 1)
             sandbox.reset()
-            assert isinstance(answer.exception(), requests.ConnectionError)
+            assert isinstance(response.exception(), requests.ConnectionError)
         told = sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 0)["ollama"]
         assert (told["held"], told["requests"], told["statuses"]) == (0, 0, {})
 

@@ -124,8 +124,8 @@ def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dic
     )  # fmt: skip
 
     def states() -> dict[str, str]:
-        told = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
-        return {line.split()[0]: line.split()[1] for line in told.splitlines() if len(line.split()) > 1}
+        summary = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
+        return {line.split()[0]: line.split()[1] for line in summary.splitlines() if len(line.split()) > 1}
 
     programs = {"fetcher", "token_broker", "rate_limiter", "embedder:embedder_00", "publisher", "monitor"}
     try:

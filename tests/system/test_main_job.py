@@ -67,7 +67,7 @@ def test_a_task_of_an_unknown_type_is_left_alone(outside: Sandbox, pipeline: Pip
 
 def test_the_pages_report_the_processed_tasks(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.queue(10)
-    done = outside.wait_until(lambda told: told["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"]["succeeded"]
+    done = outside.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"]["succeeded"]
     status, health = pipeline.get("/health")
     assert status == 200, health
     assert health["status"] == "healthy"

@@ -41,7 +41,7 @@ def spent(sandbox: Sandbox, unit: str = "inputs") -> int:
 def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_PER_MINUTE=7)
     sandbox.queue(30, distinct=True)
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 7)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 7)
     pipeline.wait_until(lambda: pipeline.events("deferred"), "the rest to be given back")
     shown = "to be shown in the next heartbeat"
     pipeline.wait_until(lambda: limiting(pipeline)["current_usage"]["minute"]["remaining"] == 0, shown)
@@ -50,10 +50,10 @@ def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sand
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", minute["reset_at"])
     pipeline.wait_until(lambda: metric(pipeline, 'rate_limit_exceeded_total{period="minute"}') == 1.0, "the moment")
     assert metric(pipeline, 'rate_limit_window_current{period="minute",scope="",unit="tasks"}') == 7.0
-    status, told = pipeline.get("/ready")
-    assert (status, told["reasons"]) == (503, ["rate_limiter: waiting for a quota: 7 tasks a minute"])
+    status, summary = pipeline.get("/ready")
+    assert (status, summary["reasons"]) == (503, ["rate_limiter: waiting for a quota: 7 tasks a minute"])
     polls = sandbox.summary()["api"]["gets"]
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 14, 90.0)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 14, 90.0)
     charges = sandbox.charges()
     assert sandbox.summary()["api"]["gets"] <= polls + 3, "one when it opens, and what follows it"
     for charge in charges:
@@ -66,7 +66,7 @@ def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, star
     pipeline = start(**BASE, RATE_LIMIT_MODELS=json.dumps({LARGE: {"per_day": 2}}))
     large = sandbox.queue(10, model=LARGE)
     small = sandbox.queue(40, model=SMALL)
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 42)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 42)
     assert all(sandbox.task(task_id)["state"] == "succeeded" for task_id in small)
     assert sum(sandbox.task(task_id)["state"] == "succeeded" for task_id in large) == 2
     assert limiting(pipeline)["current_usage"] == {}
@@ -103,5 +103,5 @@ def test_a_request_quota_is_not_exceeded_although_every_batch_is_halved(sandbox:
 def test_rate_limiting_can_be_turned_off(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_ENABLED="false", RATE_LIMIT_PER_MINUTE=1, RATE_LIMIT_TOKENS_PER_DAY=1)
     sandbox.queue(100)
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 100)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 100)
     assert limiting(pipeline) == {"enabled": False, "strategy": "rolling", "current_usage": {}, "windows": []}
