@@ -1,4 +1,4 @@
-"""The two edges to the API, as the fetcher and the publisher have them, without their processes."""
+"""The two edges to the API, those of the fetcher and the publisher, without their processes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from stages.publisher.delivery import Delivery
 from tests import samples
 
 TIMEOUT_S = 20.0
-"""Seconds for all PATCHes of one call to end."""
+"""All PATCHes of one call must end within this time."""
 
 
 def new_token(sandbox: Sandbox) -> Token:
-    """An access token that the sandbox's API takes."""
+    """An access token that the API of the sandbox accepts."""
     auth = (quote_plus(sandbox.client_id), quote_plus(sandbox.client_secret))
     response = requests.post(sandbox.token_url, {"grant_type": "client_credentials"}, auth=auth, timeout=30)
     return Token(response.json()["access_token"], time.time() + 3600, "fingerprint")
 
 
 class Api:
-    """`get` as the fetcher does, `patch` as the publisher does."""
+    """Polls like the fetcher (`get`), and PATCHes like the publisher (`patch`)."""
 
     def __init__(self, url: str, token: Token, dimensions: int = 3, **changes: Any) -> None:
         self.settings = config = samples.settings(**{"api_base_url": url, "request_timeout": 5, **changes})
@@ -52,11 +52,11 @@ class Api:
         return self._upstream.fetch(self.poll(limit))
 
     def poll(self, limit: int = 100) -> Poll:
-        """What the fetcher's state asks for."""
+        """The action with which the state of the fetcher asks for a poll."""
         return Poll(limit, limit, frozenset(), frozenset(), self.token)
 
     def patch(self, ids: Iterable[str]) -> list[ApiResponse]:
-        """PATCH one result for each id, all at a time; returns the responses in the order of the ids."""
+        """PATCH one result for each id, all at once; returns the responses in the order of the ids."""
         wanted = list(ids)
         self._responses = []
         for task_id in wanted:
@@ -102,7 +102,7 @@ class Api:
 
 @contextlib.contextmanager
 def api(url: str, token: Token, **changes: Any) -> Iterator[Api]:
-    """Edges to the API at this address; `changes` are settings, and `dimensions` of the results."""
+    """The edges to the API at this address; `changes` are settings, or the `dimensions` of the results."""
     edges = Api(url, token, **changes)
     try:
         yield edges
@@ -111,12 +111,12 @@ def api(url: str, token: Token, **changes: Any) -> Iterator[Api]:
 
 
 def page(found: Page | PollFailed) -> Page:
-    """The page; fails the test if there is none."""
+    """The page; fails the test if the poll failed."""
     assert isinstance(found, Page), found
     return found
 
 
 def failure(found: Page | PollFailed) -> PollFailed:
-    """Why there is no page; fails the test if there is one."""
+    """Why the poll failed; fails the test if it succeeded."""
     assert isinstance(found, PollFailed), found
     return found

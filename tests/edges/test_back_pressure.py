@@ -1,4 +1,4 @@
-"""A dead API: results wait up to the window, nothing grows, nobody works, and each probe is one request."""
+"""An API outage: results wait up to MAX_IN_FLIGHT, nothing grows, no process works, and each probe is one request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 from tests.pipelines import pipeline_with_own_sandbox
 
-WINDOW = 200
+MAX_IN_FLIGHT = 200
 TASKS = 1000
-WATCHED = 5.0
-"""Seconds."""
+WATCHED_S = 5.0
+"""How long the pipeline is measured during the outage."""
 SETTINGS: dict[str, Any] = {
-    "PROCESSING_MODE": "openai",  # so that the sandbox counts what is paid
-    "MAX_IN_FLIGHT": WINDOW,
+    "PROCESSING_MODE": "openai",  # so that the sandbox counts what is charged
+    "MAX_IN_FLIGHT": MAX_IN_FLIGHT,
     "POLLING_INTERVAL_SECONDS": 0.5,
-    "RETRY_BACKOFF_FACTOR": 1,  # a probe every 0.5 to 1 s, instead of ever fewer
+    "RETRY_BACKOFF_FACTOR": 1,  # a probe every 0.5 to 1 s, without growing pauses
     "LEASE_SECONDS": 3,
 }
 
@@ -33,7 +33,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 @pytest.fixture(autouse=True)
 def at_rest(outside: Sandbox, pipeline: Pipeline) -> None:
-    """Begin when the outage of the test before is over, and its tasks are done."""
+    """Wait until the outage of the previous test is over, and its tasks are done."""
     pipeline.wait_ready()
     outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0)
     pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == 0, "an empty outbox")
@@ -62,7 +62,7 @@ def probes(pipeline: Pipeline) -> int:
 def test_an_api_outage_stops_all_work_and_loses_no_task(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.fault("api", method="PATCH", status=503)
     outside.queue(TASKS)
-    pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == WINDOW, "the window to be full of results")
+    pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == MAX_IN_FLIGHT, "the outbox to be full")
     pipeline.wait_until(lambda: probes(pipeline) >= 2, "the breaker to probe")
     processes = processes_of(pipeline)
     requests, probes_before, paid_before = (
@@ -71,14 +71,14 @@ def test_an_api_outage_stops_all_work_and_loses_no_task(outside: Sandbox, pipeli
         outside.summary()["openai"]["inputs"],
     )
     used, before = cpu(processes), memory(processes)
-    pipeline.run_for(WATCHED)
+    pipeline.run_for(WATCHED_S)
     spent, grown = cpu(processes) - used, memory(processes) - before
     sent, probes_sent = outside.summary()["api"]["requests"] - requests, probes(pipeline) - probes_before
-    assert fact(pipeline, "publisher", "outbox") == fact(pipeline, "fetcher", "leased") == WINDOW
-    assert paid_before == outside.summary()["openai"]["inputs"] == WINDOW
-    assert WATCHED / 2 <= probes_sent <= 2 * WATCHED + 2
+    assert fact(pipeline, "publisher", "outbox") == fact(pipeline, "fetcher", "leased") == MAX_IN_FLIGHT
+    assert paid_before == outside.summary()["openai"]["inputs"] == MAX_IN_FLIGHT
+    assert WATCHED_S / 2 <= probes_sent <= 2 * WATCHED_S + 2
     assert abs(sent - probes_sent) <= 1
-    assert spent < 0.15 * WATCHED  # of one core, with the pages that this test reads
+    assert spent < 0.15 * WATCHED_S  # of one core, with the pages that this test reads
     assert grown < 4 * 2**20
     assert pipeline.get("/ready")[0] == 503
 
@@ -131,10 +131,10 @@ def test_the_state_of_the_circuit_breaker_and_its_reason_are_on_the_pages(outsid
 
 
 def test_a_restarted_stage_probes_the_api_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
-    """Nothing of a breaker is kept: the new process simply tries."""
+    """A circuit breaker is not stored: the new process tries at once."""
     outside.fault("api", status=500, headers={"Retry-After": "600"})
     outside.queue(20)
-    pipeline.wait_until(lambda: "asks for patience" in str(pipeline.get("/ready")), "the API to ask for patience")
+    pipeline.wait_until(lambda: "asks for patience" in str(pipeline.get("/ready")), "the API to ask for a pause")
     outside.clear_faults()
     for stage in ("fetcher", "publisher"):
         pipeline.kill(stage)

@@ -1,4 +1,4 @@
-"""Claims against an API, with other workers and crashes."""
+"""CLAIM_TASKS with a second pipeline that claims tasks, and with crashes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, s
         pipeline.kill(stage)
     pipeline.wait_until(
         lambda: all(states(sandbox, task_id)[-1:] == ["succeeded"] for task_id in more),  # `others` may be done by now
-        "what was claimed when its holder died",
+        "the tasks that were claimed when a process died",
         60,
     )
     assert pipeline.events("taken_back")

@@ -1,4 +1,4 @@
-"""Connections that break, stall, drip or were closed meanwhile: what both edges make of them."""
+"""How both edges handle connections that break, stall, are slow, or were closed meanwhile."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BROKEN: list[dict[str, Any]] = [
     {"framing": "chunked_close"},
 ]
 SLOW: list[dict[str, Any]] = [{"delay": 60}, {"dribble": 5}]
-SOON = 10.0
-"""Seconds: long after the time-out even on a busy machine, and long before the answer."""
+SOON_S = 10.0
+"""Longer than the timeout even on a busy machine, and much shorter than the response takes."""
 
 
 @pytest.mark.parametrize("fault", BROKEN, ids=str)
@@ -63,8 +63,8 @@ def test_request_timeout_limits_the_whole_response(sandbox: Sandbox, token: Toke
         assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
         half = time.monotonic()
         assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
-        assert 0.4 < half - began < SOON
-        assert 0.4 < time.monotonic() - half < SOON
+        assert 0.4 < half - began < SOON_S
+        assert 0.4 < time.monotonic() - half < SOON_S
 
 
 def test_request_timeout_limits_connecting_too(token: Token, full_backlog: str) -> None:
@@ -72,7 +72,7 @@ def test_request_timeout_limits_connecting_too(token: Token, full_backlog: str) 
         began = time.monotonic()
         assert "REQUEST_TIMEOUT" in edges.patch_one("a").error
         assert "REQUEST_TIMEOUT" in str(failure(edges.get()).error)
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < SOON_S
 
 
 def test_an_unreachable_server_is_an_error_with_its_reason(token: Token) -> None:
@@ -85,7 +85,7 @@ def test_an_unreachable_server_is_an_error_with_its_reason(token: Token) -> None
 
 
 def test_a_connection_closed_by_the_server_costs_no_request(sandbox: Sandbox, edges: Api) -> None:
-    """Idle for as long as the server allows: each request meets a connection that is closed in the same moment."""
+    """Connections idle exactly as long as the server allows, so that it closes them while requests are sent."""
     sandbox.settings(api={"keep_alive_seconds": 0.03})
     ids = sandbox.queue(16)
     statuses: list[int] = []
@@ -94,14 +94,14 @@ def test_a_connection_closed_by_the_server_costs_no_request(sandbox: Sandbox, ed
         page(edges.get(1))
         wake_at = time.perf_counter() + 0.0285 + number % 8 * 0.0005
         while time.perf_counter() < wake_at:
-            pass  # to the tenth of a millisecond, which no sleep keeps
+            pass  # a sleep is not precise to a tenth of a millisecond
     assert statuses == [200] * len(statuses)
     opened = sandbox.summary()["api"]["connections_opened"]
     assert opened > 100
 
     sandbox.settings(api={"keep_alive_seconds": 60})
     for _ in range(20):
-        edges.patch(ids)  # those that had to be sent again do not open a connection each from then on
+        edges.patch(ids)  # requests that had to be repeated do not open new connections for ever
     assert sandbox.summary()["api"]["connections_opened"] <= opened + 16
 
 
@@ -114,7 +114,7 @@ def test_connections_are_reused(sandbox: Sandbox, edges: Api) -> None:
 
 
 def test_an_immediate_response_does_not_wait_for_a_tick(sandbox: Sandbox, edges: Api) -> None:
-    """libcurl may have read it by the time that the PATCH has begun; then nothing more is to come from its socket."""
+    """libcurl may have read the response when the PATCH call returns; then its socket reports nothing more."""
     ids = sandbox.queue(1)
     for _ in range(300):
         assert edges.patch_without_ticks(ids[0]).status == 200
@@ -142,4 +142,4 @@ def test_a_poll_under_way_does_not_keep_the_fetcher_from_stopping(sandbox: Sandb
         began = time.monotonic()
         upstream.close()
         assert isinstance(polled[0].result(), PollFailed)
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < SOON_S

@@ -44,7 +44,7 @@ def outbox(pipeline: Pipeline) -> int:
 
 
 def test_two_thousand_large_results_arrive_while_tokens_expire(application: Nest, pipeline: Pipeline) -> None:
-    """Queued over several lives of a token; 3,072 dimensions pass under the default limit for bodies."""
+    """Tasks are queued over several lifetimes of a token; 3,072 dimensions fit into the default limit for bodies."""
     issued_before = application.issued()
     for wave in range(1, 5):
         application.queue(TASKS // 4, "text-embedding-3-large")
@@ -58,7 +58,7 @@ def test_two_thousand_large_results_arrive_while_tokens_expire(application: Nest
 
 
 def test_an_expired_token_is_replaced(application: Nest, pipeline: Pipeline) -> None:
-    """The broker sleeps for longer than a token lives: nothing is sent with the old one, and nothing is lost."""
+    """The broker is suspended for longer than the lifetime of a token: no task is lost."""
     before = application.summary()["states"].get("succeeded", 0)
     broker = pipeline.kill("token_broker", signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""The script that measures outages, with one of them."""
+"""Tests the script that measures outages with one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API answers, and what the two edges make of it."""
+"""How the two edges interpret the responses of the API."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_status_means_the_same_for_every_kind_of_body(
 
 
 def dated(value: str) -> str:
-    """`a date in 90 s` as such a date, counted from now: the parameters were made long before."""
+    """Replace `a date in 90 s` by such a date from now, because parameters are computed long before the test runs."""
     if not value.startswith("a date in "):
         return value
     return formatdate(time.time() + float(value.split()[3]), usegmt=True)
@@ -112,5 +112,5 @@ def test_a_result_of_the_largest_model_is_under_the_default_limit(sandbox: Sandb
 
 @pytest.mark.parametrize("odd", ["a/../b", "a?b=c", "a#b", "a b", "ä", "%41", "a\r\nX: y", "." * 300])
 def test_an_unusual_id_stays_one_segment_of_the_path(sandbox: Sandbox, edges: Api, odd: str) -> None:
-    assert edges.patch_one(odd).status == 400  # no ObjectId, and no other route
+    assert edges.patch_one(odd).status == 400  # not an ObjectId, and no other route
     assert sandbox.summary()["api"]["patches"] == 1

@@ -1,4 +1,4 @@
-"""Canaries: secrets and a text that all outside throws back at the service, and that must be nowhere after it."""
+"""Canaries: external services send secrets and a text back to the service; they must not appear in any output."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MALFORMED: list[Any] = [
 
 
 class Traces:
-    """Everything that a run shows of itself."""
+    """Everything that a run leaves behind or shows."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -65,7 +65,7 @@ class Traces:
             self.commands += " ".join([process.info["name"] or "", *(process.info["cmdline"] or [])]).encode()
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of all that is left."""
+        """Name and content of all files, pages and command lines."""
         for path in self.pipeline.folder.rglob("*"):
             if path.is_file():
                 yield path.name, path.read_bytes()
@@ -95,7 +95,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
 
 
 def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
-    """Have tasks done and refused, with every echo on the way; then stop."""
+    """Process tasks until every echo has been received and some results were refused; then stop."""
     traces = Traces(pipeline)
     for number in range(12):
         sandbox.queue(1, text=f"{TEXT} {number}" + " refuse me" * (number % 6 == 0))
@@ -122,7 +122,7 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
 
 
 def _send_garbage(pipeline: Pipeline) -> None:
-    """A frame that does not decode, into every inbox."""
+    """Send a frame that cannot be decoded to every inbox."""
     with zmq.Context() as context:
         for inbox in (pipeline.folder / "state" / "run").glob("*.sock"):
             with context.socket(zmq.PUSH) as socket:

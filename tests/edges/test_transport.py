@@ -1,4 +1,4 @@
-"""The ways to the API: TLS with an authority of one's own, proxies, IPv6, HTTP/2."""
+"""Connections to the API with TLS and a private certificate authority, proxies, IPv6 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_ipv6_addresses_work(sandbox: Sandbox, token: Token) -> None:
 
 
 class Http2:
-    """An API that offers HTTP/2, and remembers in which version it was asked."""
+    """An API that offers HTTP/2, and records the version of each request."""
 
     def __init__(self) -> None:
         self.versions: list[str] = []
@@ -153,7 +153,7 @@ class Http2:
 
 @contextlib.contextmanager
 def http2(application: Http2, folder: Path) -> Iterator[int]:
-    """Serve it with TLS on a thread; yields the port."""
+    """Serve the application with TLS on a thread; yields the port."""
     config, port = Config(), free_port()
     config.bind = [f"127.0.0.1:{port}"]
     config.alpn_protocols = ["h2", "http/1.1"]

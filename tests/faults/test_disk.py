@@ -1,4 +1,4 @@
-"""LMDB's writes fail: the stage says so in a sentence and stops, and nothing that was committed is lost."""
+"""Writes of LMDB fail: the stage logs the reason and stops, and nothing that was committed is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stage_that_cannot_write_stops_without_losing_tasks(
     fatal_before = len(pipeline.events("fatal"))
     pid = int(pipeline.programs()[program]["pid"])
     ledger.mark_fault()
-    # it ends with the process, which supervisord then starts anew, untraced
+    # strace ends with the process, which supervisord then starts again without it
     subprocess.run([strace, "-f", "-qq", "-o", "/dev/null", "-e", fault, "-p", str(pid)], check=False, timeout=30)
     ledger.wait_done()
     (fatal,) = pipeline.events("fatal")[fatal_before:]

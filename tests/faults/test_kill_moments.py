@@ -1,4 +1,4 @@
-"""SIGKILL in the two moments where one side has done its part and the other has not written it down yet."""
+"""SIGKILL at the moments when one side has acted and the other side has not stored it yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_publisher_killed_between_an_accepted_patch_and_its_commit_loses_no_ta
     pipeline: Pipeline, ledger: Ledger
 ) -> None:
     sandbox = pipeline.sandbox
-    sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted, and no answer
+    sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted without a response
     sandbox.queue(TASKS)
     sandbox.wait_until(lambda summary: summary["api"]["held"] == CONNECTIONS)
     pipeline.kill("publisher")
@@ -45,7 +45,7 @@ def test_an_embedder_killed_before_it_reads_a_paid_response_loses_no_task(pipeli
 
 def test_an_embedder_killed_between_response_and_stored_loses_no_task(pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox = pipeline.sandbox
-    pipeline.kill("publisher", signal.SIGSTOP)  # nobody says `Stored`
+    pipeline.kill("publisher", signal.SIGSTOP)  # no `Stored` is sent
     try:
         sandbox.queue(TASKS)
         pipeline.wait_until(lambda: unstored(pipeline) == SLOTS, "an embedder with every slot full of results")
@@ -60,6 +60,6 @@ def test_an_embedder_killed_between_response_and_stored_loses_no_task(pipeline: 
 
 
 def unstored(pipeline: Pipeline) -> int:
-    """Batches of the embedder that are finished, and that no publisher has stored."""
+    """Batches that the embedder has finished, and the publisher has not stored."""
     _, health = pipeline.get("/health")
     return int(health["processes"]["embedder_00"].get("unstored", 0))

@@ -40,7 +40,10 @@ def test_a_killed_stage_costs_no_more_than_the_design_allows(program: str, pipel
 
 
 def test_forty_random_kills_in_one_run_lose_no_task(short_lease: Pipeline, short_ledger: Ledger) -> None:
-    pipeline, ledger = short_lease, short_ledger  # with a long one, the tasks of a dead rate limiter would miss most
+    pipeline, ledger = (
+        short_lease,
+        short_ledger,
+    )  # with long leases, most tasks of a killed rate limiter would be missing at the end
     rng = random.Random(3)
     killed: Counter[str] = Counter()
     ledger.mark_fault()
@@ -51,7 +54,7 @@ def test_forty_random_kills_in_one_run_lose_no_task(short_lease: Pipeline, short
             program = rng.choice(sorted(running))
             pipeline.kill(program)
             killed[program] += 1
-        # not a wait for anything: the moments of the kills are what is random
+        # the sleep waits for nothing: it makes the moments of the kills random
         time.sleep(rng.uniform(0.0, 1.0))
     ledger.wait_done()
     ledger.wait_unleased()

@@ -16,7 +16,9 @@ def test_a_poison_task_is_the_only_one_that_fails(pipeline: Pipeline, ledger: Le
     sandbox = pipeline.sandbox
     (poison,) = sandbox.queue(1, text=POISON)
     sandbox.queue(TASKS)
-    fault = sandbox.fault("openai", body_contains=POISON, delay=60)  # long enough to see which embedder has it, before it is charged
+    fault = sandbox.fault(
+        "openai", body_contains=POISON, delay=60
+    )  # long enough to see which embedder has it, before it is charged
     for death in range(1, MAX_DISPATCHES + 1):
         pipeline.wait_until(partial(applied, pipeline, fault, death), f"dispatch {death} of the poison")
         pipeline.kill(embedder_with(poison, pipeline))

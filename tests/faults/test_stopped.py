@@ -1,4 +1,4 @@
-"""SIGSTOP for longer than a lease, then SIGCONT: the process comes back with a view of the world that is old."""
+"""SIGSTOP for longer than a lease, then SIGCONT: the process continues with outdated knowledge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from sandbox.pipeline import Pipeline
-from tests.faults.conftest import IN_SLOTS, SHORT_LEASE
+from tests.faults.conftest import IN_SLOTS, SHORT_LEASE_S
 from tests.faults.ledger import Ledger
 
 TASKS = 3000
@@ -24,7 +24,7 @@ def test_a_process_stopped_for_longer_than_a_lease_loses_no_task(
     pipeline.kill(program, signal.SIGSTOP)
     ledger.mark_fault()
     try:
-        pipeline.run_for(1.3 * SHORT_LEASE)
+        pipeline.run_for(1.3 * SHORT_LEASE_S)
     finally:
         pipeline.kill(program, signal.SIGCONT)
     ledger.wait_done()
