@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.pipelines import Start, restored, ready_pipeline
+from tests.pipelines import Start, ready_pipeline, restored
 
 SLOW = ("edges", "extending", "providers", "oidc", "nestjs", "system", "faults", "bench")
 """Folders whose tests start real processes. They run after all others, in this order."""

@@ -27,7 +27,9 @@ def ready_pipeline(sandbox: Sandbox, folder: Path, **settings: object) -> Iterat
 
 
 @contextmanager
-def pipeline_with_own_sandbox(folder: Path, outside: dict[str, Json] | None = None, **settings: object) -> Iterator[Pipeline]:
+def pipeline_with_own_sandbox(
+    folder: Path, outside: dict[str, Json] | None = None, **settings: object
+) -> Iterator[Pipeline]:
     """A ready pipeline with its own sandbox; `outside` holds settings of the sandbox, by service."""
     with Sandbox.start() as sandbox:
         sandbox.settings(**(outside or {}))

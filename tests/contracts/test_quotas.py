@@ -1,4 +1,4 @@
-"""What must hold of quotas across a kill, in memory and on disk."""
+"""What must be true of quotas after a kill, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_only_committed_charges_survive_a_kill(install: Install, strategy: Strat
     installation = install(strategy, **LIMITS)
     charge(installation, 7, 70)
     installation.commit()
-    charge(installation, 9, 90)  # killed before its commit: so its batch never left
+    charge(installation, 9, 90)  # killed before the commit, so that its batch was never sent
     installation.restart(NOW + 1)
     assert used(installation, NOW + 1) == {"tasks": 7, "tokens": 70, "requests": 1}
     assert used(installation, NOW + 1, MODEL) == {"tasks": 7}
@@ -90,7 +90,7 @@ def test_a_year_of_downtime_frees_the_whole_quota(install: Install, strategy: St
     installation.commit()
     later = NOW + 366 * 86_400
     installation.restart(later)
-    installation.quotas.refund(receipt, 50, 900, 1, later)  # expired: there is nothing to give back
+    installation.quotas.refund(receipt, 50, 900, 1, later)  # expired: nothing is left to refund
     assert used(installation, later) == {"tasks": 0, "tokens": 0, "requests": 0}
     assert installation.quotas.admits(MODEL, [1] * 60, later) == 50
 

@@ -13,12 +13,12 @@ from tests.deploy.tools import ROOT, installed
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The services as Compose understands them, where `.env` is the example."""
+    """The services as Compose reads them, with the example as `.env`."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copy(ROOT / "docker-compose.yml", folder)
     shutil.copy(ROOT / ".env.example", folder / ".env")
-    told = installed("docker-compose", "--file", folder / "docker-compose.yml", "config", "--format", "json")
-    services: dict[str, Any] = json.loads(told.replace(str(folder), str(ROOT)))["services"]
+    output = installed("docker-compose", "--file", folder / "docker-compose.yml", "config", "--format", "json")
+    services: dict[str, Any] = json.loads(output.replace(str(folder), str(ROOT)))["services"]
     return services
 
 
@@ -37,10 +37,10 @@ def test_compose_keeps_the_state_on_a_volume_at_the_path_of_the_image(services: 
 
 
 def test_compose_waits_for_the_longest_provider_call_when_stopping(services: dict[str, Any]) -> None:
-    patience = [int(found) for found in re.findall(r"stopwaitsecs=(\d+)", (ROOT / "supervisord.conf").read_text())]
+    stop_waits = [int(found) for found in re.findall(r"stopwaitsecs=(\d+)", (ROOT / "supervisord.conf").read_text())]
     grace = services["ai-task-processor"]["stop_grace_period"]
     assert grace == "2m40s"
-    assert max(patience) < 160
+    assert max(stop_waits) < 160
 
 
 def test_compose_publishes_ports_on_the_loopback_address_only(services: dict[str, Any]) -> None:

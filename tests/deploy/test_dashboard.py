@@ -39,14 +39,14 @@ def test_prometheus_accepts_every_expression_of_the_dashboard(tmp_path: Path) ->
 
 def test_every_panel_uses_the_provisioned_datasource() -> None:
     provisioned = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
-    asked = {
-        asking["datasource"]["uid"]
+    used = {
+        source["datasource"]["uid"]
         for panel in DASHBOARD["panels"]
         if panel["type"] != "row"
-        for asking in (panel, *panel["targets"])
+        for source in (panel, *panel["targets"])
     }
-    assert len(asked) == 1
-    assert f"uid: {asked.pop()}\n" in provisioned
+    assert len(used) == 1
+    assert f"uid: {used.pop()}\n" in provisioned
 
 
 def test_panels_have_unique_ids_and_do_not_overlap() -> None:

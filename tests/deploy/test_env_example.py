@@ -11,11 +11,11 @@ from tests.deploy.tools import ROOT
 
 EXAMPLE = ROOT / ".env.example"
 TO_FILL_IN = {"API_BASE_URL", "OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET", "ORY_PROJECT_SLUG", "OPENAI_API_KEY"}
-"""What the example shows a value for that is not the default."""
+"""Settings for which the example shows another value than the default."""
 
 
 @pytest.fixture(autouse=True)
-def nothing_else_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.removesuffix("_FILE").lower() in Settings.model_fields:
             monkeypatch.delenv(name)
@@ -46,6 +46,6 @@ def test_every_setting_has_a_comment_on_the_line_before_it() -> None:
 
 
 def test_docker_reads_the_example_as_the_service_does() -> None:
-    # `docker run --env-file` knows neither quotes nor comments behind a value
+    # `docker run --env-file` supports neither quotes nor comments after a value
     for name, value in dotenv_values(EXAMPLE, interpolate=False).items():
         assert f"{name}={value}" in EXAMPLE.read_text().splitlines(), name

@@ -22,7 +22,7 @@ def parsed() -> ServerOptions:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every program that supervisord would start with EMBEDDER_PROCESSES=3, first to last."""
+    """The programs that supervisord starts with EMBEDDER_PROCESSES=3, in their order."""
     for name, value in {**ENVIRONMENT, "EMBEDDER_PROCESSES": "3"}.items():
         monkeypatch.setenv(name, value)
     options = parsed()

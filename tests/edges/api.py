@@ -77,11 +77,11 @@ class Api:
         return response
 
     def patch_without_ticks(self, task_id: str) -> ApiResponse:
-        """PATCH one result, and wake for its socket alone; fails the test if that does not bring the answer."""
+        """PATCH one result, and wake only for its socket, never for a tick; fails if no response comes."""
         self._responses = []
         self._delivery.patch(Patch(task_id, self.token))
         while not self._responses:
-            assert select.select([self._descriptor], [], [], TIMEOUT_S)[0], "nothing more comes, and no answer is told"
+            assert select.select([self._descriptor], [], [], TIMEOUT_S)[0], "no response was reported"
             self._wake()
         return self._responses[0]
 

@@ -15,7 +15,7 @@ import zmq
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.processes import ended
+from tests.processes import run_module
 
 TEXT = "CanaryPatient Zoë has a secret"
 SECRET = "canary-secret+/=&%ü"
@@ -114,7 +114,7 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
     _send_garbage(pipeline)
     pipeline.wait_until(lambda: pipeline.events("undecodable_frame"), "the undecodable frames to be logged")
     for arguments in (["check"], ["dead-letters", "list"]):
-        completed = ended("stages", *arguments, environment=pipeline.environment)
+        completed = run_module("stages", *arguments, environment=pipeline.environment)
         traces.pages.append((completed.stdout + completed.stderr).encode())
     traces.look()
     pipeline.stop()

@@ -1,4 +1,4 @@
-"""The three HTTP edges against any answer: each gives one of the project's own outcomes, in time."""
+"""The three HTTP edges with arbitrary responses: each returns one of its documented outcomes, in time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests import samples
 from tests.edges.api import Api, api
 from tests.fuzz.wire import Wire, responses, wire
 
-TIMEOUT = 1.0
-SLACK = 10.0
+TIMEOUT_S = 1.0
+SLACK_S = 10.0
 quick = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -36,13 +36,13 @@ def server() -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def edges(server: Wire) -> Iterator[Api]:
-    with api(server.url, Token("t", 1e12, "f"), request_timeout=TIMEOUT) as made:
+    with api(server.url, Token("t", 1e12, "f"), request_timeout=TIMEOUT_S) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def issuer(server: Wire) -> Issuer:
-    return Issuer(samples.settings(oauth2_token_url=server.url, request_timeout=TIMEOUT), lambda _: None)
+    return Issuer(samples.settings(oauth2_token_url=server.url, request_timeout=TIMEOUT_S), lambda _: None)
 
 
 @quick
@@ -51,7 +51,7 @@ def test_any_response_to_a_poll_gives_a_page_or_a_transient_error(server: Wire, 
     server.response = response
     began = time.monotonic()
     found = edges.get()
-    assert time.monotonic() - began < TIMEOUT + SLACK
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     if isinstance(found, PollFailed):
         assert isinstance(found.error, Transient)
     else:
@@ -66,10 +66,10 @@ def test_any_response_to_a_patch_gives_an_api_response(server: Wire, edges: Api,
     server.response = response
     began = time.monotonic()
     found = edges.patch_one("0" * 24)
-    assert time.monotonic() - began < TIMEOUT + SLACK
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     assert isinstance(found, ApiResponse)
     assert 0 <= found.retry_after <= LONGEST_PATIENCE
-    if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # what ends a task
+    if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # outcomes that end a task
         assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, response)
 
 
@@ -82,4 +82,4 @@ def test_any_response_of_the_token_endpoint_gives_a_grant_or_an_error(
     began = time.monotonic()
     with contextlib.suppress(Transient, Permanent):
         assert isinstance(issuer.fetch(), Grant)
-    assert time.monotonic() - began < TIMEOUT + SLACK
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S

@@ -1,4 +1,4 @@
-"""What is read without a network: pages, and the frames between the processes."""
+"""Decoding without a network: pages of the API, and the frames between the processes."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_a_deeply_nested_frame_is_rejected() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 999), st.floats(0, 1e9)), min_size=1, max_size=60))
 def test_no_result_is_lost_whatever_the_api_responds(answered: list[tuple[int, float]]) -> None:
-    """Each is in the outbox, a dead letter, or the API has accepted it or says that the task is gone."""
+    """Each result is in the outbox, is a dead letter, or was accepted by the API, or its task no longer exists."""
     publisher = Publishing()
     ids = names(2 * CONNECTIONS)
     publisher.results(*ids)
     ended: set[str] = set()
-    for status, patience in answered:
+    for status, retry_after in answered:
         for task_id in list(publisher.patched):
-            publisher.answer(status, task_id, retry_after=patience)
+            publisher.answer(status, task_id, retry_after=retry_after)
             if 200 <= status < 300 or status == 404:
                 ended.add(task_id)
         publisher.after(30).tick()

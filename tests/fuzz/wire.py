@@ -1,4 +1,4 @@
-"""A server that answers with any bytes at all."""
+"""A server that responds with arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 
 class Wire:
-    """Reads one request, sends `answer`, closes; counts requests."""
+    """Reads one request, sends `response`, closes; counts requests."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -21,7 +21,7 @@ class Wire:
         self.requests = 0
 
     def serve(self) -> None:
-        """Until the listener is closed."""
+        """Serve until the listener is closed."""
         while True:
             try:
                 connection, _ = self._listener.accept()
@@ -46,7 +46,7 @@ class Wire:
 
 @contextlib.contextmanager
 def wire() -> Iterator[Wire]:
-    """Run one on a thread."""
+    """Run a server on a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Wire(listener)
         thread = threading.Thread(target=server.serve, daemon=True)
@@ -79,7 +79,7 @@ BODIES = st.one_of(
 
 @st.composite
 def responses(draw: st.DrawFn) -> bytes:
-    """Something like an HTTP answer, whole or cut, or something else."""
+    """Bytes similar to an HTTP response, complete or cut, or arbitrary bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=100))
     version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2", b"HTTP/0.9", b"SPDY"]))

@@ -1,4 +1,4 @@
-"""The NestJS stand-in."""
+"""The stand-in for the NestJS application."""
 
 import re
 from typing import Any
@@ -36,7 +36,7 @@ def test_a_task_has_the_format_of_the_reference_api(sandbox: Sandbox, signed_in:
     assert task["__v"] == 0
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer nobody", "Basic abc"])
+@pytest.mark.parametrize("authorization", [None, "Bearer unknown", "Basic abc"])
 def test_requests_without_a_valid_token_are_refused(
     sandbox: Sandbox, session: requests.Session, authorization: str | None
 ) -> None:
@@ -92,7 +92,7 @@ def test_an_id_belongs_to_one_task(sandbox: Sandbox, signed_in: requests.Session
     sandbox.queue_tasks([task])
     with pytest.raises(SandboxError, match="already"):
         sandbox.queue_tasks([task])
-    sandbox.queue_raw([task])  # but a page may show one twice
+    sandbox.queue_raw([task])  # but a page may contain an id twice
     assert [shown["_id"] for shown in pending(sandbox, signed_in)] == ["5" * 24] * 2
 
 

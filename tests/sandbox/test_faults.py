@@ -1,4 +1,4 @@
-"""Faults, each seen from the other end of the wire."""
+"""Faults, each seen by a client."""
 
 import http.client
 import socket
@@ -34,7 +34,7 @@ def in_background(session: requests.Session, method: str, url: str, **options: A
 
 
 def raw_tags(sandbox: Sandbox) -> bytes:
-    """All bytes that come back for one GET, until the server closes."""
+    """All bytes received for one GET, until the server closes the connection."""
     address = urlsplit(sandbox.ollama)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(b"GET /api/tags HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The token endpoint."""
+"""The stand-in for the token endpoint."""
 
 import requests
 

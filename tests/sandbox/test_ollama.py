@@ -1,4 +1,4 @@
-"""The Ollama look-alike."""
+"""The stand-in for Ollama."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The OpenAI look-alike, through the real SDK where that is what will talk to it."""
+"""The stand-in for OpenAI, partly tested with the official SDK."""
 
 import base64
 from typing import Any

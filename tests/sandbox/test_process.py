@@ -1,4 +1,4 @@
-"""Starting, announcing, stopping."""
+"""The sandbox process: start, announcement, stop, reset."""
 
 import json
 import os
@@ -87,8 +87,8 @@ def test_reset_cancels_requests_under_way(sandbox: Sandbox) -> None:
             sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 1)
             sandbox.reset()
             assert isinstance(response.exception(), requests.ConnectionError)
-        told = sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 0)["ollama"]
-        assert (told["held"], told["requests"], told["statuses"]) == (0, 0, {})
+        summary = sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 0)["ollama"]
+        assert (summary["held"], summary["requests"], summary["statuses"]) == (0, 0, {})
 
 
 def test_a_client_can_attach_to_a_running_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A pipeline shared by the tests of one file."""
+"""The pipeline that the tests of one file share."""
 
 from __future__ import annotations
 

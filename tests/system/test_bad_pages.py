@@ -1,4 +1,4 @@
-"""An API that answers with anything but a proper page: said clearly, counted, and nothing is stuck."""
+"""An API that does not respond with a valid page: the reason is logged and counted, and the pipeline continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user starts by hand: settings that are wrong, `python -m stages check`, the demo, supervisord itself."""
+"""Commands that users run: stages with wrong settings, `python -m stages check`, the demo, supervisord itself."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: P
 
 
 def marked(mark: str) -> list[str]:
-    """The command lines of all processes whose environment has the mark, so that they descend from who got it."""
+    """The command lines of all processes whose environment has the mark, which they inherit from their parent."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -105,7 +105,7 @@ def test_the_demo_stays_up_until_interrupted() -> None:
 
 @pytest.fixture
 def installation(sandbox: Sandbox, tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A copy of what is deployed, in a folder of its own, and the environment to run it in."""
+    """A copy of the deployed files in its own folder, and the environment to run it in."""
     for name in ("common", "stages"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "supervisord.conf", tmp_path)
@@ -124,8 +124,8 @@ def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dic
     )  # fmt: skip
 
     def states() -> dict[str, str]:
-        summary = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
-        return {line.split()[0]: line.split()[1] for line in summary.splitlines() if len(line.split()) > 1}
+        listing = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
+        return {line.split()[0]: line.split()[1] for line in listing.splitlines() if len(line.split()) > 1}
 
     programs = {"fetcher", "token_broker", "rate_limiter", "embedder:embedder_00", "publisher", "monitor"}
     try:

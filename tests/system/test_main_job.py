@@ -1,4 +1,4 @@
-"""Pending tasks go in, embeddings come back, and the pages of the monitor tell of it."""
+"""Pending tasks are processed, embeddings are sent to the API, and the pages of the monitor report it."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_one_task_can_be_followed_from_fetch_to_patch_by_its_id(outside: Sandbox
     (task_id,) = outside.queue_tasks([{"text": "follow me"}])
     pipeline.wait_until(lambda: outside.task(task_id)["state"] == "succeeded", "the task")
 
-    def seen() -> list[str]:
+    def events() -> list[str]:
         return [e["event"] for e in pipeline.events() if task_id in (e.get("task_id"), *e.get("task_ids", ()))]
 
-    pipeline.wait_until(lambda: "accepted" in seen(), "the last event of the task")
-    assert seen() == ["leased", "embedding", "stored", "accepted"]
+    pipeline.wait_until(lambda: "accepted" in events(), "the last event of the task")
+    assert events() == ["leased", "embedding", "stored", "accepted"]
     assert "follow me" not in pipeline.log.read_text()
 
 
@@ -67,7 +67,9 @@ def test_a_task_of_an_unknown_type_is_left_alone(outside: Sandbox, pipeline: Pip
 
 def test_the_pages_report_the_processed_tasks(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.queue(10)
-    done = outside.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"]["succeeded"]
+    done = outside.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"][
+        "succeeded"
+    ]
     status, health = pipeline.get("/health")
     assert status == 200, health
     assert health["status"] == "healthy"

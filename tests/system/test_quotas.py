@@ -1,4 +1,4 @@
-"""Quotas in the whole pipeline, checked by what its provider was asked for, and when."""
+"""Quotas in the whole pipeline, checked by the requests that the provider received, and when."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def limiting(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def window(pipeline: Pipeline) -> dict[str, Any]:
-    """The only one."""
+    """The only quota window."""
     (found,) = limiting(pipeline)["windows"]
     return dict(found)
 
@@ -42,7 +42,7 @@ def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sand
     pipeline = start(**BASE, RATE_LIMIT_PER_MINUTE=7)
     sandbox.queue(30, distinct=True)
     sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 7)
-    pipeline.wait_until(lambda: pipeline.events("deferred"), "the rest to be given back")
+    pipeline.wait_until(lambda: pipeline.events("deferred"), "the other tasks to be deferred")
     shown = "to be shown in the next heartbeat"
     pipeline.wait_until(lambda: limiting(pipeline)["current_usage"]["minute"]["remaining"] == 0, shown)
     minute = limiting(pipeline)["current_usage"]["minute"]
@@ -55,11 +55,11 @@ def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sand
     polls = sandbox.summary()["api"]["gets"]
     sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 14, 90.0)
     charges = sandbox.charges()
-    assert sandbox.summary()["api"]["gets"] <= polls + 3, "one when it opens, and what follows it"
+    assert sandbox.summary()["api"]["gets"] <= polls + 3, "one poll when the quota opens, and those that follow it"
     for charge in charges:
         later = [other for other in charges if 0 <= other["time"] - charge["time"] < 60]
         assert sum(other["inputs"] for other in later) <= 7
-    assert charges[-1]["time"] - charges[0]["time"] < 70, "it went on within moments of the window's opening"
+    assert charges[-1]["time"] - charges[0]["time"] < 70, "work continued soon after the quota opened"
 
 
 def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, start: Start) -> None:
