@@ -1,4 +1,4 @@
-"""The same tests over every kind of installation."""
+"""Runs the same tests with every kind of installation."""
 
 from __future__ import annotations
 

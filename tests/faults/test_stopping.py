@@ -38,7 +38,7 @@ def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
     programs, before = len(pipeline.programs()), len(pipeline.events("process_stopped"))
     try:
         stop(pipeline)
-        ledger.struck()
+        ledger.mark_fault()
         stopped, stored = len(pipeline.events("process_stopped")) - before, len(outbox(pipeline))
         paid, accepted = ledger.paid(), ledger.accepted()
     finally:

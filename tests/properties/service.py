@@ -1,4 +1,4 @@
-"""The service on the simulated machine: the four states, as their `__main__` puts them together with their edges."""
+"""The service on the simulated machine: the states of four stages, put together as their `__main__` modules do it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from common.api.responses import ApiResponses
-from common.process.actions import Send
 from common.recently_settled import DeleteSettled, Record
 from common.wire import messages as m
 from stages.embedder import state as embedding
@@ -27,8 +26,9 @@ from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import Limits as QuotaLimits
 from stages.rate_limiter.quota.scope import Receipt
 from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
+from tests.properties.losses import RecordsLosses
 from tests.properties.outside import Api, Provider
-from tests.properties.world import Process, World
+from tests.properties.world import Process, World, void
 
 LEASE_SECONDS = 15.0
 MAX_DISPATCHES = 5
@@ -38,7 +38,7 @@ SLOTS = 2
 
 
 class FetcherProcess(Process):
-    """Leases, what was settled, and dead letters are on disk."""
+    """Leases, recently settled tasks and dead letters are on disk."""
 
     def __init__(self, world: World, api: Api, window: int) -> None:
         super().__init__(world, "fetcher")
@@ -113,14 +113,14 @@ class FetcherProcess(Process):
 
 
 class LimiterProcess(Process):
-    """The quota windows are on disk; what was charged is on record."""
+    """The quota windows are on disk; all charges are recorded."""
 
     def __init__(self, world: World, quota: QuotaLimits) -> None:
         super().__init__(world, "rate_limiter")
         self.quota = quota
         self.stored: bytes | None = None
         self.charges: dict[float, int] = {}
-        """When → tasks: those of batches that may have left."""
+        """Time → tasks charged then, for batches that may have been sent."""
         self.quotas = Recording(self)
 
     def begin(self) -> None:
@@ -159,7 +159,7 @@ class LimiterProcess(Process):
 
 
 class Recording(Quotas):
-    """The real quotas; what they were charged and refunded is on record as soon as it is committed."""
+    """The real quotas; charges and refunds are recorded when they are committed."""
 
     def __init__(self, process: LimiterProcess) -> None:
         super().__init__(process.quota, {}, Strategy.ROLLING)
@@ -175,18 +175,15 @@ class Recording(Quotas):
         self.changes.append((receipt.at, -tasks))
 
 
-class EmbedderProcess(Process):
-    """Nothing is on disk; what it had when it died, or was silent for long, may be paid for twice."""
+class EmbedderProcess(RecordsLosses):
+    """Nothing is on disk; what it had when it died, or was silent for long, may be paid twice."""
 
     def __init__(self, world: World, name: str, provider: Provider, api: Api) -> None:
         super().__init__(world, name)
         self.provider = provider
         self.api = api
-        self.had: dict[str, int] = {}
-        """Task id → how often it was lost with this process."""
         self.crash_loops_until = 0.0
-        """Until then each batch kills it, whatever is in it."""
-        self._before: set[str] = set()
+        """Until this time every batch kills the process."""
 
     def begin(self) -> None:
         self.state = Embedder(self.name, f"{self.name}-{self.life}", f"ipc://{self.name}", SLOTS)
@@ -208,27 +205,8 @@ class EmbedderProcess(Process):
     def drained(self) -> bool:
         return self.state.drained(self.world.instant)
 
-    def kill(self, back_after: float = 1.0) -> None:
-        if self.alive:
-            self._note_loss()
-        super().kill(back_after)
-
-    def stop(self, seconds: float) -> None:
-        if self.alive and not self.stopped and seconds > 2.0:
-            self._note_loss()
-            self.world.later(seconds - 0.001, self._note_loss)
-        super().stop(seconds)
-
-    def remember(self) -> None:
-        self._before = self._ids()
-
-    def _ids(self) -> set[str]:
+    def task_ids(self) -> set[str]:
         return {task_id for slot in self.state.slots.values() for task_id in slot.ids}
-
-    def _note_loss(self) -> None:
-        unread = [task.id for message in self.inbox if isinstance(message, m.Batch) for task in message.tasks]
-        for task_id in {*unread, *self._before, *self._ids()}:
-            self.had[task_id] = self.had.get(task_id, 0) + 1
 
     def effect(self, action: Any) -> None:
         if isinstance(action, embedding.Process):
@@ -247,7 +225,7 @@ class EmbedderProcess(Process):
             return
         done = Processed(batch.batch_id, [], requests=1)
         for task in batch.tasks:
-            if self.provider.mood == "down":
+            if self.provider.mode == "down":
                 done.deferred.append(task.id)
             elif self.api.tasks[task.id].nature == "bad":
                 self.provider.pay(task)
@@ -267,7 +245,7 @@ class EmbedderProcess(Process):
 
 
 class PublisherProcess(Process):
-    """Results, dead letters and what was settled are on disk."""
+    """Results, dead letters and recently settled tasks are on disk."""
 
     def __init__(self, world: World, api: Api) -> None:
         super().__init__(world, "publisher")
@@ -329,35 +307,10 @@ class PublisherProcess(Process):
             self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, life))
 
     def _patch(self, patch: published.Patch, sent: bytes, life: int) -> None:
-        answer = self.api.patch(patch, sent)  # it arrives even if its sender is dead by now
+        answer = self.api.patch(patch, sent)  # it arrives even if its sender has died meanwhile
         if self.life == life and self.alive:
             self.event(ApiResponses([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
 
 
-class BrokerProcess(Process):
-    """Stands in for the token broker: it has its own tests."""
-
-    def __init__(self, world: World, api: Api) -> None:
-        super().__init__(world, "token_broker")
-        self.api = api
-        self.token = 1
-
-    def begin(self) -> None:
-        """It keeps nothing."""
-
-    def handle(self, message: m.TokenRequest) -> Iterable[Any]:
-        if message.rejected == str(self.token):
-            self.token = self.api.token
-        name = str(self.token)
-        yield Send(message.reply_to, m.Token(f"secret {name}", self.world.instant.wall + 1e6, name))
-
-    def tick(self) -> Iterable[Any]:
-        return ()
-
-
 def _entries(results: dict[str, m.Result]) -> dict[str, published.Entry]:
     return {i: published.Entry(result.type, state_of(result), result.leased_at) for i, result in results.items()}
-
-
-def void(_: object) -> None:
-    """Make a statement of an expression."""
