@@ -57,7 +57,8 @@ def test_no_program_is_ever_given_up_and_all_logs_go_to_standard_output(programs
     for program in programs:
         assert program.autorestart
         assert program.startretries >= 1_000_000
-        assert program.stdout_logfile == "/dev/stdout"
+        assert program.stdout_logfile is None
+        assert isinstance(program.make_process(), supervisord_plugin.InheritingProcess)
         assert program.redirect_stderr
 
 
