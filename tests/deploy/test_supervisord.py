@@ -57,7 +57,8 @@ def test_every_program_restarts_without_limit_and_logs_to_standard_output(progra
     for program in programs:
         assert program.autorestart
         assert program.startretries >= 1_000_000
-        assert program.stdout_logfile == "/dev/stdout"
+        assert program.stdout_logfile is None
+        assert isinstance(program.make_process(), supervisord_plugin.InheritingProcess)
         assert program.redirect_stderr
 
 
