@@ -48,11 +48,15 @@ def _no_actions(_: Instant) -> Actions:
     return ()
 
 
+Handlers = Mapping[type, Callable[[Any, Instant], Actions]]
+"""Message or event → the state's handler, which returns actions."""
+
+
 @dataclass
 class Plan:
     """The parts of one stage: the handlers of its state, and the edges that perform its actions."""
 
-    handlers: Mapping[type, Callable[[Any, Instant], Actions]]
+    handlers: Handlers
     """Type of a message or event → the handler that returns actions."""
     writes: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
     """Type of an action that writes → the function that adds it to this turn's transaction."""
@@ -68,6 +72,8 @@ class Plan:
     """Called once on SIGTERM: the state starts nothing new."""
     drained: Callable[[Instant], bool] = lambda _: True
     """Whether the stage has nothing left to wait for, so that the process may stop."""
+    last_words: Callable[[Instant], Actions] = _no_actions
+    """Called once when the stage is drained, for the messages that tell others so."""
     report: Callable[[Instant], Report] = lambda _: Report()
     """What the heartbeat says about the stage."""
 
@@ -143,13 +149,15 @@ class Loop:
                 self._beat(plan, now)
             if self._stopping and not draining:
                 draining = True
-                self.sockets.mark_draining()
                 self._log.info("drain_started")
                 self._decide(plan, plan.drain(now))
             self._finish_turn(plan)
             if draining and not self._events and plan.drained(now):
                 break
-        self._beat(plan, clock.now())  # reports what was counted since the last one
+        now = clock.now()
+        self._decide(plan, plan.last_words(now))
+        self._finish_turn(plan)
+        self._beat(plan, now)  # reports what was counted since the last one
         self.sockets.close()
         if plan.store:
             plan.store.close()

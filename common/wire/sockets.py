@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zmq
 
-from common.ownership import is_owned, own, private_directory
+from common.ownership import own, private_directory
 from common.wire import wiring
 from common.wire.messages import Message, Token, encode
 from common.wire.timing import RECONNECT_INTERVAL_S
@@ -22,8 +22,6 @@ HIGH_WATER_MARK = 100_000
 """Messages per socket: far above MAX_IN_FLIGHT, so a send never waits for room (the design's rule 6)."""
 LARGEST_MESSAGE_BYTES = 256 * 2**20
 """Bytes. For comparison: the results of a batch of 2,048 texts with 3,072 dimensions are 25 MB."""
-DRAINING = "draining"
-"""Stands behind the pid in the lock of an instance that is stopping."""
 LINGER_MS = 2_000
 """Milliseconds that a stopping process waits for its last messages to be sent."""
 
@@ -49,15 +47,6 @@ class Sockets:
     def lock_of(self, instance: str) -> Path:
         """The lock file of an instance; locked for as long as the instance runs."""
         return self.wiring.sockets / f"{instance}.lock"
-
-    def mark_draining(self) -> None:
-        """Let the other processes on this machine see that this one is stopping."""
-        os.pwrite(self._lock, f"{os.getpid()} {DRAINING}".encode(), 0)
-
-    def others_draining(self, stage: str) -> bool:
-        """Whether an instance of the stage is stopping, and may still have something to say."""
-        locks = self.wiring.sockets.glob(f"{stage}*.lock")
-        return any(is_owned(lock) and lock.read_text().endswith(DRAINING) for lock in locks)
 
     def receive(self) -> tuple[str, bytes] | None:
         """Take one frame from the inbox, as (sender, payload); None if the inbox is empty."""

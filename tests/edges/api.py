@@ -19,7 +19,7 @@ from sandbox.client import Sandbox
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
 from stages.fetcher.upstream import Upstream
-from stages.publisher.actions import Patch
+from stages.publisher.actions import SendPatch
 from stages.publisher.delivery import Delivery
 from tests import samples
 
@@ -60,7 +60,7 @@ class Api:
         wanted = list(ids)
         self._responses = []
         for task_id in wanted:
-            self._delivery.patch(Patch(task_id, self.token))
+            self._delivery.patch(SendPatch(task_id, self.token))
         deadline = time.monotonic() + TIMEOUT_S
         while len(self._responses) < len(wanted):
             select.select([self._descriptor], [], [], 0.02)
@@ -79,7 +79,7 @@ class Api:
     def patch_without_ticks(self, task_id: str) -> ApiResponse:
         """PATCH one result, and wake only for its socket, never for a tick; fails if no response comes."""
         self._responses = []
-        self._delivery.patch(Patch(task_id, self.token))
+        self._delivery.patch(SendPatch(task_id, self.token))
         while not self._responses:
             assert select.select([self._descriptor], [], [], TIMEOUT_S)[0], "no response was reported"
             self._wake()

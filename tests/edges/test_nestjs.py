@@ -54,7 +54,7 @@ def test_two_thousand_large_results_arrive_while_tokens_expire(application: Nest
     assert summary["states"] == {"succeeded": TASKS}
     assert (summary["lengths"], summary["different"]) == ([3072], 0)
     assert summary["twice"] == 0
-    assert not pipeline.events("dead_letter")
+    assert not pipeline.events("result_dead_lettered")
 
 
 def test_an_expired_token_is_replaced(application: Nest, pipeline: Pipeline) -> None:

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
+from common.api.status import Meaning, meaning
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import LONGEST_WAIT_S
 from sandbox.client import Sandbox
-from stages.publisher.verdicts import Verdict, verdict
 from tests.edges.api import Api, api, failure, page
 
-LATER = Verdict.LATER
+LATER = Meaning.UNAVAILABLE
 MEANINGS = {
-    400: Verdict.DOUBTFUL,
-    401: Verdict.TOKEN,
-    403: LATER,
-    404: Verdict.GONE,
-    405: Verdict.REFUSED,
+    400: Meaning.DOUBTFUL,
+    401: Meaning.TOKEN_REFUSED,
+    403: Meaning.TOKEN_DOUBTED,
+    404: Meaning.GONE,
+    405: Meaning.REFUSED,
     408: LATER,
-    409: Verdict.REFUSED,
-    413: Verdict.REFUSED,
-    422: Verdict.REFUSED,
+    409: Meaning.CONFLICT,
+    413: Meaning.REFUSED,
+    422: Meaning.REFUSED,
     425: LATER,
     429: LATER,
     301: LATER,
@@ -39,15 +39,15 @@ MEANINGS = {
 }
 
 
-@pytest.mark.parametrize(("status", "meaning"), MEANINGS.items())
+@pytest.mark.parametrize(("status", "expected"), MEANINGS.items())
 def test_every_status_means_the_same_for_every_kind_of_body(
-    sandbox: Sandbox, edges: Api, status: int, meaning: Verdict
+    sandbox: Sandbox, edges: Api, status: int, expected: Meaning
 ) -> None:
     (task_id,) = sandbox.queue(1)
     for body in ("", '{"statusCode": 1, "message": "no"}', "<html>a proxy's page</html>", "x" * 200_000):
         sandbox.fault("api", status=status, body=body, times=2)
         response = edges.patch_one(task_id)
-        assert (response.status, verdict(response.status)) == (status, meaning)
+        assert (response.status, meaning(response.status)) == (status, expected)
         failed = failure(edges.get())
         assert isinstance(failed.error, Transient)
         assert str(status) in str(failed.error)

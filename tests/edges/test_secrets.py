@@ -105,7 +105,7 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
         traces.look()
         applied = all(fault["applied"] for fault in sandbox.faults())
         tasks = sandbox.summary()["api"]["tasks"]
-        return applied and bool(pipeline.events("dead_letter")) and tasks.get("succeeded", 0) >= 9
+        return applied and bool(pipeline.events("result_dead_lettered")) and tasks.get("succeeded", 0) >= 9
 
     pipeline.wait_until(done, "all echoes, and all tasks", 60)
     sandbox.fault("oauth2", status=401, body=ECHO)
@@ -157,7 +157,7 @@ def test_only_the_owner_can_access_state_and_sockets(traces: Traces) -> None:
 
 
 def test_log_events_of_failed_tasks_do_not_contain_the_text(traces: Traces) -> None:
-    failed = [event for event in traces.pipeline.events() if event["event"] in {"task_invalid", "dead_letter"}]
+    failed = [event for event in traces.pipeline.events() if event["event"] in {"task_invalid", "result_dead_lettered"}]
     assert failed
     assert not [event for event in failed if "Canary" in json.dumps(event)]
     assert Path(traces.pipeline.log).stat().st_size > 1000

@@ -16,10 +16,10 @@ from tests.embedder.fakes import MODEL, Clock, Scripted, embedding
 
 
 def readies(state: Embedder, seconds: float) -> list[m.Ready]:
-    return of(m.Ready, state.tick(after(seconds)))
+    return of(m.Ready, state.on_tick(after(seconds)))
 
 
-@pytest.mark.parametrize("news", [{"patience": {"openai": 5e9}}, {"paused": {"*": 5e9}}], ids=str)
+@pytest.mark.parametrize("news", [{"provider_cooldowns": {"openai": 5e9}}, {"key_cooldowns": {"*": 5e9}}], ids=str)
 def test_it_is_said_before_the_next_second(news: dict[str, Any]) -> None:
     state = Embedder("embedder_00", "boot", "ipc://embedder_00", 2)
     assert len(readies(state, 0)) == 1
@@ -32,9 +32,9 @@ def test_it_is_said_before_the_next_second(news: dict[str, Any]) -> None:
 
 def test_the_end_of_a_pause_is_said_at_once_too() -> None:
     state = Embedder("embedder_00", "boot", "ipc://embedder_00", 2)
-    state.paused = {"model": START.wall + 60}
+    state.key_cooldowns = {"model": START.wall + 60}
     readies(state, 0)
-    state.paused = {}
+    state.key_cooldowns = {}
     assert [said.key_cooldowns for said in readies(state, 0.1)] == [{}]
 
 

@@ -36,5 +36,5 @@ def applied(pipeline: Pipeline, fault: int, times: int) -> bool:
 
 def embedder_with(task_id: str, pipeline: Pipeline) -> str:
     """The embedder that received the task last."""
-    events = [e for e in pipeline.events("embedding") if task_id in (e.get("task_ids") or [e.get("task_id")])]
+    events = [e for e in pipeline.events("batch_started") if task_id in (e.get("task_ids") or [e.get("task_id")])]
     return str(events[-1]["stage"])

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from common.api.responses import ApiResponse
+from common.api.status import Meaning, meaning
 from common.failures.errors import Permanent, Transient
 from common.failures.retry import LONGEST_WAIT_S
 from common.wire.messages import Token
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Page
-from stages.publisher.verdicts import Verdict, verdict
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.token_response import Grant
 from tests import samples
@@ -69,7 +69,7 @@ def test_any_response_to_a_patch_gives_an_api_response(server: Wire, edges: Api,
     assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     assert isinstance(found, ApiResponse)
     assert 0 <= found.retry_after_s <= LONGEST_WAIT_S
-    if verdict(found.status) in {Verdict.ACCEPTED, Verdict.GONE, Verdict.REFUSED}:  # outcomes that end a task
+    if meaning(found.status) in {Meaning.OK, Meaning.GONE, Meaning.REFUSED}:  # outcomes that end a task
         assert re.search(rb"HTTP/[\d.]+ %d[^\d]" % found.status, response)
 
 

@@ -99,7 +99,7 @@ def test_no_result_is_lost_whatever_the_api_responds(answered: list[tuple[int, f
     ended: set[str] = set()
     for status, retry_after in answered:
         for task_id in list(publisher.patched):
-            publisher.answer(status, task_id, retry_after=retry_after)
+            publisher.respond(status, task_id, retry_after=retry_after)
             if 200 <= status < 300 or status == 404:
                 ended.add(task_id)
         publisher.after(30).tick()

@@ -12,7 +12,7 @@ from common.task_types import registered
 from common.wire import messages as m
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
-from stages.publisher.actions import Patch
+from stages.publisher.actions import SendPatch
 from tests.properties.world import BEGINNING, World
 
 
@@ -87,7 +87,7 @@ class Api:
         except Error as error:
             return PollFailed(error)
 
-    def patch(self, patch: Patch, body: bytes) -> ApiResponse:
+    def patch(self, patch: SendPatch, body: bytes) -> ApiResponse:
         def respond(status: int, retry_after: float = 0.0) -> ApiResponse:
             error = "" if status else "no response"
             return ApiResponse(patch.task_id, status, error, retry_after, patch.token.fingerprint)

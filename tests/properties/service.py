@@ -10,8 +10,8 @@ import msgspec
 from common.api.responses import ApiResponses
 from common.recently_settled import DeleteSettled, Record
 from common.wire import messages as m
-from stages.embedder import state as embedding
-from stages.embedder.state import Embedder, Processed
+from stages.embedder.actions import BatchProcessed, ProcessBatch
+from stages.embedder.state import Embedder
 from stages.fetcher import actions as fetched
 from stages.fetcher import state as fetching
 from stages.fetcher.actions import Lease
@@ -190,26 +190,26 @@ class EmbedderProcess(RecordsLosses):
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Batch: self.state.batch,
-            m.Stored: self.state.stored,
-            Processed: self.state.processed,
+            m.Batch: self.state.on_batch,
+            m.Stored: self.state.on_stored,
+            BatchProcessed: self.state.on_processed,
         }
         return handlers[type(message)](message, self.world.instant)
 
     def tick(self) -> Iterable[Any]:
-        return self.state.tick(self.world.instant)
+        return self.state.on_tick(self.world.instant)
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def drained(self) -> bool:
-        return self.state.drained(self.world.instant)
+        return self.state.is_drained(self.world.instant)
 
     def task_ids(self) -> set[str]:
         return {task_id for slot in self.state.slots.values() for task_id in slot.ids}
 
     def effect(self, action: Any) -> None:
-        if isinstance(action, embedding.Process):
+        if isinstance(action, ProcessBatch):
             life, batch = self.life, action.batch
             seconds = self.world.random.choice((0.01, 0.1, 0.3, 1.0, 4.0))
             self.world.later(seconds, lambda: self._embed(batch) if self.life == life and self.alive else None)
@@ -223,7 +223,7 @@ class EmbedderProcess(RecordsLosses):
         if poisoned or self.world.now < self.crash_loops_until:
             self.kill(self.world.random.uniform(0.2, 2.0))
             return
-        done = Processed(batch.batch_id, [], requests=1)
+        done = BatchProcessed(batch.batch_id, [], requests=1)
         for task in batch.tasks:
             if self.provider.mode == "down":
                 done.deferred.append(task.id)
@@ -255,29 +255,30 @@ class PublisherProcess(Process):
         self.settled: dict[bytes, Record] = {}
 
     def begin(self) -> None:
-        limits = publishing.Limits(LEASE_SECONDS, MAX_RETRIES)
+        config = publishing.PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
         entries, dead = _entries(self.results), _entries(self.dead)
-        self.state = Publisher(limits, "ipc://publisher", entries, dead, self.world.instant)
+        self.state = Publisher(config, "ipc://publisher", entries, dead, self.world.instant)
         for _, record in sorted(self.settled.items()):
             self.state.settled.add(record)
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Results: self.state.results,
-            m.Token: self.state.token,
-            m.DeadLetters: self.state.dead_letters,
-            ApiResponses: self.state.answers,
+            m.Results: self.state.on_results,
+            m.Token: self.state.on_token,
+            m.Draining: self.state.on_draining,
+            m.DeadLetters: self.state.on_dead_letters,
+            ApiResponses: self.state.on_responses,
         }
         return handlers[type(message)](message, self.world.instant)
 
     def tick(self) -> Iterable[Any]:
-        return self.state.tick(self.world.instant)
+        return self.state.on_tick(self.world.instant)
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def drained(self) -> bool:
-        return self.state.drained(self.world.instant)
+        return self.state.is_drained(self.world.instant)
 
     def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
@@ -287,11 +288,11 @@ class PublisherProcess(Process):
                 return lambda: self._settle(record)
             case DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
-            case published.Bury(task_id):
+            case published.MoveToDeadLetters(task_id):
                 return lambda: self.dead.update({task_id: self.results.pop(task_id)})
-            case published.Revive(task_id):
+            case published.ReplayDeadLetter(task_id):
                 return lambda: self.results.update({task_id: self.dead.pop(task_id)})
-            case published.Drop(task_id):
+            case published.DropDeadLetter(task_id):
                 return lambda: void(self.dead.pop(task_id))
         return None
 
@@ -302,15 +303,15 @@ class PublisherProcess(Process):
         self.settled[record.key] = record
 
     def effect(self, action: Any) -> None:
-        if isinstance(action, published.Patch):
+        if isinstance(action, published.SendPatch):
             sent, life = body(self.results[action.task_id]), self.life
             self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, life))
 
-    def _patch(self, patch: published.Patch, sent: bytes, life: int) -> None:
+    def _patch(self, patch: published.SendPatch, sent: bytes, life: int) -> None:
         answer = self.api.patch(patch, sent)  # it arrives even if its sender has died meanwhile
         if self.life == life and self.alive:
             self.event(ApiResponses([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
 
 
-def _entries(results: dict[str, m.Result]) -> dict[str, published.Entry]:
-    return {i: published.Entry(result.type, state_of(result), result.leased_at) for i, result in results.items()}
+def _entries(results: dict[str, m.Result]) -> dict[str, published.OutboxEntry]:
+    return {i: published.OutboxEntry(result.type, state_of(result), result.leased_at) for i, result in results.items()}

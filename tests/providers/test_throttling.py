@@ -1,4 +1,4 @@
-"""A provider that asks for patience: all embedders leave it alone, and then come back with full batches."""
+"""A provider that asks to wait: all embedders leave it alone, and then come back with full batches."""
 
 from __future__ import annotations
 
