@@ -7,6 +7,7 @@ A limit is named as its variable is, without `RATE_LIMIT_`; one that is left out
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,6 +18,15 @@ MOST_LIMIT = 10**15
 Limit = Annotated[int, Field(ge=0, le=MOST_LIMIT)]
 _Strict = Annotated[int, Field(ge=0, le=MOST_LIMIT, strict=True)]
 """JSON can say what is a number; `true` and "100" are none."""
+
+
+class Strategy(StrEnum):
+    """Which stretches of time a limit holds for."""
+
+    ROLLING = "rolling"
+    """Every interval of the period's length, wherever it begins."""
+    FIXED = "fixed"
+    """Each minute, hour, day, week and month of the calendar."""
 
 
 class ModelLimits(BaseModel):

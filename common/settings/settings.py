@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.failures.errors import SettingsError
-from common.settings.model_limits import Limit, Models, unique_members
+from common.settings.model_limits import Limit, Models, Strategy, unique_members
 from common.settings.secret_files import FileSource, UnreadableValue
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
@@ -45,13 +45,6 @@ class AuthMethod(StrEnum):
     """In the `Authorization` header."""
     POST = "client_secret_post"
     """In the form."""
-
-
-class Strategy(StrEnum):
-    """What a quota's period means: any interval of that length, or the calendar's."""
-
-    ROLLING = "rolling"
-    FIXED = "fixed"
 
 
 def _http_url(value: str) -> str:

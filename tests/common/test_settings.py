@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.failures.errors import SettingsError
-from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, Strategy, read
+from common.settings.model_limits import Strategy
+from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, read
 
 REQUIRED = {
     "API_BASE_URL": "http://api.example",

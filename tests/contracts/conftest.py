@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.rate_limiter.quota.buckets import Strategy
+from common.settings.model_limits import Strategy
 from tests.contracts.installations import KINDS, Installation
 from tests.decisions import START
 from tests.samples import settings

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from common.settings.model_limits import Strategy
 from common.settings.settings import Settings
-from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.actions import PutQuota
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota_store import Windows, limits_of
-from stages.rate_limiter.state import PutQuota
+from stages.rate_limiter.quota_store import QuotaStore, limits_of
 
 
 class Installation(ABC):
@@ -72,7 +72,7 @@ class OnDisk(Installation):
         super().__init__(configured)
         self._folder = folder
         self._patch = patch
-        self._windows: Windows | None = None
+        self._windows: QuotaStore | None = None
         self.restart(now)
 
     def put(self) -> None:
@@ -85,8 +85,8 @@ class OnDisk(Installation):
 
     def restart(self, now: float) -> None:
         self.close()
-        self._patch.setattr("time.time", lambda: now)
-        self.quotas = self._windows = Windows(self.settings, self._folder)
+        self._windows = QuotaStore(self.settings, self._folder, now)
+        self.quotas = self._windows.quotas
 
     def close(self) -> None:
         if self._windows is not None:

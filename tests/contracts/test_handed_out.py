@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 from common.process.actions import Send
+from common.settings.model_limits import Strategy
 from common.wire import messages as m
 from common.wire.timing import SILENT_AFTER_S
-from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
-from stages.rate_limiter.quota.counters import Unit, Window
-from stages.rate_limiter.quota.scope import Limits as QuotaLimits
+from stages.rate_limiter.actions import PutQuota
+from stages.rate_limiter.quota.buckets import SECONDS, Period
+from stages.rate_limiter.quota.counters import Unit, WindowId
+from stages.rate_limiter.quota.scope import QuotaLimits
 from stages.rate_limiter.quota_store import limits_of
-from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
+from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
 from tests.contracts.installations import Installation
 from tests.decisions import START, after
 from tests.samples import task
@@ -75,7 +77,7 @@ class Simulation:
         self.limiter = self.new_limiter()
 
     def new_limiter(self) -> RateLimiter:
-        limits = Limits(batch_size=12, hold_seconds=90.0)
+        limits = RateLimiterConfig(batch_size=12, hold_seconds=90.0)
         return RateLimiter(limits, self.installation.quotas, f"boot {self.kills}", self.now)
 
     def run(self) -> None:
@@ -109,20 +111,20 @@ class Simulation:
 
     def decide(self) -> Iterable[Any]:
         limiter, now = self.limiter, self.now
-        yield from limiter.tick(now)
+        yield from limiter.on_tick(now)
         if sum(map(len, limiter.waiting.values())) < 60:
             new = [self.task() for _ in range(self.random.randrange(40))]
-            yield from limiter.tasks(m.Tasks(new), now)
+            yield from limiter.on_tasks(m.Tasks(new), now)
         for batch_id in [batch_id for batch_id in self.held if self.random.random() < 0.4]:
-            known = any(batch_id in worker.batches for worker in limiter.workers.values())
+            known = any(batch_id in worker.batches for worker in limiter.fleet.values())
             heard = self.random.random() < 0.9 and known  # a new rate limiter knows no batches yet
             finished = self.finish(batch_id, heard=heard)
             if heard:
-                yield from limiter.finished(finished, now)
+                yield from limiter.on_finished(finished, now)
         held = [
             m.HeldBatch(batch_id, batch.key, ids(batch), batch.charge) for batch_id, (batch, _) in self.held.items()
         ]
-        yield from limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", SLOTS - len(held), held), now)
+        yield from limiter.on_ready(m.Ready("embedder_00", "boot", "ipc://e", SLOTS - len(held), held), now)
 
     def task(self) -> m.Task:
         self.tasks += 1
@@ -144,12 +146,12 @@ class Simulation:
         free = random.randrange(len(named) + 1) if random.random() < 0.5 else 0
         finished.requests = random.randint(0 if free == len(named) else 1, spent.requests)
         finished.tokens = random.randrange(spent.tokens + 1)
-        match random.choice(("cached", "unsent", "again")) if free else "":
+        match random.choice(("cached", "unsent", "batch_requeued")) if free else "":
             case "cached":
                 finished.uncharged = free
             case "unsent":
                 finished.deferred, finished.unsent, finished.until = named[:free], True, self.now.wall
-            case "again":
+            case "batch_requeued":
                 finished.requeue, finished.uncharged = {max(1, free // 2): named[:free]}, free
         spent.tasks -= free
         spent.tokens, spent.requests = finished.tokens, finished.requests
@@ -214,7 +216,7 @@ def test_no_interval_gets_more_than_its_limit(install: Install, strategy: Strate
 
 
 def test_the_check_detects_a_single_task_over_the_limit() -> None:
-    limits = {Window(Unit.TASKS, Period.MINUTE): 3}
+    limits = {WindowId(Unit.TASKS, Period.MINUTE): 3}
     trace = [Spent(START.wall + seconds, "small", 1, 0, 1) for seconds in (0, 10, 20, 60.5, 70.4)]
     check(trace, limits, Strategy.ROLLING)
     with pytest.raises(AssertionError):
@@ -223,10 +225,10 @@ def test_the_check_detects_a_single_task_over_the_limit() -> None:
 
 def test_a_kill_between_commit_and_send_leaves_one_batch_charged(install: Install) -> None:
     installation = install(rate_limit_per_day=100)
-    limiter = RateLimiter(Limits(), installation.quotas, "boot", START)
+    limiter = RateLimiter(RateLimiterConfig(), installation.quotas, "boot", START)
     now = after(2.0)
-    list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
-    actions = list(limiter.tasks(m.Tasks([task(f"t{number}") for number in range(10)]), now))
+    list(limiter.on_ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
+    actions = list(limiter.on_tasks(m.Tasks([task(f"t{number}") for number in range(10)]), now))
     sent = [type(action.message) for action in actions if isinstance(action, Send)]
     assert sent == [m.Holding, m.Batch]
     assert PutQuota() in actions
@@ -238,17 +240,17 @@ def test_a_kill_between_commit_and_send_leaves_one_batch_charged(install: Instal
 
 def test_a_restarted_rate_limiter_settles_the_charges_of_the_previous_one(install: Install) -> None:
     installation = install(rate_limit_per_day=100, rate_limit_tokens_per_day=1000)
-    limiter = RateLimiter(Limits(), installation.quotas, "boot", START)
+    limiter = RateLimiter(RateLimiterConfig(), installation.quotas, "boot", START)
     now = after(2.0)
-    list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
-    sent = list(limiter.tasks(m.Tasks([task("a", tokens=300), task("b", tokens=100)]), now))
+    list(limiter.on_ready(m.Ready("embedder_00", "boot", "ipc://e", 1, []), now))
+    sent = list(limiter.on_tasks(m.Tasks([task("a", tokens=300), task("b", tokens=100)]), now))
     (batch,) = [a.message for a in sent if isinstance(a, Send) and isinstance(a.message, m.Batch)]
     installation.put()
     installation.commit()
     installation.restart(now.wall + 1)
-    limiter = RateLimiter(Limits(), installation.quotas, "another boot", after(3.0))
+    limiter = RateLimiter(RateLimiterConfig(), installation.quotas, "another boot", after(3.0))
     held = m.HeldBatch(batch.batch_id, batch.key, ids(batch), batch.charge)
-    list(limiter.ready(m.Ready("embedder_00", "boot", "ipc://e", 0, [held]), after(4.0)))
-    list(limiter.finished(m.Finished("embedder_00", "boot", batch.batch_id, 60, 1, uncharged=1), after(5.0)))
+    list(limiter.on_ready(m.Ready("embedder_00", "boot", "ipc://e", 0, [held]), after(4.0)))
+    list(limiter.on_finished(m.Finished("embedder_00", "boot", batch.batch_id, 60, 1, uncharged=1), after(5.0)))
     current = {usage.unit: usage.current for usage in installation.quotas.usage(after(5.0).wall)}
     assert current == {Unit.TASKS: 1, Unit.TOKENS: 60}

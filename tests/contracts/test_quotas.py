@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from stages.rate_limiter.quota.buckets import Strategy
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.scope import Receipt
 from tests.contracts.installations import Installation
 from tests.decisions import START
@@ -28,7 +29,7 @@ def used(installation: Installation, now: float, scope: str = "") -> dict[str, i
 
 
 def charge(installation: Installation, tasks: int, tokens: int, now: float = NOW) -> Receipt:
-    receipt = installation.quotas.charge(MODEL, tasks, tokens, 1, now)
+    receipt = installation.quotas.charge(MODEL, Amounts(tasks, tokens, 1), now)
     installation.put()
     return receipt
 
@@ -53,7 +54,7 @@ def test_a_charge_is_settled_and_refunded_after_a_restart(install: Install, stra
     installation.commit()
     installation.restart(NOW + 20)
     installation.quotas.settle(receipt, 400, 120, NOW + 20)
-    installation.quotas.refund(receipt, 4, 0, 1, NOW + 20)
+    installation.quotas.refund(receipt, Amounts(4, 0, 1), NOW + 20)
     installation.put()
     installation.commit()
     installation.restart(NOW + 30)
@@ -90,7 +91,7 @@ def test_a_year_of_downtime_frees_the_whole_quota(install: Install, strategy: St
     installation.commit()
     later = NOW + 366 * 86_400
     installation.restart(later)
-    installation.quotas.refund(receipt, 50, 900, 1, later)  # expired: nothing is left to refund
+    installation.quotas.refund(receipt, Amounts(50, 900, 1), later)  # expired: nothing is left to refund
     assert used(installation, later) == {"tasks": 0, "tokens": 0, "requests": 0}
     assert installation.quotas.admits(MODEL, [1] * 60, later) == 50
 

@@ -65,7 +65,7 @@ class Ledger:
     def wait_done(self, seconds: float = 90.0) -> None:
         """Wait until no task is pending and no process of the pipeline has work left."""
         self._sandbox.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0, seconds)
-        self._wait_without("waiting", "working", "outbox", "running", "unstored", seconds=seconds)
+        self._wait_without("waiting", "embedding", "outbox", "running", "unstored", seconds=seconds)
 
     def wait_unleased(self, seconds: float = 60.0) -> None:
         """Wait until no lease is left: if the message that ends a lease is lost with a process, the lease expires."""

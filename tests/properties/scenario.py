@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from common.wire import messages as m
 from stages.rate_limiter.quota.buckets import Period
-from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.counters import Unit, WindowId
 from tests.properties.broker import BrokerProcess
 from tests.properties.outside import Api, ApiTask, Provider
 from tests.properties.service import MAX_DISPATCHES, EmbedderProcess, FetcherProcess, LimiterProcess, PublisherProcess
@@ -63,7 +63,7 @@ class Run:
         self.world = world = World(scenario.seed)
         self.api = api = Api(world, cap=scenario.cap, obeys_limit=scenario.obeys_limit)
         self.provider = Provider(world)
-        quota = {Window(Unit.TASKS, Period.MINUTE): scenario.per_minute}
+        quota = {WindowId(Unit.TASKS, Period.MINUTE): scenario.per_minute}
         self.broker = BrokerProcess(world, api)
         self.fetcher = FetcherProcess(world, api, scenario.max_in_flight)
         self.limiter = LimiterProcess(world, quota)

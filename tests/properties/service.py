@@ -9,6 +9,7 @@ import msgspec
 
 from common.api.responses import ApiResponses
 from common.recently_settled import DeleteSettled, Record
+from common.settings.model_limits import Strategy
 from common.wire import messages as m
 from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.state import Embedder
@@ -21,11 +22,11 @@ from stages.publisher import actions as published
 from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
 from stages.publisher.state import Publisher
-from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.actions import PutQuota
+from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota.scope import Limits as QuotaLimits
-from stages.rate_limiter.quota.scope import Receipt
-from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
+from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
+from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
 from tests.properties.losses import RecordsLosses
 from tests.properties.outside import Api, Provider
 from tests.properties.world import Process, World, void
@@ -127,29 +128,29 @@ class LimiterProcess(Process):
         self.quotas = Recording(self)
         if self.stored is not None:
             self.quotas.restore(self.stored, self.world.instant.wall)
-        limits = Limits(BATCH_SIZE, LEASE_SECONDS, hold_seconds=10.0, max_dispatches=MAX_DISPATCHES)
-        self.state = RateLimiter(limits, self.quotas, f"life{self.life:04}", self.world.instant)
+        config = RateLimiterConfig(BATCH_SIZE, LEASE_SECONDS, hold_seconds=10.0, max_dispatches=MAX_DISPATCHES)
+        self.state = RateLimiter(config, self.quotas, f"life{self.life:04}", self.world.instant)
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Tasks: self.state.tasks,
-            m.Ready: self.state.ready,
-            m.Finished: self.state.finished,
+            m.Tasks: self.state.on_tasks,
+            m.Ready: self.state.on_ready,
+            m.Finished: self.state.on_finished,
         }
         return handlers[type(message)](message, self.world.instant)
 
     def tick(self) -> Iterable[Any]:
-        return self.state.tick(self.world.instant)
+        return self.state.on_tick(self.world.instant)
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def write(self, action: Any) -> Callable[[], None] | None:
         return self._store if isinstance(action, PutQuota) else None
 
     def check(self) -> None:
         """What is remembered of tasks does not outlive their stay."""
-        assert set(self.state.suspects.known) <= self.state.owned, "suspects that are not here any more"
+        assert set(self.state.quarantine.cases) <= self.state.owned, "cases of tasks that are not here any more"
 
     def _store(self) -> None:
         self.stored = self.quotas.dump()
@@ -165,14 +166,14 @@ class Recording(Quotas):
         super().__init__(process.quota, {}, Strategy.ROLLING)
         self.changes: list[tuple[float, int]] = []
 
-    def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt:
-        receipt = super().charge(model, tasks, tokens, requests, now)
-        self.changes.append((receipt.at, tasks))
+    def charge(self, model: str, amounts: Amounts, now: float) -> Receipt:
+        receipt = super().charge(model, amounts, now)
+        self.changes.append((receipt.at, amounts.tasks))
         return receipt
 
-    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None:
-        super().refund(receipt, tasks, tokens, requests, now)
-        self.changes.append((receipt.at, -tasks))
+    def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
+        super().refund(receipt, amounts, now)
+        self.changes.append((receipt.at, -amounts.tasks))
 
 
 class EmbedderProcess(RecordsLosses):
