@@ -67,7 +67,7 @@ def test_nothing_is_given_back_while_a_batch_may_still_give_back_its_charge(refu
     assert of(m.Deferred, limiter.tasks("a", "b")) == []
     done = limiter.finished(limiter.batch, requests=0, tokens=0, **refunded)
     assert ids_of(limiter.batch) == ["b"]
-    assert [told.ids for told in of(m.Deferred, done)] == [ids for ids in [refunded.get("tasks_deferred")] if ids]
+    assert [told.ids for told in of(m.Deferred, done)] == [ids for ids in [refunded.get("deferred")] if ids]
 
 
 def test_the_quota_of_a_model_defers_that_model_only() -> None:
