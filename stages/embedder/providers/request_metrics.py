@@ -11,7 +11,7 @@ from common.process.metrics import model_label
 from stages.embedder.providers import Embeddings, NotSent
 
 
-class Outcomes:
+class RequestMetrics:
     """The requests of one provider; `timeout` is the variable that limits them."""
 
     def __init__(self, requests: Counter, tokens: Counter, timeout: str) -> None:
