@@ -134,7 +134,7 @@ def test_failures_are_not_cached(tmp_path: Path) -> None:
 
 def test_mock_keeps_no_cache(tmp_path: Path) -> None:
     shared = embedding(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
-    assert shared.memory.cache is None
+    assert shared.reuse.cache is None
     assert not list(tmp_path.iterdir())
 
 
