@@ -47,6 +47,15 @@ API_DURATION = Histogram(
 TOKEN_REQUESTS = Counter(
     "oauth2_token_requests_total", "Requests to the OAuth2 token endpoint", ["status"], registry=REGISTRY
 )
+PROVIDER_REQUESTS = Counter(
+    "provider_requests_total", "Requests to a provider", ["provider", "model", "status"], registry=REGISTRY
+)
+PROVIDER_TOKENS = Counter(
+    "provider_tokens_used_total",
+    "Tokens that a provider reported",
+    ["provider", "model", "type"],
+    registry=REGISTRY,
+)
 OPENAI_REQUESTS = Counter("openai_requests_total", "Requests to OpenAI", ["model", "status"], registry=REGISTRY)
 OPENAI_TOKENS = Counter("openai_tokens_used_total", "Tokens that OpenAI reported", ["model", "type"], registry=REGISTRY)
 OLLAMA_REQUESTS = Counter("ollama_requests_total", "Requests to Ollama", ["model", "status"], registry=REGISTRY)

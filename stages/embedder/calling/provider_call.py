@@ -39,6 +39,7 @@ from stages.embedder.providers import (
     Provider,
     ProviderServerError,
 )
+from stages.embedder.providers.request_metrics import counted_embed
 
 PATIENCE = 10.0
 """Seconds that a batch waits in all for its provider before it goes back: a slot is for working."""
@@ -178,7 +179,7 @@ class Sending:
             self._tally.requests += 1
             try:
                 with self._gate.outcome(self._model):
-                    answer = self._provider.embed(self._model, texts)
+                    answer = counted_embed(self._provider, self._model, texts)
             except NoModelYet as error:
                 raise NotNow(self._tools.clock().mono + error.delay) from error
             except Transient as error:
