@@ -1,8 +1,7 @@
 """From a batch of texts to one outcome for each: a vector, a failure that nothing mends, or "not now".
 
     texts.py     refuse the hopeless, merge the identical          nothing is sent for those
-    memory.py    what was embedded before, or elsewhere            nor for those
-    flights.py   what another batch is embedding right now         nor for those
+    reuse/       what was embedded before, or is right now         nor for those
     routes.py    which provider, and who stands in for it
     sending.py   requests, retries, halving; with gate.py, caps.py and guard.py
 
@@ -33,15 +32,16 @@ from stages.embedder.calling.routes import Routes
 from stages.embedder.calling.vector_guard import Guard, Vector
 from stages.embedder.preflight import sort_out
 from stages.embedder.providers import Provider
-from stages.embedder.reuse.cache import keys_of
-from stages.embedder.reuse.flights import Flight, Flights, Landed
-from stages.embedder.reuse.memory import Memory
+from stages.embedder.reuse import InFlight, Outcome, Reuse, keys_of
 
 SHORT = 5.0
 """Seconds: a provider that asks for less patience than this is no reason to call the service not ready."""
 MOST_SEEN = 1000
 """Models remembered for `paused`."""
 
+
+Landed: TypeAlias = Outcome | None
+"""None: it could not be embedded now."""
 
 Candidates: TypeAlias = list[tuple[Backend, str]]
 """Providers for a model, first choice first, and what each calls it."""
@@ -58,7 +58,7 @@ class Embedding:
         clock: Callable[[], Instant] = clocks.now,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._clock = clock
         self.truncate = settings.truncate_long_texts
         backoff = Backoff(factor=settings.retry_backoff_factor)
@@ -73,13 +73,12 @@ class Embedding:
             for provider in found
         ]
         self.routes = Routes(settings, self._backends)
-        self.flights = Flights()
-        stopping = self._stopping
+        stopping = self.stopping
         self.tools = Tools(Guard(), backoff, settings.max_retries, clock, wait or stopping.wait, stopping.is_set)
         self.dimensions = settings.embedding_dimensions
         paid = any(not provider.free for provider in found)
         size = settings.embedding_cache_size if paid else 0  # it is not worth its while where vectors cost nothing
-        self.memory = Memory(settings.state_dir / "cache", size, stopping.wait, alone=settings.embedder_processes == 1)
+        self.reuse = Reuse(settings.state_dir / "cache", size, alone=settings.embedder_processes == 1)
         self._seen: dict[str, Candidates] = {}
         self.facts: dict[str, Any] = {
             "mode": settings.mode.value,
@@ -142,14 +141,14 @@ class Embedding:
 
     def stop(self) -> None:
         """Begin no request and wait for nothing any more: all but what running requests bring goes back at once."""
-        self._stopping.set()
+        self.stopping.set()
 
     def close(self) -> None:
         """Let go of connections, threads and files, after the last session."""
         self.stop()
         for backend in self._backends:
             backend.provider.close()
-        self.memory.close()
+        self.reuse.close()
 
     def candidates(self, model: str) -> Candidates:
         """Who may embed for the model; may ask the providers, so it is for worker threads. Remembered for `paused`."""
@@ -242,35 +241,44 @@ class Session:
         return dict(zip(texts, sending.outcomes, strict=True)), sending.until
 
     def _share(self, backend: Backend, name: str, model: str, texts: list[str]) -> tuple[dict[str, Landed], float]:
-        """Send what no other session is sending already, and take the rest from those."""
-        flights, flight = self._embedding.flights, Flight()
-        keys = {(backend.provider.name, name, text): text for text in texts}
-        elsewhere = flights.claim(flight, keys)
-        landed: dict[tuple[str, str, str], Landed] = {key: None for key in keys if key not in elsewhere}
-        until = 0.0
-        try:
-            if landed:
-                outcomes, until = self._recall(backend, name, model, [keys[key] for key in landed])
-                landed = {key: outcomes[keys[key]] for key in landed}
-        finally:
-            flights.land(flight, landed)
-        shared = {key: other.wait(key) for key, other in elsewhere.items()}
-        if any(outcome is None for outcome in shared.values()):
-            until = until or backend.gate.closed_until(name) or self._embedding.tools.clock().mono + PROBE_PATIENCE
-        self._spared(backend, "shared", sum(_is_vector(outcome) for outcome in shared.values()))
-        return {keys[key]: outcome for key, outcome in (landed | shared).items()}, until
-
-    def _recall(self, backend: Backend, name: str, model: str, texts: list[str]) -> tuple[dict[str, Landed], float]:
-        """Take from memory what is there; send the rest."""
+        """Reuse vectors from the cache and from batches that are under way, and send the rest."""
         provider, shared = backend.provider, self._embedding
         keys = keys_of(provider.name, provider.vendor, name, shared.dimensions, texts)
-        recalled = shared.memory.recall(
-            dict(zip(texts, keys, strict=True)),
-            shared.tools.guard.length_of(model),
-            lambda missing: self._send(backend, name, model, missing),
-        )
-        self._spared(backend, "cached", recalled.cached)
-        return recalled.outcomes, recalled.until
+        text_of = dict(zip(keys, texts, strict=True))
+        outcomes, others, until = self._pay_once(backend, name, model, text_of)
+        theirs = shared.reuse.await_others(others, shared.stopping.wait, shared.tools.guard.length_of(model))
+        by_thread = sum(others[key] is not None and _is_vector(outcome) for key, outcome in theirs.items())
+        self._spared(backend, "shared", by_thread)
+        self._spared(backend, "cached", len(theirs) - sum(others[key] is not None for key in theirs))
+        outcomes |= theirs
+        # another process failed on these, or was killed: this one may succeed
+        abandoned = {key: text_of[key] for key, holder in others.items() if holder is None and key not in theirs}
+        if abandoned:
+            late, _, later = self._pay_once(backend, name, model, abandoned)
+            outcomes |= late
+            until = max(until, later)
+        if any(key not in outcomes for key in others):
+            until = until or backend.gate.closed_until(name) or shared.tools.clock().mono + PROBE_PATIENCE
+        return {text: outcomes.get(key) for key, text in text_of.items()}, until
+
+    def _pay_once(
+        self, backend: Backend, name: str, model: str, text_of: Mapping[bytes, str]
+    ) -> tuple[dict[bytes, Landed], dict[bytes, InFlight | None], float]:
+        """Recall texts by key and send those that nobody else embeds; returns also what others embed."""
+        reuse = self._embedding.reuse
+        recall = reuse.recall(text_of, self._embedding.tools.guard.length_of(model))
+        self._spared(backend, "cached", len(recall.vectors))
+        outcomes: dict[bytes, Landed] = {**recall.vectors}
+        until = 0.0
+        if recall.mine:
+            try:
+                fresh, until = self._send(backend, name, model, [text_of[key] for key in recall.mine])
+                landed = {key: fresh[text_of[key]] for key in recall.mine}
+                outcomes |= landed
+                reuse.publish({key: outcome for key, outcome in landed.items() if outcome is not None})
+            finally:
+                reuse.release(recall.mine)
+        return outcomes, recall.others, until
 
     def _spared(self, backend: Backend, how: str, count: int) -> None:
         if count:

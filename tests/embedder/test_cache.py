@@ -1,17 +1,20 @@
-"""The cache: bounded, and nothing damaged ever comes out of it."""
+"""The cache is bounded, and it never returns a damaged vector."""
 
 from __future__ import annotations
 
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stages.embedder.providers import mock
-from stages.embedder.reuse import cache_folder
-from stages.embedder.reuse.cache import Cache, keys_of, opened
+from stages.embedder.reuse import cache_folder, vector_cache
+from stages.embedder.reuse.vector_cache import VectorCache, keys_of, open_cache
 
 SIZE = 2**20
 
@@ -20,26 +23,26 @@ def keys(*texts: str) -> list[bytes]:
     return keys_of("p", "v", "m", 0, texts)
 
 
-def filled(folder: Path, *texts: str, size: int = SIZE) -> Cache:
-    cache = opened(folder, size)
+def filled(folder: Path, *texts: str, size: int = SIZE) -> VectorCache:
+    cache = open_cache(folder, size)
     assert cache is not None
     cache.put(dict(zip(keys(*texts), mock.vectors("m", texts), strict=True)))
     return cache
 
 
-def killed(cache: Cache) -> None:
-    """What the kernel does when the process dies."""
+def killed(cache: VectorCache) -> None:
+    """Close the files as the kernel does when the process dies."""
     cache._env.close()
     cache._folder.close()
 
 
-def on_disk(folder: Path) -> int:
+def bytes_on_disk(folder: Path) -> int:
     return (folder / "vectors.lmdb" / "data.mdb").stat().st_size
 
 
-def test_it_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_vectors_are_found_after_a_restart(tmp_path: Path) -> None:
     filled(tmp_path, "a", "b").close()
-    cache = opened(tmp_path, SIZE)
+    cache = open_cache(tmp_path, SIZE)
     assert cache is not None
     found = cache.get(keys("b", "c"))
     assert list(found) == keys("b")
@@ -47,7 +50,7 @@ def test_it_is_there_after_a_restart(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_everything_that_matters_is_in_the_key() -> None:
+def test_provider_vendor_model_dimensions_and_text_all_change_the_key() -> None:
     variants = [
         ("p", "v", "m", 0, ["t"]),
         ("q", "v", "m", 0, ["t"]),
@@ -59,8 +62,8 @@ def test_everything_that_matters_is_in_the_key() -> None:
     assert len({keys_of(*variant)[0] for variant in variants}) == len(variants)
 
 
-def test_the_oldest_go_first_and_the_file_stays_within_its_size(tmp_path: Path) -> None:
-    cache = opened(tmp_path, SIZE)
+def test_the_oldest_vectors_are_deleted_first_and_the_file_stays_within_its_size(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path, SIZE)
     assert cache is not None
     for number in range(300):
         texts = [f"{number} {part}" for part in range(5)]
@@ -68,7 +71,7 @@ def test_the_oldest_go_first_and_the_file_stays_within_its_size(tmp_path: Path) 
         cache.put(dict(zip(keys(*texts), vectors, strict=True)))
     assert not cache.get(keys("0 0", "1 0", "200 0"))
     assert len(cache.get(keys("299 0", "298 4", "297 2"))) == 3
-    assert on_disk(tmp_path) <= SIZE
+    assert bytes_on_disk(tmp_path) <= SIZE
     cache.close()
 
 
@@ -79,7 +82,7 @@ def test_a_batch_larger_than_the_cache_is_kept_in_part(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_a_damaged_vector_is_not_there(tmp_path: Path) -> None:
+def test_a_damaged_vector_is_not_returned(tmp_path: Path) -> None:
     cache = filled(tmp_path, "a", "b")
     key = keys("a")[0]
     with cache._env.begin(write=True, db=cache._vectors) as txn:
@@ -90,11 +93,11 @@ def test_a_damaged_vector_is_not_there(tmp_path: Path) -> None:
     cache.close()
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"rubbish" * 2000])
-def test_a_damaged_file_is_discarded(tmp_path: Path, rubbish: bytes) -> None:
+@pytest.mark.parametrize("garbage", [b"", b"garbage" * 2000])
+def test_a_damaged_file_is_discarded_and_the_cache_works_again(tmp_path: Path, garbage: bytes) -> None:
     filled(tmp_path, "a").close()
-    (tmp_path / "vectors.lmdb" / "data.mdb").write_bytes(rubbish)
-    cache = opened(tmp_path, SIZE)
+    (tmp_path / "vectors.lmdb" / "data.mdb").write_bytes(garbage)
+    cache = open_cache(tmp_path, SIZE)
     assert cache is not None
     assert not cache.get(keys("a"))
     cache.put(dict(zip(keys("b"), mock.vectors("m", ["b"]), strict=True)))
@@ -102,52 +105,121 @@ def test_a_damaged_file_is_discarded(tmp_path: Path, rubbish: bytes) -> None:
     cache.close()
 
 
-def test_after_a_crash_of_the_machine_it_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_the_machine_discards_the_cache_but_not_a_crash_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = (
         "import sys, os; from pathlib import Path; from tests.embedder.test_cache import filled\n"
         "filled(Path(sys.argv[1]), 'a'); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=False, cwd=Path(__file__).parents[2])
-    survivor = opened(tmp_path, SIZE)
+    survivor = open_cache(tmp_path, SIZE)
     assert survivor is not None
     assert survivor.get(keys("a")), "a crash of the process alone costs nothing"
     killed(survivor)
     monkeypatch.setattr(cache_folder, "_boot", lambda: b"another-boot")
-    cache = opened(tmp_path, SIZE)
+    cache = open_cache(tmp_path, SIZE)
     assert cache is not None
     assert not cache.get(keys("a"))
     cache.close()
 
 
-def test_what_it_may_have_died_of_is_discarded(tmp_path: Path) -> None:
-    for start in range(cache_folder.UNCLEAN + 1):
-        cache = opened(tmp_path, SIZE)
+def test_the_cache_is_discarded_after_three_starts_in_a_row_that_did_not_end_properly(tmp_path: Path) -> None:
+    for start in range(cache_folder.MAX_UNCLEAN_STARTS + 1):
+        cache = open_cache(tmp_path, SIZE)
         assert cache is not None
-        assert bool(cache.get(keys("a"))) is (0 < start < cache_folder.UNCLEAN)
+        assert bool(cache.get(keys("a"))) is (0 < start < cache_folder.MAX_UNCLEAN_STARTS)
         cache.put(dict(zip(keys("a"), mock.vectors("m", ["a"]), strict=True)))
         killed(cache)
 
 
-def test_a_smaller_size_begins_anew(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_configured_size_is_discarded(tmp_path: Path) -> None:
     filled(tmp_path, *map(str, range(300)), size=4 * SIZE).close()
-    cache = opened(tmp_path, SIZE)
+    cache = open_cache(tmp_path, SIZE)
     assert cache is not None
-    assert on_disk(tmp_path) < SIZE
+    assert bytes_on_disk(tmp_path) < SIZE
     cache.close()
 
 
-def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path: Path) -> None:
+def test_there_is_no_cache_if_its_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert opened(tmp_path / "file" / "cache", SIZE) is None
+    assert open_cache(tmp_path / "file" / "cache", SIZE) is None
 
 
-def test_one_that_breaks_is_silent_and_discarded_at_the_next_start(tmp_path: Path) -> None:
+def test_a_cache_that_breaks_does_nothing_and_is_discarded_at_the_next_start(tmp_path: Path) -> None:
     cache = filled(tmp_path, "a")
     cache._env.close()
     assert cache.get(keys("a")) == {}
     cache.put(dict(zip(keys("b"), mock.vectors("m", ["b"]), strict=True)))
     cache.close()
-    fresh = opened(tmp_path, SIZE)
+    fresh = open_cache(tmp_path, SIZE)
     assert fresh is not None
     assert not fresh.get(keys("a"))
     fresh.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from stages.embedder.providers import mock
+from tests.embedder.test_cache import SIZE, keys, open_cache
+
+cache = open_cache(Path(sys.argv[1]), SIZE)
+print("open", flush=True)
+for number in range(10**9):
+    texts = [f"{sys.argv[2]} {number} {part}" for part in range(5)]
+    cache.put(dict(zip(keys(*texts), mock.vectors("m", texts), strict=True)))
+"""
+
+
+def test_a_cache_whose_writers_are_killed_again_and_again_returns_only_true_vectors(tmp_path: Path) -> None:
+    root, dice = Path(__file__).parents[2], random.Random(1)
+    for start in range(4):
+        survivor = open_cache(tmp_path, SIZE)  # it keeps the cache open, so that no start discards it
+        assert survivor is not None
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(start)]
+        with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"open\n"
+            time.sleep(dice.uniform(0.01, 0.1))  # the moment of the kill, not a wait for anything
+            writer.send_signal(signal.SIGKILL)
+        texts = [f"{start} {number} {part}" for number in range(2000) for part in range(5)]
+        found = survivor.get(keys(*texts))
+        for text, key in zip(texts, keys(*texts), strict=True):
+            if key in found:
+                assert np.array_equal(found[key], mock.vectors("m", [text])[0])
+        survivor.put(dict(zip(keys("after"), mock.vectors("m", ["after"]), strict=True)))
+        assert survivor.get(keys("after"))
+        assert bytes_on_disk(tmp_path) <= SIZE
+        survivor.close()
+
+
+def test_a_cache_of_another_version_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, "a").close()
+    monkeypatch.setattr(cache_folder, "VERSION", b"3")
+    cache = open_cache(tmp_path, SIZE)
+    assert cache is not None
+    assert not cache.get(keys("a"))
+    cache.close()
+
+
+def test_a_vector_of_another_length_than_expected_is_not_returned(tmp_path: Path) -> None:
+    cache = filled(tmp_path, "a")
+    length = len(mock.vectors("m", ["a"])[0])
+    assert cache.get(keys("a"), length)
+    assert not cache.get(keys("a"), length + 1)
+    assert not cache.get(keys("a"), length - 1)
+    cache.close()
+
+
+def test_a_full_file_loses_old_vectors_and_the_cache_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_cache, "FILL_RATIO", 0.95)  # more than LMDB can hold: MapFullError
+    cache = open_cache(tmp_path, SIZE)
+    assert cache is not None
+    for number in range(300):
+        texts = [f"{number} {part}" for part in range(5)]
+        cache.put(dict(zip(keys(*texts), mock.vectors("m", texts), strict=True)))
+    cache.put(dict(zip(keys("last"), mock.vectors("m", ["last"]), strict=True)))
+    assert cache.get(keys("last")) or cache.get(keys("299 0")) or cache.get(keys("298 0"))
+    assert bytes_on_disk(tmp_path) <= SIZE
+    cache.close()

@@ -10,7 +10,7 @@ from common.failures.errors import Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import metrics
 from stages.embedder.calling.gate import PROBE_PATIENCE, Gate
-from stages.embedder.providers import BadInput, NoModelYet, Unusable
+from stages.embedder.providers import BadInput, NeedsOperator, NoModelYet
 from tests.embedder.fakes import Clock
 
 BACKOFF = Backoff(first=2.0, factor=2.0, longest=60.0)
@@ -87,7 +87,7 @@ def test_a_probe_that_is_throttled_has_an_outcome(gate: Gate, clock: Clock) -> N
 
 
 def test_what_no_waiting_mends_opens_it_at_once(gate: Gate) -> None:
-    assert call(gate, Unusable("the key is refused"))
+    assert call(gate, NeedsOperator("the key is refused"))
     assert not call(gate)
     assert gate.reasons()[0] == "the key is refused"
 
@@ -105,7 +105,7 @@ def test_patience_holds_all_models_and_is_no_failure(gate: Gate, clock: Clock) -
     assert call(gate)
 
 
-@pytest.mark.parametrize("error", [Unusable("no such model", model_only=True), NoModelYet("fetching: 3 %", 2)])
+@pytest.mark.parametrize("error", [NeedsOperator("no such model", model_only=True), NoModelYet("fetching: 3 %", 2)])
 def test_one_model_alone(gate: Gate, clock: Clock, error: Exception) -> None:
     assert call(gate, error)
     assert gate.reasons() == ("", {"a": str(error)})
@@ -120,7 +120,7 @@ def test_one_model_alone(gate: Gate, clock: Clock, error: Exception) -> None:
 
 def test_models_that_do_not_exist_are_not_remembered_without_end(gate: Gate) -> None:
     for number in range(1100):
-        call(gate, Unusable("no", model_only=True), f"model {number}")
+        call(gate, NeedsOperator("no", model_only=True), f"model {number}")
     assert len(gate.reasons()[1]) == 1000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox.client import Sandbox
-from stages.embedder.providers.model_list import Listing
+from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.openai import OpenAI
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import settings
@@ -23,7 +23,7 @@ def test_a_compatible_server_is_asked_what_it_has(make: Make, sandbox: Sandbox) 
 
 def test_what_a_server_listed_last_holds_while_it_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [None, frozenset({"a"}), None, frozenset({"b"})]
-    listing = Listing(lambda: answers.pop(0))
+    listing = ModelList(lambda: answers.pop(0))
     assert [listing.has("a") for _ in range(3)] == [None, None, None], "not asked again at once"
     monkeypatch.setattr("stages.embedder.providers.model_list.AGE", 0.0)
     assert [listing.has("a") for _ in range(3)] == [True, True, False]

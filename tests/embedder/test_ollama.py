@@ -15,7 +15,7 @@ from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
 from stages.embedder.engine import Embedding, Session
-from stages.embedder.providers.ollama_pull import tagged
+from stages.embedder.providers.model_download import tagged
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
 from tests.waiting import wait_until

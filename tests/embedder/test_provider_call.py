@@ -15,7 +15,14 @@ from common.failures.errors import Permanent, Throttled, Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from stages.embedder.calling.provider_call import PATIENCE, SET_ASIDE
-from stages.embedder.providers import BadInput, Crashed, Embeddings, NoModelYet, NotSent, Unusable
+from stages.embedder.providers import (
+    BadInput,
+    Embeddings,
+    NeedsOperator,
+    NoModelYet,
+    NotSent,
+    ProviderServerError,
+)
 from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
@@ -89,7 +96,11 @@ def test_what_was_embedded_before_the_outage_is_kept() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [Unusable("the key is refused"), Unusable("no such model", model_only=True), NoModelYet("fetching", 3.0)],
+    [
+        NeedsOperator("the key is refused"),
+        NeedsOperator("no such model", model_only=True),
+        NoModelYet("fetching", 3.0),
+    ],
 )
 def test_what_waiting_does_not_mend_is_not_retried(error: Exception) -> None:
     provider, clock = Scripted(error), Clock()
@@ -107,7 +118,7 @@ def test_what_waiting_does_not_mend_is_not_retried(error: Exception) -> None:
 
 def test_a_text_that_the_provider_fails_on_goes_back_alone() -> None:
     provider, clock = Scripted(), Clock()
-    provider.always = lambda texts: Crashed("500: EOF") if "text 77" in texts else None
+    provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
     shared = embedding(provider, clock=clock)
     texts = [f"text {number}" for number in range(256)]
     outcomes = shared.session().embed(MODEL, texts)
@@ -121,7 +132,7 @@ def test_a_text_that_the_provider_fails_on_goes_back_alone() -> None:
 
 def test_a_provider_that_fails_on_everything_is_down() -> None:
     provider = Scripted()
-    provider.always = Crashed("500")
+    provider.always = ProviderServerError("500")
     shared = embedding(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.embedder.providers.redaction import LONGEST, RUN, fit
+from stages.embedder.providers.redaction import LONGEST, RUN, redact
 
 SECRET = "the patient Jane Doe\nhas a broken “arm”"
 
@@ -24,14 +24,14 @@ SECRET = "the patient Jane Doe\nhas a broken “arm”"
     ],
 )
 def test_echoes_are_taken_out(words: str) -> None:
-    said = fit(words, ["something else", SECRET])
+    said = redact(words, ["something else", SECRET])
     assert "Jane" not in said
     assert "broken" not in said
 
 
 def test_short_texts_are_taken_out_where_they_stand_alone() -> None:
-    assert fit("cannot embed Jane, sorry", ["Jane"]) == "cannot embed …, sorry"
-    assert fit("the input is invalid", ["in"]) == "the input is invalid"
+    assert redact("cannot embed Jane, sorry", ["Jane"]) == "cannot embed …, sorry"
+    assert redact("the input is invalid", ["in"]) == "the input is invalid"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_short_texts_are_taken_out_where_they_stand_alone() -> None:
     ],
 )
 def test_keys_are_taken_out(words: str) -> None:
-    said = fit(words, secret="hunter2hunter2")
+    said = redact(words, secret="hunter2hunter2")
     assert "sk-" not in said
     assert "hunter2" not in said
     assert "find" in said
@@ -52,12 +52,12 @@ def test_keys_are_taken_out(words: str) -> None:
 
 def test_plain_words_stay() -> None:
     words = "This model's maximum context length is 8192 tokens, requested 9001."
-    assert fit(words, ["a text about nothing"]) == words
+    assert redact(words, ["a text about nothing"]) == words
 
 
 @given(st.text(max_size=1000), st.lists(st.text(max_size=40), max_size=4))
 def test_they_are_one_short_line_and_no_echo(words: str, texts: list[str]) -> None:
-    said = fit(words, texts)
+    said = redact(words, texts)
     assert len(said) <= LONGEST
     assert said.isprintable()
     for text in texts:

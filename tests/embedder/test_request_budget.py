@@ -15,7 +15,7 @@ from common.task_types import Deferral, token_count
 from common.wire.messages import Failure
 from stages.embedder.calling.request_budget import ON_THE_WAY
 from stages.embedder.engine import Embedding
-from stages.embedder.providers import AskAgain, Crashed, Embeddings, NotSent
+from stages.embedder.providers import AskAgain, Embeddings, NotSent, ProviderServerError
 from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
@@ -68,7 +68,7 @@ def test_halving_over_many_batches_finds_the_bad_texts_and_pays_once_for_each_go
 @pytest.mark.parametrize("most", [1, 2, 8])
 def test_a_text_that_crashes_its_provider_is_found_though_no_batch_may_ask_twice(most: int) -> None:
     provider = Scripted()
-    provider.always = lambda texts: Crashed("500") if TEXTS[5] in texts else None
+    provider.always = lambda texts: ProviderServerError("500") if TEXTS[5] in texts else None
     shared = embedding(provider, circuit_breaker_threshold=1000)
     outcomes = Charged(shared, most).embed(TEXTS)
     assert [isinstance(outcomes[text], np.ndarray) for text in TEXTS] == [number != 5 for number in range(8)]

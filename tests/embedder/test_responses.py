@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.failures.errors import Error, Throttled, Transient
-from stages.embedder.providers import BadInput, Crashed, Unusable, mock, responses
+from stages.embedder.providers import BadInput, NeedsOperator, ProviderServerError, mock, responses
 from stages.embedder.providers.openai_errors import refusal
 
 ROWS = mock.vectors("m", ["a", "b", "c"], 12)
@@ -116,13 +116,13 @@ def test_ollama() -> None:
     ],
 )
 def test_errors_of_all_shapes(content: Any, message: str, code: str, param: str) -> None:
-    said = responses.complaint(json.dumps(content).encode())
+    said = responses.error_body(json.dumps(content).encode())
     assert (said.message, said.code, said.param) == (message, code, param)
 
 
 def test_errors_that_are_no_json() -> None:
-    assert responses.complaint(b"<html>Bad gateway</html>").message == "an HTML page"
-    assert responses.complaint(b"upstream gone").message == "upstream gone"
+    assert responses.error_body(b"<html>Bad gateway</html>").message == "an HTML page"
+    assert responses.error_body(b"upstream gone").message == "upstream gone"
 
 
 def judged(status: int, content: Any = None, headers: dict[str, str] | None = None, count: int = 2) -> Error:
@@ -136,20 +136,20 @@ def judged(status: int, content: Any = None, headers: dict[str, str] | None = No
         (400, {"error": {"message": "bad"}}, BadInput),
         (413, None, BadInput),
         (422, {"detail": [{"loc": ["body", "input", 3], "msg": "bad"}]}, BadInput),
-        (400, {"error": {"message": "API key not valid. Please pass a valid API key."}}, Unusable),
-        (401, None, Unusable),
-        (402, None, Unusable),
-        (403, {"error": {"message": "Country not supported"}}, Unusable),
-        (404, {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}, Unusable),
-        (404, None, Unusable),
-        (405, None, Unusable),
+        (400, {"error": {"message": "API key not valid. Please pass a valid API key."}}, NeedsOperator),
+        (401, None, NeedsOperator),
+        (402, None, NeedsOperator),
+        (403, {"error": {"message": "Country not supported"}}, NeedsOperator),
+        (404, {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}, NeedsOperator),
+        (404, None, NeedsOperator),
+        (405, None, NeedsOperator),
         (408, None, Transient),
         (409, None, Transient),
         (429, None, Throttled),
-        (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, Unusable),
-        (429, {"error": {"message": "quota", "type": "insufficient_quota"}}, Unusable),
+        (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, NeedsOperator),
+        (429, {"error": {"message": "quota", "type": "insufficient_quota"}}, NeedsOperator),
         (429, {"error": {"message": "Request too large for m: Limit 100, Requested 300"}}, BadInput),
-        (500, {"detail": "Internal error"}, Crashed),
+        (500, {"detail": "Internal error"}, ProviderServerError),
         (502, None, Transient),
         (503, None, Transient),
     ],
@@ -170,7 +170,7 @@ def test_what_a_status_means(status: int, content: Any, expected: type[Error]) -
 )
 def test_a_missing_model_is_that_model_s_trouble_only(status: int, content: Any, model_only: bool) -> None:
     error = judged(status, content)
-    assert isinstance(error, Unusable)
+    assert isinstance(error, NeedsOperator)
     assert error.model_only is model_only
 
 

@@ -12,7 +12,7 @@ import pytest
 from common.failures.errors import Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
-from stages.embedder.providers import Unusable, mock
+from stages.embedder.providers import NeedsOperator, mock
 from tests.embedder.fakes import MODEL, Clock, Held, Scripted, embedding, settings, true_answer
 
 SMALL = "text-embedding-3-small"
@@ -67,7 +67,7 @@ def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
 
 
 def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> None:
-    held = Held(Unusable("no quota"))
+    held = Held(NeedsOperator("no quota"))
     shared = embedding(Scripted(held))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a"])
@@ -123,7 +123,7 @@ def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_failures_are_not_cached(tmp_path: Path) -> None:
-    provider = Scripted(Unusable("no"))
+    provider = Scripted(NeedsOperator("no"))
     clock = Clock()
     shared = embedding(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], Deferral)
@@ -134,7 +134,7 @@ def test_failures_are_not_cached(tmp_path: Path) -> None:
 
 def test_mock_keeps_no_cache(tmp_path: Path) -> None:
     shared = embedding(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
-    assert shared.memory.cache is None
+    assert shared.reuse.cache is None
     assert not list(tmp_path.iterdir())
 
 
@@ -197,7 +197,7 @@ def test_a_fallback_with_vectors_of_another_length_is_refused() -> None:
 
 def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
     ollama, openai = pair()
-    openai.always = Unusable("no such model", model_only=True)
+    openai.always = NeedsOperator("no such model", model_only=True)
     shared = embedding(ollama, openai, processing_mode="hybrid")
     assert isinstance(shared.session().embed("new", ["a"])[0], np.ndarray)
     assert (openai.models, ollama.models) == (["new"], ["new"])
@@ -218,14 +218,14 @@ def test_supported_models_restrict() -> None:
     assert failure == Failure("unsupported_model", "the model other is not in SUPPORTED_MODELS")
     assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
     ollama, openai = pair()
-    ollama.having, openai.always = frozenset(), Unusable("no such model", model_only=True)
+    ollama.having, openai.always = frozenset(), NeedsOperator("no such model", model_only=True)
     shared = embedding(ollama, openai, processing_mode="hybrid", supported_models=["nomic"])
     assert isinstance(shared.session().embed("other", ["a"])[0], Deferral)
     assert ollama.requests == []
 
 
 def test_one_bad_model_does_not_block_the_service() -> None:
-    provider, clock = Scripted(Unusable("no such model", model_only=True)), Clock()
+    provider, clock = Scripted(NeedsOperator("no such model", model_only=True)), Clock()
     shared = embedding(provider, clock=clock)
     shared.session().embed("bad", ["a"])
     assert shared.blockers() == ["bad: no such model"], "no task has been for any other model"
@@ -246,7 +246,7 @@ def test_stopping_ends_the_wait() -> None:
 
 
 def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
-    provider = Scripted(Unusable("no such model", model_only=True))
+    provider = Scripted(NeedsOperator("no such model", model_only=True))
     shared = embedding(provider)
     shared.session().embed("wrong", ["a"])
     assert shared.blockers() == shared.remarks() == ["wrong: no such model"]
@@ -257,7 +257,7 @@ def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
 
 def test_a_provider_that_is_down_is_told_although_another_stands_in() -> None:
     first, second = Scripted(name="ollama"), Scripted(name="openai")
-    first.always = Unusable("the key is refused")
+    first.always = NeedsOperator("the key is refused")
     shared = embedding(first, second, processing_mode="hybrid")
     first.having = second.having = frozenset({MODEL})
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)

@@ -19,7 +19,7 @@ from common.failures.errors import Permanent, Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import breaker_report, metrics
 from common.process.actions import Instant
-from stages.embedder.providers import NoModelYet, Unusable
+from stages.embedder.providers import NeedsOperator, NoModelYet
 
 PROBE_PATIENCE = 1.0
 """Seconds until somebody looks again how the probe of a half-open breaker fared."""
@@ -143,13 +143,13 @@ class Gate:
                 self._rest(error.delay, reason)
                 if self._breaker.state is State.HALF_OPEN:  # the probe must have an outcome
                     self._breaker.failed(now, reason, error=error)
-            case Unusable(model_only=True):
+            case NeedsOperator(model_only=True):
                 self._succeeded_but(model, reason, now)
-            case Permanent() if not isinstance(error, Unusable):
+            case Permanent() if not isinstance(error, NeedsOperator):
                 self._succeeded(model)  # an answer about a text: the service works
             case _:
-                known = isinstance(error, Transient | Unusable)
-                self._open(reason if known else type(error).__name__, at_once=isinstance(error, Unusable))
+                known = isinstance(error, Transient | NeedsOperator)
+                self._open(reason if known else type(error).__name__, at_once=isinstance(error, NeedsOperator))
 
     def _succeeded_but(self, model: str, reason: str, now: float) -> None:
         """The service works, and one of its models does not."""

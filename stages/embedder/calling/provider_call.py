@@ -3,8 +3,8 @@
     request refused for its input     halve it, until the bad texts are alone          BadInput
     vectors that the guard objects to ask once more, for those texts only, then fail    guard.py
     outage, timeout, "too many"       back off and retry, MAX_RETRIES times, then stop   Transient
-    "I failed", twice                 halve it: a text that it fails on goes back alone  Crashed
-    nothing that waiting would mend   stop at once; the gate says why                    Unusable
+    "I failed", twice                 halve it: a text that it fails on goes back alone  ProviderServerError
+    nothing that waiting would mend   stop at once; the gate says why                    NeedsOperator
     a quota has no more for it        it comes again, in a batch that is charged anew    tally.py
 
 What was embedded before it stops is kept: it is paid for.
@@ -29,7 +29,17 @@ from stages.embedder.calling.gate import Gate
 from stages.embedder.calling.learned_caps import LearnedCaps
 from stages.embedder.calling.request_budget import Tally
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, Guard, Vector
-from stages.embedder.providers import AskAgain, BadInput, Crashed, Embeddings, NoModelYet, NotSent, Provider, Unusable
+from stages.embedder.providers import (
+    AskAgain,
+    BadInput,
+    Embeddings,
+    NeedsOperator,
+    NoModelYet,
+    NotSent,
+    Provider,
+    ProviderServerError,
+)
+from stages.embedder.providers.request_metrics import counted_embed
 
 PATIENCE = 10.0
 """Seconds that a batch waits in all for its provider before it goes back: a slot is for working."""
@@ -148,11 +158,11 @@ class Sending:
             answer = self._answer(texts, suspect=piece.suspect)
         except AskAgain:
             return [piece]
-        except Crashed as error:
+        except ProviderServerError as error:
             return self._suspected(piece, error)
         except BadInput as error:
             return self._refused(piece, texts, error)
-        except Unusable as error:
+        except NeedsOperator as error:
             raise NotNow(self._gate.closed_until(self._model) or self._later(1, error)) from error
         except Permanent as error:
             self._fail(piece.positions, Failure(error.code, str(error)), "refused")
@@ -161,7 +171,7 @@ class Sending:
         return self._checked(piece, answer, task_model)
 
     def _answer(self, texts: list[str], *, suspect: bool) -> Embeddings:
-        """Make one request, and retry it through what passes; raise `Crashed` if it should be halved instead."""
+        """Make one request, and retry it through what passes; raise `ProviderServerError` if halving may help."""
         failures = 0
         while True:
             self._pass_gate()
@@ -169,7 +179,7 @@ class Sending:
             self._tally.requests += 1
             try:
                 with self._gate.outcome(self._model):
-                    answer = self._provider.embed(self._model, texts)
+                    answer = counted_embed(self._provider, self._model, texts)
             except NoModelYet as error:
                 raise NotNow(self._tools.clock().mono + error.delay) from error
             except Transient as error:
@@ -199,7 +209,7 @@ class Sending:
             self._wait_until(until)
 
     def _failed(self, failures: int, error: Transient, texts: list[str], *, suspect: bool) -> None:
-        """Wait before the next try; raise `NotNow` after the last, and `Crashed` where halving may tell more."""
+        """Wait before the next try; raise `NotNow` after the last, `ProviderServerError` where halving may help."""
         provider = self._provider.name
         log.warning("provider_failed", provider=provider, model=self._model, failures=failures, reason=str(error))
         until = self._later(failures, error)
@@ -209,7 +219,7 @@ class Sending:
         if failures > self._tools.retries:
             raise NotNow(max(until, self._gate.closed_until(self._model)))
         last = not self._tally.allows(texts)
-        if isinstance(error, Crashed) and (suspect or (len(texts) > 1 and (last or failures == 2))):
+        if isinstance(error, ProviderServerError) and (suspect or (len(texts) > 1 and (last or failures == 2))):
             self._wait_until(until)
             raise error
         if last:
@@ -237,7 +247,7 @@ class Sending:
         log.info("batch_halved", provider=self._provider.name, model=self._model, inputs=len(texts))
         return [Piece(half, piece.again, lesson) for half in halves]
 
-    def _suspected(self, piece: Piece, error: Crashed) -> list[Piece]:
+    def _suspected(self, piece: Piece, error: ProviderServerError) -> list[Piece]:
         """Halve what the provider failed on twice; a text alone goes back for a while, and holds up no others."""
         positions, provider = piece.positions, self._provider.name
         if len(positions) == 1:

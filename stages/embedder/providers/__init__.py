@@ -8,12 +8,12 @@ says by raising one of these, and the rest of this package knows what to do abou
 
     Transient          an outage, a timeout, half an answer: retry with back-off
     NotSent            the same, but the request certainly never left: its charge can be refunded
-    Crashed            the same, but perhaps one of the texts is to blame: halving finds out
+    ProviderServerError            the same, but perhaps one of the texts is to blame: halving finds out
     Throttled(delay)   leave this provider alone for so many seconds
     NoModelYet(delay)  leave this model alone for so many seconds: it is being fetched, or could not be
     AskAgain           it has learnt how to ask this server: make the same request again
     BadInput           the whole request is refused for something in it: halving finds the guilty text
-    Unusable           neither waiting nor halving mends it, a person must: a bad key, no quota, no such model
+    NeedsOperator           neither waiting nor halving mends it, a person must: a bad key, no quota, no such model
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NotSent(Transient):
     """No connection: the texts certainly never reached the provider."""
 
 
-class Crashed(Transient):
+class ProviderServerError(Transient):
     """The service answered that it failed (500): it may be an outage, or a text that it cannot stomach."""
 
 
@@ -55,7 +55,7 @@ class AskAgain(Permanent):
     """The request was refused for an optional field, which the next one leaves out."""
 
 
-class Unusable(Permanent):
+class NeedsOperator(Permanent):
     """A person must mend it. `model_only`: other models of this provider go on."""
 
     def __init__(self, message: str, *, model_only: bool = False) -> None:

@@ -10,7 +10,7 @@ AGE = 30.0
 """Seconds that a list is good for."""
 
 
-class Listing:
+class ModelList:
     """One server's list; `ask` returns it, or None if the server does not say."""
 
     def __init__(self, ask: Callable[[], frozenset[str] | None]) -> None:

@@ -1,7 +1,7 @@
 """Ollama's `POST /api/embed` (https://github.com/ollama/ollama/blob/main/docs/api.md), through `requests`.
 
 The answer has its embeddings in the order of the inputs, normalised, and `prompt_eval_count` for the tokens. A model
-that is not there is a 404: ollama_pull.py fetches it, and its tasks wait while those of other models go on.
+that is not there is a 404: model_download.py fetches it, and its tasks wait while those of other models go on.
 """
 
 from __future__ import annotations
@@ -19,11 +19,20 @@ from common.api import tls_and_proxy
 from common.failures.errors import Error, Throttled, Transient
 from common.process import metrics
 from common.settings.settings import Settings
-from stages.embedder.providers import BadInput, Caps, Crashed, Embeddings, NoModelYet, Unusable, ollama_pull, responses
-from stages.embedder.providers.model_list import Listing
+from stages.embedder.providers import (
+    BadInput,
+    Caps,
+    Embeddings,
+    NeedsOperator,
+    NoModelYet,
+    ProviderServerError,
+    model_download,
+    responses,
+)
+from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.rate_limit_headers import delay
-from stages.embedder.providers.redaction import fit
-from stages.embedder.providers.request_metrics import Outcomes
+from stages.embedder.providers.redaction import redact
+from stages.embedder.providers.request_metrics import RequestMetrics
 
 QUEUE_FULL_DELAY = 0.2
 """Seconds to leave it alone when its queue is full; it does not say how long, and there is room with each answer."""
@@ -46,38 +55,40 @@ class Ollama:
         self._timeout = settings.ollama_timeout
         self._options = _options(settings)
         self._local = threading.local()
-        self._listing = Listing(self._list)
-        self._outcomes = Outcomes(metrics.OLLAMA_REQUESTS, metrics.OLLAMA_TOKENS, "OLLAMA_TIMEOUT")
-        self._puller = ollama_pull.Puller(self._url, settings.sockets_dir, settings.ollama_model_download_timeout)
+        self._models = ModelList(self._list)
+        self._metrics = RequestMetrics(metrics.OLLAMA_REQUESTS, metrics.OLLAMA_TOKENS, "OLLAMA_TIMEOUT")
+        self._downloads = model_download.ModelDownload(
+            self._url, settings.sockets_dir, settings.ollama_model_download_timeout
+        )
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Embed the texts with one request; raise `NoModelYet` while the model is being fetched."""
-        self._puller.raise_if_missing(model)
+        self._downloads.raise_if_unavailable(model)
         try:
             status, headers, body = self._post({"model": model, "input": list(texts), **self._options})
         except requests.RequestException as error:
             raise self._broken(error, model, texts) from error
         wrong = status != 200 or responses.has_error(body)
         if wrong:
-            self._outcomes.count(model, "error_in_200" if status == 200 else str(status))
+            self._metrics.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
-        return self._outcomes.read(model, "200", lambda: responses.of_ollama(body))
+        return self._metrics.read(model, "200", lambda: responses.of_ollama(body))
 
     def has(self, model: str) -> bool | None:
         """Whether it lists the model; None if it cannot be asked. Asked once in a while."""
-        return self._listing.has(ollama_pull.tagged(model))
+        return self._models.has(model_download.tagged(model))
 
     def notices(self) -> Mapping[str, str]:
         """Which models are being fetched, and how far they are."""
-        return self._puller.progress()
+        return self._downloads.progress()
 
     def close(self) -> None:
         """Stop fetching."""
-        self._puller.close()
+        self._downloads.close()
 
     def _list(self) -> frozenset[str] | None:
         try:
-            return ollama_pull.models(self._url)
+            return model_download.models(self._url)
         except (Transient, requests.RequestException):
             return None
 
@@ -101,24 +112,24 @@ class Ollama:
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         """Turn an answer that is an error into one of ours, in Ollama's words."""
-        words = fit(responses.complaint(body).message, texts) or "no reason given"
+        words = redact(responses.error_body(body).message, texts) or "no reason given"
         said = words.lower()
         if status == 404 and "model" in said:
             return self._missing(model, words)
         if status in {429, 503}:
             return Throttled(f"{status}: {words}", delay(headers, time.time()) or QUEUE_FULL_DELAY)
         if _OF_THE_MODEL.search(said):
-            return Unusable(f"the model {model} cannot be used ({status}): {words}", model_only=True)
+            return NeedsOperator(f"the model {model} cannot be used ({status}): {words}", model_only=True)
         if status in {400, 413} or _OF_A_TEXT.search(said):
             return BadInput(words)
         if status >= 500 or status == 408:
-            return (Crashed if status == 500 else Transient)(f"{status}: {words}")
-        return Unusable(f"the request is refused ({status}), check OLLAMA_BASE_URL: {words}")
+            return (ProviderServerError if status == 500 else Transient)(f"{status}: {words}")
+        return NeedsOperator(f"the request is refused ({status}), check OLLAMA_BASE_URL: {words}")
 
     def _missing(self, model: str, words: str) -> Error:
-        self._puller.want(model)
+        self._downloads.want(model)
         try:
-            self._puller.raise_if_missing(model)
+            self._downloads.raise_if_unavailable(model)
         except NoModelYet as error:
             return error
         return Transient(words)  # it came just now
@@ -126,7 +137,7 @@ class Ollama:
     def _broken(self, error: requests.RequestException, model: str, texts: Sequence[str]) -> Error:
         unsent = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in str(error)
         late = isinstance(error, requests.Timeout)
-        return self._outcomes.broken(model, fit(str(error), texts), unsent=unsent, late=late)
+        return self._metrics.broken(model, redact(str(error), texts), unsent=unsent, late=late)
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from common.failures.errors import Error
 from common.process import metrics
 from common.settings.settings import Settings
 from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, rate_limit_headers, responses
-from stages.embedder.providers.model_list import Listing
+from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.openai_errors import dropped_field, refusal
-from stages.embedder.providers.redaction import fit
-from stages.embedder.providers.request_metrics import Outcomes
+from stages.embedder.providers.redaction import redact
+from stages.embedder.providers.request_metrics import RequestMetrics
 
 MAX_INPUTS = 2048
 """Of one request, by the API's reference; its 300,000 tokens are the upper bound of EMBED_BATCH_TOKENS."""
@@ -58,8 +58,8 @@ class OpenAI:
         self._dimensions = settings.embedding_dimensions
         self._dropped: dict[str, set[str]] = {}
         self._official = urlsplit(settings.openai_base_url).hostname == "api.openai.com"
-        self._listing = Listing(self._list)
-        self._outcomes = Outcomes(metrics.OPENAI_REQUESTS, metrics.OPENAI_TOKENS, "OPENAI_TIMEOUT")
+        self._models = ModelList(self._list)
+        self._metrics = RequestMetrics(metrics.OPENAI_REQUESTS, metrics.OPENAI_TOKENS, "OPENAI_TIMEOUT")
         self._client = openai.OpenAI(
             api_key=self._key,
             base_url=settings.openai_base_url,
@@ -85,7 +85,7 @@ class OpenAI:
         """OpenAI's own models are known by name; a compatible server is asked, once in a while."""
         if model.startswith("text-embedding-"):
             return True
-        return False if self._official else self._listing.has(model)
+        return False if self._official else self._models.has(model)
 
     def notices(self) -> Mapping[str, str]:
         """Nothing goes on with single models."""
@@ -117,24 +117,24 @@ class OpenAI:
             raw = self._client.post("/embeddings", cast_to=httpx2.Response, body=request)
         except openai.APIStatusError as error:
             answer = error.response
-            self._outcomes.count(model, str(answer.status_code))
+            self._metrics.count(model, str(answer.status_code))
             raise self._refusal(answer.status_code, answer.content, answer.headers, model, texts) from None
         except openai.APIConnectionError as error:
             raise self._broken(error, model, texts) from error
         body: bytes = raw.content
         if responses.has_error(body):
-            self._outcomes.count(model, "error_in_200")
+            self._metrics.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
-        found = self._outcomes.read(model, str(raw.status_code), lambda: responses.of_openai(body, len(texts)))
+        found = self._metrics.read(model, str(raw.status_code), lambda: responses.of_openai(body, len(texts)))
         return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
 
     def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Error:
-        why = fit(str(error.__cause__ or error), texts, self._key)
+        why = redact(str(error.__cause__ or error), texts, self._key)
         unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
-        return self._outcomes.broken(model, why, unsent=unsent, late=isinstance(error, openai.APITimeoutError))
+        return self._metrics.broken(model, why, unsent=unsent, late=isinstance(error, openai.APITimeoutError))
 
 
 class _Bounded(httpx2.SyncByteStream):

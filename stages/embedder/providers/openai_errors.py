@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.failures.errors import Error, Throttled, Transient
-from stages.embedder.providers import BadInput, Crashed, Unusable, rate_limit_headers
-from stages.embedder.providers.redaction import fit
-from stages.embedder.providers.responses import Complaint, complaint
+from stages.embedder.providers import BadInput, NeedsOperator, ProviderServerError, rate_limit_headers
+from stages.embedder.providers.redaction import redact
+from stages.embedder.providers.responses import ErrorBody, error_body
 
 SOME_DELAY = 1.0
 """Seconds to leave a provider alone that says "too many" and not for how long."""
@@ -48,28 +48,28 @@ def refusal(
     status: int, body: bytes, headers: Mapping[str, str], *, model: str, texts: Sequence[str], key: str
 ) -> Error:
     """Turn an answer that is an error into one of ours, in the provider's words."""
-    said = complaint(body)
-    words = fit(said.message, texts, key) or "no reason given"
+    said = error_body(body)
+    words = redact(said.message, texts, key) or "no reason given"
     text = f"{said.code} {words.lower()}"  # an echo of a text must not decide
     if status in {401, 402} or _BAD_KEY.search(text):
-        return Unusable(f"OPENAI_API_KEY is refused ({status}): {words}")
+        return NeedsOperator(f"OPENAI_API_KEY is refused ({status}): {words}")
     if _NO_QUOTA.search(text):
-        return Unusable(f"the account's quota is used up ({status}): {words}")
+        return NeedsOperator(f"the account's quota is used up ({status}): {words}")
     if status in {400, 403, 404} and _NO_MODEL.search(text):
-        return Unusable(f"the model {model} cannot be used ({status}): {words}", model_only=True)
+        return NeedsOperator(f"the model {model} cannot be used ({status}): {words}", model_only=True)
     return _by_status(status, said, words, headers, lone=len(texts) == 1)
 
 
-def _by_status(status: int, said: Complaint, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
+def _by_status(status: int, said: ErrorBody, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
     if status in {429, 503, 529}:
         return _throttled(status, f"{said.code} {words.lower()}", words, headers, lone=lone)
     if status == 500:
-        return Crashed(f"{status}: {words}")
+        return ProviderServerError(f"{status}: {words}")
     if status in {408, 409, 425} or status > 500:
         return Transient(f"{status}: {words}")
     if status in {400, 413, 422}:
         return _refused(said, words)
-    return Unusable(f"the request is refused ({status}), check OPENAI_BASE_URL and the key: {words}")
+    return NeedsOperator(f"the request is refused ({status}), check OPENAI_BASE_URL and the key: {words}")
 
 
 def _throttled(status: int, text: str, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
@@ -81,7 +81,7 @@ def _throttled(status: int, text: str, words: str, headers: Mapping[str, str], *
     return Throttled(f"{status}: {words}", delay or SOME_DELAY)
 
 
-def _refused(said: Complaint, words: str) -> Error:
+def _refused(said: ErrorBody, words: str) -> Error:
     place = said.param.split(".")
     field = next((field for field in _OF_THE_REQUEST if field in place), None)
     if field is None and (found := _UNKNOWN_FIELD.search(words.lower())):
@@ -92,13 +92,13 @@ def _refused(said: Complaint, words: str) -> Error:
 def dropped_field(error: BadInput, fields: Mapping[str, Any], model: str) -> str | None:
     """Name the optional field to do without from now on; None if the error is about a text.
 
-    Raises `Unusable` if it is about a field that this model needs: no text is to blame, and no other will pass.
+    Raises `NeedsOperator` if it is about a field that this model needs: no text is to blame, and no other will pass.
     """
     if not isinstance(error, BadField):
         return None
     can_do_without = error.field == "encoding_format" or not model.startswith("text-embedding-3")
     if error.field in fields and can_do_without:
         return error.field
-    raise Unusable(
+    raise NeedsOperator(
         f"the request for {model} is refused for its field {error.field}: {error}", model_only=True
     ) from error

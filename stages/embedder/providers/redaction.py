@@ -23,7 +23,7 @@ _KEY = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{3,}|\bBearer\s+\S+", re.IGNORECASE)
 """Keys, also those that a provider shows in part (`sk-abc***xyz`)."""
 
 
-def fit(words: str, texts: Sequence[str] = (), secret: str = "") -> str:
+def redact(words: str, texts: Sequence[str] = (), secret: str = "") -> str:
     """Make a provider's words fit to be shown, logged and stored: at most `LONGEST` characters."""
     words = " ".join("".join(char if char.isprintable() else " " for char in words[:4000]).split())
     if len(secret) >= SHORTEST_SECRET:

@@ -42,7 +42,7 @@ class _Ollama(msgspec.Struct):
     prompt_eval_count: int | None = None
 
 
-class Complaint(msgspec.Struct):
+class ErrorBody(msgspec.Struct):
     """What an error body says; empty where it says nothing."""
 
     message: str = ""
@@ -101,25 +101,25 @@ def _matrix(rows: Sequence[bytes | Numbers]) -> Matrix:
     return matrix.astype(np.float32, copy=False)
 
 
-def complaint(body: bytes) -> Complaint:
+def error_body(body: bytes) -> ErrorBody:
     """Read an error body: OpenAI's `error` object, a plain string, or `detail` or `message`, as gateways have it."""
     try:
         value: Any = msgspec.json.decode(body)
     except msgspec.MsgspecError:
         text = body[:4000].decode(errors="replace").strip()
-        return Complaint("an HTML page" if text.startswith("<") else text)
+        return ErrorBody("an HTML page" if text.startswith("<") else text)
     if isinstance(value, dict):
         inner = (value.get(key) for key in ("error", "detail", "errors"))
         value = next((found for found in inner if found and isinstance(found, dict | list)), value)
     if isinstance(value, list) and value:  # FastAPI: [{"loc": ["body", "dimensions"], "msg": "…", "input": …}]
         value = value[0]
     if not isinstance(value, dict):
-        return Complaint(str(value) if value else "")
+        return ErrorBody(str(value) if value else "")
     message = next((value[key] for key in ("message", "msg", "detail", "error") if value.get(key)), "")
     place = value.get("loc")
     param = place[-1] if isinstance(place, list) and place else value.get("param")
     code = " ".join(str(value[key]) for key in ("code", "type") if value.get(key))
-    return Complaint(str(message), code.lower(), str(param or ""))
+    return ErrorBody(str(message), code.lower(), str(param or ""))
 
 
 def has_error(body: bytes) -> bool:

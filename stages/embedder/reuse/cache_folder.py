@@ -1,8 +1,8 @@
-"""The folder of the cache, which the embedders of one machine share: who comes first puts it in order.
+"""The folder of the cache, which the embedders of one machine share: the first one to open it tidies it.
 
-    opening.lock   held while somebody comes or goes
-    users.lock     held by all who have the cache open, shared; who could have it alone is the first, or the last
-    writing.lock   held while somebody writes: LMDB's own lock would wait for ever for one that was stopped
+    users.lock     held by all who have the cache open, shared; who can have it alone is the first, or the last
+    changes.lock   held while a process opens, closes, discards or writes: LMDB's own lock would wait without end for
+                   a process that was stopped while it wrote
     state          version, state, starts in a row that did not end properly, PID namespace
 
 The cache is written without waiting for the disk, so a crash of the machine may leave any state behind, though a crash
@@ -21,61 +21,60 @@ from pathlib import Path
 from common.ownership import acquire, held, open_lock, release
 
 VERSION = b"2"
-"""Of the records: another one's cache is discarded."""
+"""Version of the records: a cache with another one is discarded."""
 CLOSED = b"closed"
 BROKEN = b"broken"
-UNCLEAN = 3
-"""After so many starts in a row that did not end properly it is discarded: it may be what they died of."""
-PATIENCE = 5.0
-"""Seconds to wait for others who come or go."""
-WRITE_PATIENCE = 1.0
-"""Seconds to wait for others who write: longer than that, and it is quicker to do without."""
+MAX_UNCLEAN_STARTS = 3
+"""After this number of starts in a row that did not end properly the cache is discarded: it may be the cause."""
+OPEN_TIMEOUT_S = 5.0
+"""Seconds to wait for other processes before opening or closing."""
+WRITE_TIMEOUT_S = 1.0
+"""Seconds to wait for other processes before writing: after that it is quicker to go on without the cache."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Folder:
-    """One process's part in it. `OSError` where it cannot be used, by whatever is in the way."""
+class CacheFolder:
+    """One process's access to the folder. All methods raise `OSError` if the folder cannot be used."""
 
     def __init__(self, path: Path, size: int) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.data = path / "vectors.lmdb"
         self.size = size
         self._state = path / "state"
-        names = ("opening.lock", "users.lock", "writing.lock")
-        self._locks = [open_lock(path / name) for name in names]
-        self._opening, self._users, self._writing = self._locks
+        self._locks = [open_lock(path / name) for name in ("users.lock", "changes.lock")]
+        self._users, self._changes = self._locks
 
     @contextmanager
-    def coming(self) -> Iterator[bool]:
-        """Come in, and open the cache inside; yields whether nobody else has it open."""
-        with held(self._opening, PATIENCE):
+    def opening(self) -> Iterator[bool]:
+        """Open the cache inside this context; yields whether no other process has it open."""
+        with held(self._changes, OPEN_TIMEOUT_S):
             first = acquire(self._users)
             if first:
-                self._put_in_order()
-            elif self._read()[3:] != [_namespace()]:
+                self._tidy()
+            elif self._read_state()[3:] != [_namespace()]:
                 raise OSError("it is in use in another PID namespace, and LMDB's locks work in one only")
             self.data.mkdir(mode=0o700, exist_ok=True)
             yield first
-            acquire(self._users, within_s=PATIENCE, shared=True)
+            acquire(self._users, within_s=OPEN_TIMEOUT_S, shared=True)
 
     def leave(self, *, broken: bool) -> None:
-        """Go, with the cache closed; the last one says that it was closed properly, if nobody found it broken."""
-        with held(self._opening, PATIENCE):
+        """Leave the folder after the cache was closed; the last process notes that it was closed properly."""
+        with held(self._changes, OPEN_TIMEOUT_S):
             if broken:
-                self._write(BROKEN, UNCLEAN)
-            elif acquire(self._users) and self._read()[1:2] != [BROKEN]:
-                self._write(CLOSED, 0)
+                self._write_state(BROKEN, MAX_UNCLEAN_STARTS)
+            elif acquire(self._users) and self._read_state()[1:2] != [BROKEN]:
+                self._write_state(CLOSED, 0)
         self.close()
 
     def close(self) -> None:
-        """Let go of all locks."""
+        """Release all locks."""
         for descriptor in self._locks:
             os.close(descriptor)
 
     def discard(self) -> bool:
-        """Delete what cannot be opened; False if others have it open."""
-        with held(self._opening, PATIENCE):
+        """Delete a cache that cannot be opened; False if other processes have it open."""
+        with held(self._changes, OPEN_TIMEOUT_S):
             alone = acquire(self._users)
             if alone:
                 shutil.rmtree(self.data, ignore_errors=True)
@@ -84,37 +83,33 @@ class Folder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep the others from writing."""
-        with held(self._writing, WRITE_PATIENCE):
+        """Keep other processes from writing; raises `TimeoutError` if one of them does not finish."""
+        with held(self._changes, WRITE_TIMEOUT_S):
             yield
 
-    def on_disk(self) -> int:
-        """Bytes of the file."""
+    def _tidy(self) -> None:
+        unclean = self._unclean_starts()
         file = self.data / "data.mdb"
-        return file.stat().st_size if file.exists() else 0
-
-    def _put_in_order(self) -> None:
-        unclean = self._unclean()
-        if unclean is None or unclean >= UNCLEAN or self.on_disk() > self.size:
+        if unclean is None or unclean >= MAX_UNCLEAN_STARTS or (file.exists() and file.stat().st_size > self.size):
             shutil.rmtree(self.data, ignore_errors=True)
             unclean = 0
-        self._write(_boot(), unclean + 1)
+        self._write_state(_boot(), unclean + 1)
 
-    def _unclean(self) -> int | None:
-        """How often in a row it was not closed; None if what is on the disk cannot be trusted."""
+    def _unclean_starts(self) -> int | None:
+        """Return how often in a row it was not closed; None if what is on the disk cannot be trusted."""
         try:
-            version, state, times, _ = self._read()
+            version, state, times, _ = self._read_state()
             return int(times) if version == VERSION and state in {CLOSED, BROKEN, _boot()} else None
         except ValueError:
             return None
 
-    def _read(self) -> list[bytes]:
+    def _read_state(self) -> list[bytes]:
         try:
             return self._state.read_bytes().split()
         except FileNotFoundError:
             return []
 
-    def _write(self, state: bytes, unclean: int) -> None:
+    def _write_state(self, state: bytes, unclean: int) -> None:
         with self._state.open("wb") as file:
             file.write(b"%b %b %d %b" % (VERSION, state, unclean, _namespace()))
             file.flush()
@@ -122,7 +117,7 @@ class Folder:
 
 
 def _boot() -> bytes:
-    """Which boot of the machine this is; a name of its own each time where that cannot be known."""
+    """Identify this boot of the machine; a new random name each time if the kernel does not tell."""
     try:
         return _BOOT_ID.read_bytes().strip()
     except OSError:

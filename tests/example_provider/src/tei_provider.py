@@ -10,8 +10,8 @@ import requests
 
 from common.failures.errors import Error, Throttled, Transient
 from common.settings.settings import Settings
-from stages.embedder.providers import BadInput, Caps, Embeddings, Unusable
-from stages.embedder.providers.redaction import fit
+from stages.embedder.providers import BadInput, Caps, Embeddings, NeedsOperator
+from stages.embedder.providers.redaction import redact
 
 
 class TextEmbeddingsInference:
@@ -32,7 +32,7 @@ class TextEmbeddingsInference:
         try:
             answer = requests.post(f"{self._url}/embed", json={"inputs": list(texts)}, timeout=self._timeout)
         except requests.RequestException as error:
-            raise Transient(fit(str(error), texts)) from error
+            raise Transient(redact(str(error), texts)) from error
         if answer.status_code != 200:
             raise self._error(answer, texts)
         try:
@@ -42,14 +42,14 @@ class TextEmbeddingsInference:
         return Embeddings(matrix, tokens=0)  # it does not say how many; the texts' bytes are taken instead
 
     def _error(self, answer: requests.Response, texts: Sequence[str]) -> Error:
-        words = fit(answer.text, texts)  # one line, and nothing of the texts in it
+        words = redact(answer.text, texts)  # one line, and nothing of the texts in it
         match answer.status_code:
             case 400 | 413 | 422:
                 return BadInput(words)
             case 429:
                 return Throttled(words, delay=1.0)
             case 401 | 403 | 404:
-                return Unusable(f"TEI_URL: {answer.status_code}: {words}")
+                return NeedsOperator(f"TEI_URL: {answer.status_code}: {words}")
             case status:
                 return Transient(f"{status}: {words}")
 

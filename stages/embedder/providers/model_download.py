@@ -24,7 +24,7 @@ from common.failures.errors import Transient
 from common.failures.retry import Backoff
 from common.ownership import acquire, open_lock
 from stages.embedder.providers import NoModelYet
-from stages.embedder.providers.redaction import fit
+from stages.embedder.providers.redaction import redact
 
 LOOK_AGAIN = 1.0
 """Seconds until somebody looks whether the model has come."""
@@ -48,7 +48,7 @@ def tagged(model: str) -> str:
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
 
 
-class Puller:
+class ModelDownload:
     """The pulls of one Ollama server."""
 
     def __init__(self, url: str, locks: Path, timeout: float) -> None:
@@ -69,7 +69,7 @@ class Puller:
             self._progress[model] = f"{model} is being fetched"
             threading.Thread(target=self._fetch, args=(model, failures), name=f"pull {model}", daemon=True).start()
 
-    def raise_if_missing(self, model: str) -> None:
+    def raise_if_unavailable(self, model: str) -> None:
         """Raise `NoModelYet` while the model is being fetched, or until it is tried again."""
         with self._mutex:
             if model in self._progress:
@@ -95,7 +95,7 @@ class Puller:
                 if not self._is_there(model):
                     self._pull(model, deadline)
         except (Transient, OSError) as error:  # what `requests` raises is an OSError too
-            reason = f"{model} could not be fetched: {fit(str(error))}"
+            reason = f"{model} could not be fetched: {redact(str(error))}"
             log.warning("model_pull_failed", model=model, reason=reason)
             with self._mutex:
                 again = time.monotonic() + AFTER_FAILURE.delay(failures + 1)
