@@ -32,7 +32,7 @@ class Permanent(Error):
 
 
 class Fatal(Error):
-    """Only an operator can repair it (a full disk, a second copy): the process logs the text and exits with status 1."""
+    """Only an operator can repair it (a full disk, a second copy): the process logs the text and exits with 1."""
 
 
 class SettingsError(Error):
