@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from common.task_types import Deferral, Outcome, Providers, TaskType, token_count
+from common.task_types import token_count
+from common.task_types.task_type import Deferral, Outcome, Providers, TaskType
 
 DEFAULT_MODEL = "text-embedding-3-small"
 """The model of a task that names none, such as older tasks of the reference API."""
