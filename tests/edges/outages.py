@@ -119,7 +119,7 @@ OUTAGES = (
 
 
 class Run:
-    """A pipeline on which one outage after another is tried."""
+    """A pipeline on which outages are measured one after another."""
 
     def __init__(self, sandbox: Sandbox, pipeline: Pipeline) -> None:
         self._sandbox = sandbox
@@ -127,34 +127,34 @@ class Run:
         sandbox.settings(openai={"latency_seconds": PROVIDER_LATENCY_S})
 
     def measure(self, outage: Outage, tasks: int = TASKS) -> Row:
-        """Let it happen."""
+        """Measure one outage."""
         sandbox, pipeline = self._sandbox, self._pipeline
-        pipeline.kill("token_broker")  # it remembers refused tokens for minutes; each outage finds a fresh one
+        pipeline.kill("token_broker")  # it remembers rejected tokens for minutes; each outage needs a new one
         pipeline.wait_ready()
         before, requests = sandbox.summary(), self._failed_requests(outage.side)
         offset = sum(before["api"]["tasks"].values())
         sandbox.queue(tasks)
-        sandbox.wait_until(lambda spec: spec["api"]["accepted"] - before["api"]["accepted"] > tasks // 10)
-        began = time.time()
+        sandbox.wait_until(lambda summary: summary["api"]["accepted"] - before["api"]["accepted"] > tasks // 10)
+        began_at = time.time()
         outage.begin(sandbox)
         pipeline.run_for(outage.lasts)
-        lifted = time.time()
+        ended_at = time.time()
         outage.end(sandbox)
-        sandbox.wait_until(lambda spec: spec["api"]["tasks"]["pending"] == 0, 180)
+        sandbox.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0, 180)
         pipeline.wait_until(self._at_rest, "the pipeline to be at rest", 180)
-        spec, record = sandbox.summary(), sandbox.record(offset)
+        summary, record = sandbox.summary(), sandbox.record(offset)
         accepted = [patch["time"] for task in record for patch in task["patches"] if patch["accepted"]]
         return Row(
-            f"{outage.side} {outage.what}", outage.how, lifted - began, len(record),
+            f"{outage.side} {outage.what}", outage.how, ended_at - began_at, len(record),
             lost=sum(task["state"] not in {"succeeded", "failed"} for task in record),
             failed=sum(task["state"] == "failed" for task in record),
-            paid_twice=spec["openai"]["paid_again"] - before["openai"]["paid_again"],
+            paid_twice=summary["openai"]["paid_again"] - before["openai"]["paid_again"],
             requests=self._failed_requests(outage.side) - requests,
-            recovered=min((at - lifted for at in accepted if at > lifted), default=0.0),
+            recovered=min((at - ended_at for at in accepted if at > ended_at), default=0.0),
         )  # fmt: skip
 
     def _failed_requests(self, side: str) -> int:
-        """How many requests there have had no good answer, by the service's own count; heartbeats bring it."""
+        """The number of failed requests to this side, as the service counts them; it arrives with the heartbeats."""
         self._pipeline.run_for(1.5)
         name, label = REQUESTS[side]
         families = text_string_to_metric_families(str(self._pipeline.get("/metrics")[1]))
@@ -163,17 +163,17 @@ class Run:
 
     def _at_rest(self) -> bool:
         processes: dict[str, dict[str, Any]] = (self._pipeline.get("/health")[1] or {}).get("processes", {})
-        return bool(processes) and not any(processes[stage].get(fact) for stage, fact in RESTLESS)
+        return bool(processes) and not any(processes[stage].get(fact) for stage, fact in ZERO_AT_REST)
 
 
-RESTLESS = (("fetcher", "leased"), ("fetcher", "lost"), ("publisher", "outbox"))
+ZERO_AT_REST = (("fetcher", "leased"), ("fetcher", "lost"), ("publisher", "outbox"))
 
 
 def main() -> int:
-    """Returns 0 if no task was lost or failed."""
+    """Measure the outages; returns 0 if no task was lost or has failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--only", default="", help="a regular expression for the faults to try")
+    parser.add_argument("--only", default="", help="a regular expression that selects faults")
     options = parser.parse_args()
     rows = []
     with (

@@ -86,12 +86,12 @@ def test_an_http_proxy_is_used_for_http(
         monkeypatch.setenv(variable, f"http://user:secret@127.0.0.1:{port}")
         with api(sandbox.api, token) as edges:
             both_work(sandbox, edges)
-        assert len(proxy.seen) == 17
+        assert len(proxy.requests) == 17
         monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
         with api(sandbox.api, token) as edges:
             page(edges.get())
             assert edges.patch_one("a").status == 400
-        assert len(proxy.seen) == 17
+        assert len(proxy.requests) == 17
 
 
 def test_an_http_proxy_is_used_for_https(
@@ -103,7 +103,7 @@ def test_an_http_proxy_is_used_for_https(
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with api(f"https://localhost:{behind}", token) as edges:
             both_work(sandbox, edges)
-        assert set(proxy.seen) == {f"CONNECT localhost:{behind}"}
+        assert set(proxy.requests) == {f"CONNECT localhost:{behind}"}
         proxy.status = 407
         with api(f"https://localhost:{behind}", token) as edges:
             assert "the proxy refused the connection: check HTTP_PROXY" in edges.patch_one("a").error

@@ -112,12 +112,12 @@ def test_a_fault_can_corrupt_vectors(
     sandbox: Sandbox, session: requests.Session, transform: str, shape: tuple[int, int]
 ) -> None:
     sandbox.fault("openai", transform=transform)
-    spoilt = vectors(post(sandbox, session, ["a", "b"], dimensions=8))
-    assert spoilt.shape == shape
+    corrupted = vectors(post(sandbox, session, ["a", "b"], dimensions=8))
+    assert corrupted.shape == shape
     if transform == "nan":
-        assert np.isnan(spoilt[0]).any()
+        assert np.isnan(corrupted[0]).any()
     if transform == "zero":
-        assert not spoilt[0].any()
+        assert not corrupted[0].any()
 
 
 def test_a_fault_can_shuffle_the_order(sandbox: Sandbox, session: requests.Session) -> None:
