@@ -21,15 +21,6 @@ _StrictLimit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT, strict=True)]
 
 
 class Strategy(StrEnum):
-    """What the period of a quota means."""
-
-    ROLLING = "rolling"
-    """Any interval of that length, whenever it begins."""
-    FIXED = "fixed"
-    """The minutes, hours, days, weeks and months of the calendar in RATE_LIMIT_TIMEZONE."""
-
-
-class Strategy(StrEnum):
     """Which stretches of time a limit holds for."""
 
     ROLLING = "rolling"
