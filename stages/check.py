@@ -41,7 +41,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     def token_endpoint() -> str:
         grant = Issuer(settings, _nobody).fetch()
         tokens.append(grant.access_token)
-        lasts = "an unknown time" if grant.life is None else f"{grant.life:.0f} s"
+        lasts = "an unknown time" if grant.lifetime_s is None else f"{grant.lifetime_s:.0f} s"
         return f"{settings.token_url} gave a token for {lasts}"
 
     yield "settings", lambda: _settings(settings)
