@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from common import __version__
 from common.settings import settings
 from stages import check, dead_letters
 
@@ -12,6 +13,7 @@ from stages import check, dead_letters
 def main() -> int:
     """Read the command and do it; the exit status says whether all was well."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"ai-task-processor {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="say whether settings, state directory, token endpoint and API are usable")
     dead_letters.add_to(commands)
