@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from stages.embedder.providers.rate_limit_headers import delay, duration, pause
 
 NOW = 1_800_000_000.0

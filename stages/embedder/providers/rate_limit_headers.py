@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from common.failures.retry import LONGEST_WAIT_S, retry_after
+from common.failures.retry import retry_after
+from common.failures.wait_hints import LONGEST_WAIT_S
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
