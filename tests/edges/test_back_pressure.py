@@ -132,7 +132,7 @@ def test_a_restart_probes_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
     """Nothing of a breaker is kept: the new process simply tries."""
     outside.fault("api", status=500, headers={"Retry-After": "600"})
     outside.queue(20)
-    pipeline.wait_until(lambda: "asks for patience" in str(pipeline.get("/ready")), "the API to ask for patience")
+    pipeline.wait_until(lambda: "throttles polls" in str(pipeline.get("/ready")), "the throttle on /ready")
     outside.clear_faults()
     for stage in ("fetcher", "publisher"):
         pipeline.kill(stage)

@@ -49,7 +49,7 @@ def test_tasks_are_claimed_first_and_taken_back_after_crashes(sandbox: Sandbox, 
         "what was claimed when its holder died",
         60,
     )
-    assert pipeline.events("taken_back")
+    assert pipeline.events("claimed_tasks_recovered")
     told = sandbox.summary()
     assert not any(states(sandbox, task_id)[-1:] == ["in_progress"] for task_id in ids)
     assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)

@@ -38,5 +38,5 @@ def test_two_pipelines_do_disjoint_parts(sandbox: Sandbox, start: Start) -> None
     assert told["api"]["accepted_twice"] == 0
     assert told["openai"]["inputs"] == 2 * TASKS
     for index, pipeline in enumerate((first, second)):
-        leased = {task_id for event in pipeline.events("leased") for task_id in named(event)}
+        leased = {task_id for event in pipeline.events("tasks_leased") for task_id in named(event)}
         assert leased == {task_id for task_id in ids + more if Shard(index, 2).owns(task_id)}

@@ -15,7 +15,7 @@ from common.failures.errors import Permanent, Transient
 from common.failures.retry import LONGEST_PATIENCE
 from common.wire.messages import Token
 from stages.fetcher.actions import PollFailed
-from stages.fetcher.page import Page
+from stages.fetcher.page import PendingPage
 from stages.publisher.verdicts import Verdict, verdict
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.token_response import Grant
@@ -55,7 +55,7 @@ def test_poll(server: Wire, edges: Api, answer: bytes) -> None:
     if isinstance(found, PollFailed):
         assert isinstance(found.error, Transient)
     else:
-        assert isinstance(found, Page)
+        assert isinstance(found, PendingPage)
         assert found.candidates == []
         assert re.search(rb"HTTP/[\d.]+ 200[^\d]", answer)
 

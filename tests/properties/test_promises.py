@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.wire import messages as m
+from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import Unit, Window
 from tests.properties.outside import Api, ApiTask, Provider
@@ -148,7 +149,7 @@ class Service:
                 t.id for t in self.api.tasks.values() if t.pending and t.nature != "foreign" and t.id not in dead
             ],
             "dead": [] if all(process.alive for process in self.world.processes.values()) else ["somebody"],
-            "leases": list(self.fetcher.state.leases),
+            "leases": sorted(self.fetcher.state.table.ids(*LEASED)),
             "limiter": list(self.limiter.state.owned),
             "slots": [list(embedder.state.slots) for embedder in self.embedders if embedder.state.slots],
             "outbox": list(self.publisher.state.entries),
@@ -168,7 +169,7 @@ class Service:
         charges = sorted(self.limiter.charges.items())
         if self.scenario.per_minute:
             assert most_within(charges, 60) <= self.scenario.per_minute
-        assert set(self.fetcher.leases) <= set(self.fetcher.state.lost)
+        assert set(self.fetcher.leases) <= self.fetcher.state.table.ids(Whereabouts.LOST)
         assert self.fetcher.dead == set()
 
     def check_end(self, task: ApiTask) -> None:
