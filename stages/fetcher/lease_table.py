@@ -202,11 +202,6 @@ class LeaseTable:
         """The ids of the tasks that are there."""
         return frozenset().union(*(self._at[each] for each in whereabouts))
 
-    def cooldown(self, task_id: str) -> float:
-        """Until when the task must not be leased (wall seconds); 0 if it may be."""
-        entry = self._at[DEFERRED].get(task_id)
-        return 0.0 if entry is None else entry.not_before_s
-
     def lease_for(self, task_id: str, task_type: str, now: Instant) -> Lease:
         """The lease that the task was lost with, or a new one."""
         lost = self._at[LOST].get(task_id)
@@ -214,8 +209,7 @@ class LeaseTable:
 
     def begin(self, task_id: str, lease: Lease, event: Event, now: Instant) -> None:
         """The task is leased; the event says what is done with it first."""
-        self.move(task_id, event, now)
-        self._entries[task_id].lease = lease
+        self.move(task_id, event, now, lease)
 
     def defer(self, task_id: str, event: Event, not_before_s: float, now: Instant) -> bool:
         """The task is given back until a time (wall seconds); returns whether it was there to be given back."""
@@ -224,8 +218,11 @@ class LeaseTable:
             entry.not_before_s = not_before_s
         return moved
 
-    def move(self, task_id: str, event: Event, now: Instant) -> bool:
-        """Move the task as the event demands; returns whether it is elsewhere now. Raises `IllegalEvent`."""
+    def move(self, task_id: str, event: Event, now: Instant, lease: Lease = NO_LEASE) -> bool:
+        """Move the task as the event demands; returns whether it is elsewhere now. Raises `IllegalEvent`.
+
+        `lease` is given where the task may not have one yet.
+        """
         entry = self._entries.get(task_id)
         before = NEW if entry is None else entry.whereabouts
         after = _MOVES[event].get(before)
@@ -234,10 +231,12 @@ class LeaseTable:
         if after is before:
             return False
         if entry is None:
-            self._put(task_id, LeaseEntry(NO_LEASE, after, now.mono))
+            self._put(task_id, LeaseEntry(lease, after, now.mono))
         else:
             self._relocate(task_id, entry, after)
             entry.heard_at_s = now.mono
+            if lease is not NO_LEASE:
+                entry.lease = lease
         return True
 
     def renew(self, task_ids: Iterable[str], event: Event, now: Instant) -> None:

@@ -264,10 +264,13 @@ class Fetcher:
     def _is_new(self, task: m.Task, now: Instant) -> bool:
         """Whether the task may be leased."""
         whereabouts = self.table.whereabouts(task.id)
-        if whereabouts in NOT_WANTED and whereabouts is not Whereabouts.DEFERRED:
+        if whereabouts is Whereabouts.DEFERRED:
+            if self.table.entry(task.id).not_before_s > now.wall:
+                return False
+        elif whereabouts is not Whereabouts.NEW and whereabouts is not Whereabouts.LOST:
             return False
-        by_key = max(self._deferred_keys.get(task.key, 0.0), self._deferred_keys.get("*", 0.0))
-        if max(self.table.cooldown(task.id), by_key) > now.wall:
+        keys = self._deferred_keys
+        if keys and max(keys.get(task.key, 0.0), keys.get("*", 0.0)) > now.wall:
             return False
         settled_at = self.settled.at(task.id)
         return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER_S

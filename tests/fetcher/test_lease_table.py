@@ -133,14 +133,12 @@ def test_a_dead_letter_on_disk_outweighs_a_lease_on_disk() -> None:
     assert table.leased_count == 0
 
 
-def test_only_a_deferred_task_has_a_cooldown() -> None:
+def test_a_deferral_of_a_task_that_is_deferred_already_changes_nothing() -> None:
     table = with_task(Whereabouts.WAITING)
     assert table.defer(TASK, Event.TASK_DEFERRED, 99.0, START)
-    assert table.cooldown(TASK) == 99.0
+    assert table.entry(TASK).not_before_s == 99.0
     assert not table.defer(TASK, Event.TASK_DEFERRED, 200.0, START)
-    assert table.cooldown(TASK) == 99.0
-    table.move(TASK, Event.COOLDOWN_ENDED, START)
-    assert table.cooldown(TASK) == 0.0
+    assert table.entry(TASK).not_before_s == 99.0
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(Event)), max_size=60), st.booleans())
