@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from common.wire.messages import Holding
 from stages.fetcher.actions import Lease
-from stages.fetcher.state import Fetcher, Limits
+from stages.fetcher.config import FetcherConfig
+from stages.fetcher.lease_table import LEASED, Whereabouts
+from stages.fetcher.state import Fetcher
 from tests.decisions import START, after
 
 LEASE = 15.0
@@ -12,56 +14,56 @@ TASK = "a"
 
 
 def fetcher() -> Fetcher:
-    limits = Limits(window=10, lease_seconds=LEASE, max_dispatches=5, polling_interval=30.0)
-    return Fetcher(limits, "ipc:///inbox", {TASK: Lease(START.wall)}, [], START)
+    config = FetcherConfig(10, lease_seconds=LEASE, max_dispatches=5, polling_interval_s=30.0)
+    return Fetcher(config, "ipc:///inbox", {TASK: Lease(START.wall)}, [], START)
 
 
 def tick_until(state: Fetcher, begin: float, end: float) -> None:
     """Tick as the loop does, so that no tick looks like a stop of this process."""
     for second in range(int(begin), int(end) + 1):
-        list(state.tick(after(second)))
+        list(state.on_tick(after(second)))
 
 
 def test_a_stored_result_is_not_lost_while_the_publisher_is_silent() -> None:
     state = fetcher()
-    list(state.holding(Holding("publisher", [TASK]), after(1)))
-    list(state.holding(Holding("rate_limiter", [], [TASK]), after(2)))  # it has not heard that the batch is finished
+    list(state.on_holding(Holding("publisher", [TASK]), after(1)))
+    list(state.on_holding(Holding("rate_limiter", [], [TASK]), after(2)))  # it has not heard that the batch is finished
     tick_until(state, 3, 10 * LEASE)
-    assert TASK in state.leases
+    assert TASK in state.table.ids(*LEASED)
 
 
 def test_it_is_lost_when_the_publisher_speaks_for_a_lease_and_does_not_name_it() -> None:
     state = fetcher()
-    list(state.holding(Holding("publisher", [TASK]), after(0)))
+    list(state.on_holding(Holding("publisher", [TASK]), after(0)))
     for second in range(5, 21, 5):
-        list(state.holding(Holding("publisher", []), after(second)))
+        list(state.on_holding(Holding("publisher", []), after(second)))
         tick_until(state, second, second + 4)
-    assert TASK in state.lost
+    assert state.table.whereabouts(TASK) is Whereabouts.LOST
 
 
 def test_a_task_that_nobody_stored_is_lost_when_the_rate_limiter_speaks_and_does_not_name_it() -> None:
     state = fetcher()
-    list(state.holding(Holding("rate_limiter", [TASK]), after(1)))
+    list(state.on_holding(Holding("rate_limiter", [TASK]), after(1)))
     for second in range(2, int(LEASE) + 3, 5):
-        list(state.holding(Holding("rate_limiter", []), after(second)))
+        list(state.on_holding(Holding("rate_limiter", []), after(second)))
         tick_until(state, second, second + 4)
-    assert TASK in state.lost
+    assert state.table.whereabouts(TASK) is Whereabouts.LOST
 
 
 def test_while_the_rate_limiter_is_gone_nobody_can_claim_it_so_it_is_not_lost() -> None:
     state = fetcher()
-    list(state.holding(Holding("rate_limiter", [TASK]), after(1)))
+    list(state.on_holding(Holding("rate_limiter", [TASK]), after(1)))
     tick_until(state, 2, 10 * LEASE)
-    assert TASK in state.leases
+    assert TASK in state.table.ids(*LEASED)
 
 
 def test_when_it_is_back_what_it_held_has_a_lease_s_time_to_be_claimed() -> None:
     state = fetcher()
     tick_until(state, 1, 10 * LEASE)
     for second in range(int(10 * LEASE), int(11 * LEASE) + 1):
-        list(state.holding(Holding("rate_limiter", []), after(second)))
-        list(state.tick(after(second)))
-    assert TASK in state.leases
-    list(state.holding(Holding("rate_limiter", []), after(11 * LEASE + 1.1)))
+        list(state.on_holding(Holding("rate_limiter", []), after(second)))
+        list(state.on_tick(after(second)))
+    assert TASK in state.table.ids(*LEASED)
+    list(state.on_holding(Holding("rate_limiter", []), after(11 * LEASE + 1.1)))
     tick_until(state, 11 * LEASE + 1, 11 * LEASE + 2)
-    assert TASK in state.lost
+    assert state.table.whereabouts(TASK) is Whereabouts.LOST

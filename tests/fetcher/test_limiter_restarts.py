@@ -9,7 +9,7 @@ from common.wire.timing import IN_TRANSIT_S, UNCONFIRMED_S
 from stages.fetcher.actions import Lease, Poll, PutLease
 from tests.decisions import START, counted, events, of, said
 from tests.fetcher.fetching import LEASE, Fetching, dispatched, ids
-from tests.fetcher.test_claiming import Claiming
+from tests.fetcher.test_claiming import ClaimingFetching
 
 TICK = 0.1
 SOON = UNCONFIRMED_S + 2 * TICK
@@ -161,7 +161,7 @@ def test_what_ended_within_the_second_is_over() -> None:
     fetcher.published("a")
     fetcher.deferred("b", seconds=100)
     assert "leases_expired" not in events(live(fetcher, SOON))
-    assert fetcher.state.lost == {}
+    assert fetcher.lost == []
 
 
 def test_what_is_said_of_nothing_changes_nothing() -> None:
@@ -201,7 +201,7 @@ def test_a_mistake_is_a_task_that_is_sent_twice() -> None:
 
 
 def test_what_is_not_claimed_yet_never_waited_there() -> None:
-    fetcher = Claiming()
+    fetcher = ClaimingFetching()
     fetcher.page("a", "b")
     fetcher.answered("a")
     live(fetcher, 2)
@@ -211,7 +211,7 @@ def test_what_is_not_claimed_yet_never_waited_there() -> None:
 
 
 def test_what_was_claimed_is_looked_for_at_once_among_those_in_progress() -> None:
-    fetcher = Claiming()
+    fetcher = ClaimingFetching()
     fetcher.page("a")
     fetcher.answered("a")
     fetcher.page()

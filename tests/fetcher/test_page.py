@@ -11,7 +11,7 @@ import pytest
 from common.failures.errors import Transient
 from common.task_types import registered
 from common.wire.messages import Failure
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 
 NOW = 1_750_000_000.0
 ANY = 10_000
@@ -30,21 +30,23 @@ def element(task_id: Any = "a", **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if value is not ...}
 
 
-def read(*page: Any, wanted: int = ANY, known: frozenset[str] = frozenset(), deferred: tuple[str, ...] = ()) -> Page:
+def read(
+    *page: Any, wanted: int = ANY, known: frozenset[str] = frozenset(), deferred: tuple[str, ...] = ()
+) -> PendingPage:
     return read_bytes(json.dumps(page).encode(), wanted, known, deferred)
 
 
 def read_bytes(
     body: bytes, wanted: int = ANY, known: frozenset[str] = frozenset(), deferred: tuple[str, ...] = ()
-) -> Page:
+) -> PendingPage:
     return Reader(registered()).read([body[:50], body[50:]], NOW, wanted, known, deferred)
 
 
-def ids(page: Page) -> list[str]:
+def ids(page: PendingPage) -> list[str]:
     return [candidate.task.id for candidate in page.candidates]
 
 
-def failure(page: Page) -> Failure:
+def failure(page: PendingPage) -> Failure:
     (candidate,) = page.candidates
     assert candidate.failure is not None
     return candidate.failure
@@ -185,7 +187,7 @@ def test_the_rest_of_an_unfinished_page_is_not_even_waited_for() -> None:
         raise AssertionError("read on")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.fetcher.json_array.SLICE", 1)
+        patch.setattr("stages.fetcher.json_array.SLICE_BYTES", 1)
         page = Reader(registered()).read(arriving(), NOW, 1, ())
     assert ids(page) == ["a"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Lease, PutLease
-from stages.fetcher.page import Page
-from stages.fetcher.state import CHUNK, MOST_UNKNOWN_TYPES
+from stages.fetcher.outgoing import TASKS_A_MESSAGE
+from stages.fetcher.page import PendingPage
+from stages.fetcher.poll_schedule import UNKNOWN_TYPES_LOGGED_COUNT
 from tests.decisions import START, counted, events, kinds, of, said, sent_to
 from tests.fetcher.fetching import INTERVAL, Fetching, candidate, dispatched, ids
 from tests.samples import names
@@ -27,24 +28,24 @@ def test_they_go_to_the_rate_limiter_with_the_time_of_their_lease_in_their_first
     (task,) = dispatched(done)
     assert sent_to("rate_limiter", done) == [m.Tasks([task])]
     assert (task.id, task.leased_at, task.attempt) == ("a", fetcher.now.wall, 1)
-    assert said("leased", done)["task_id"] == "a"
+    assert said("tasks_leased", done)["task_id"] == "a"
 
 
 def test_many_go_in_messages_of_a_good_size() -> None:
-    fetcher = Fetching(window=2 * CHUNK + 10)
-    messages = of(m.Tasks, fetcher.page(*names(2 * CHUNK + 10)))
-    assert [len(message.tasks) for message in messages] == [CHUNK, CHUNK, 10]
-    assert [task.id for message in messages for task in message.tasks] == names(2 * CHUNK + 10)
+    fetcher = Fetching(max_in_flight=2 * TASKS_A_MESSAGE + 10)
+    messages = of(m.Tasks, fetcher.page(*names(2 * TASKS_A_MESSAGE + 10)))
+    assert [len(message.tasks) for message in messages] == [TASKS_A_MESSAGE, TASKS_A_MESSAGE, 10]
+    assert [task.id for message in messages for task in message.tasks] == names(2 * TASKS_A_MESSAGE + 10)
 
 
 def test_no_more_than_the_window_are_leased_in_the_order_of_the_page() -> None:
-    fetcher = Fetching(window=3)
+    fetcher = Fetching(max_in_flight=3)
     assert ids(fetcher.page(*names(5))) == ["t0", "t1", "t2"]
     assert fetcher.state.room == 0
 
 
 def test_the_others_are_kept_for_a_moment_and_fill_the_room_that_is_made() -> None:
-    fetcher = Fetching(window=3)
+    fetcher = Fetching(max_in_flight=3)
     fetcher.page(*names(6))
     assert ids(fetcher.published("t0", "t2")) == ["t3", "t4"]
     assert ids(fetcher.published("t1")) == ["t5"]
@@ -52,7 +53,7 @@ def test_the_others_are_kept_for_a_moment_and_fill_the_room_that_is_made() -> No
 
 
 def test_but_only_until_the_next_poll_would_have_brought_them() -> None:
-    fetcher = Fetching(window=3)
+    fetcher = Fetching(max_in_flight=3)
     fetcher.page(*names(6))
     fetcher.after(INTERVAL).holding(*fetcher.leased)
     assert ids(fetcher.published("t0")) == ["t3"]
@@ -62,7 +63,7 @@ def test_but_only_until_the_next_poll_would_have_brought_them() -> None:
 
 
 def test_a_page_replaces_what_is_left_of_the_one_before() -> None:
-    fetcher = Fetching(window=2)
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", "canceled")
     fetcher.published("a", dead=["b"])
     assert fetcher.leased == ["canceled"]
@@ -85,7 +86,7 @@ def test_nor_are_dead_letters() -> None:
 
 
 def test_leases_from_before_a_restart_count() -> None:
-    fetcher = Fetching(window=2, leases={"a": Lease(START.wall - 9)})
+    fetcher = Fetching(max_in_flight=2, leases={"a": Lease(START.wall - 9)})
     assert ids(fetcher.page("a", "b", "c")) == ["b"]
 
 
@@ -115,9 +116,9 @@ def test_settling_ends_the_leases() -> None:
 
 
 def test_draining_takes_nothing_new() -> None:
-    fetcher = Fetching(window=2)
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", "c")
-    assert list(fetcher.state.drain(fetcher.now)) == []
+    assert list(fetcher.state.on_drain(fetcher.now)) == []
     assert ids(fetcher.published("a")) == []
     assert ids(fetcher.page("d")) == []
     fetcher.published("b")
@@ -134,7 +135,7 @@ def test_elements_that_were_left_alone_are_counted_by_reason() -> None:
 
 
 def unknown(fetcher: Fetching, *types: str) -> list[str]:
-    done = fetcher.did(fetcher.state.page(Page(fetcher.now.wall, [], 1, True, {}, list(types)), fetcher.now))
+    done = fetcher.did(fetcher.state.on_page(PendingPage(fetcher.now.wall, [], 1, True, {}, list(types)), fetcher.now))
     return events(done)
 
 
@@ -146,7 +147,7 @@ def test_an_unknown_type_is_logged_once() -> None:
 
 def test_and_not_every_one_of_endlessly_many() -> None:
     fetcher = Fetching()
-    assert len(unknown(fetcher, *names(MOST_UNKNOWN_TYPES + 5))) == MOST_UNKNOWN_TYPES
+    assert len(unknown(fetcher, *names(UNKNOWN_TYPES_LOGGED_COUNT + 5))) == UNKNOWN_TYPES_LOGGED_COUNT
 
 
 def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:

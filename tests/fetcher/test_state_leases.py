@@ -8,7 +8,8 @@ from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import REQUEUED_AFTER_S
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PutDead, PutLease, PutSettled
-from stages.fetcher.state import FORGET_LOST, SLOWEST_PAGE
+from stages.fetcher.lease_expiry import FORGET_LOST_S
+from stages.fetcher.state import SLOWEST_PAGE_S
 from tests.decisions import START, counted, of, said, sent_to
 from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids
 
@@ -105,7 +106,7 @@ def test_the_rate_limiter_gives_up_poison() -> None:
     assert "3 dispatches" in result.failure.message
     assert said("task_poison", done)["dispatches"] == 3
     assert of(DeleteLease, done) == []
-    assert fetcher.leased == ["b", "a"]
+    assert fetcher.leased == ["a", "b"]
 
 
 def test_its_verdict_stands_even_if_the_result_is_lost_on_its_way() -> None:
@@ -158,7 +159,7 @@ def test_a_lost_task_that_is_not_pending_any_more_is_forgotten() -> None:
     done = fetcher.page("c")
     assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
     assert fetcher.leased == ["c"]
-    assert fetcher.state.lost == {}
+    assert fetcher.lost == []
 
 
 def test_but_not_if_the_page_may_have_hidden_it() -> None:
@@ -175,7 +176,7 @@ def test_nor_is_it_kept_for_ever() -> None:
     fetcher = with_leased("a", "b", "c")
     lose(fetcher)
     fetcher.page(known=3)
-    assert of(DeleteLease, fetcher.live(FORGET_LOST - 5, 5)) == []
+    assert of(DeleteLease, fetcher.live(FORGET_LOST_S - 5, 5)) == []
     assert [gone.task_id for gone in of(DeleteLease, fetcher.live(10, 5))] == ["a", "b", "c"]
 
 
@@ -183,7 +184,7 @@ def test_one_that_is_published_after_all_is_settled() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
     assert of(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
-    assert fetcher.state.lost == {}
+    assert fetcher.lost == []
     assert ids(fetcher.page("a")) == []
 
 
@@ -227,7 +228,7 @@ def test_what_was_settled_is_stored_and_forgotten_when_no_page_can_show_it_any_m
     fetcher = with_leased("a")
     (put,) = of(PutSettled, fetcher.published("a"))
     assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
-    keep = REQUEUED_AFTER_S + SLOWEST_PAGE
+    keep = REQUEUED_AFTER_S + SLOWEST_PAGE_S
     assert of(DeleteSettled, fetcher.after(keep).tick()) == []
     assert of(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
 
@@ -251,7 +252,7 @@ def test_however_slow_the_page_is() -> None:
     fetcher.page("a")
     fetcher.published("a")
     fetcher.holding()
-    fetcher.after(SLOWEST_PAGE).holding()
+    fetcher.after(SLOWEST_PAGE_S).holding()
     assert ids(fetcher.page("a", "b")) == ["b"]
 
 

@@ -7,7 +7,8 @@ import pytest
 from common.failures.errors import Throttled
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Poll
-from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL
+from stages.fetcher.poll_schedule import SETTLED_POLL_INTERVAL_S
+from stages.fetcher.state import ENOUGH_ROOM
 from tests.decisions import of, said, sent_to
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate
 from tests.samples import names, token
@@ -15,7 +16,7 @@ from tests.samples import names, token
 
 def settled(fetcher: Fetching, *ids: str) -> bool:
     """Settle these a while after the poll; whether that was a reason to poll."""
-    fetcher.after(SETTLED_POLL + 0.01).published(*ids)
+    fetcher.after(SETTLED_POLL_INTERVAL_S + 0.01).published(*ids)
     return fetcher.polling
 
 
@@ -43,7 +44,7 @@ def test_one_poll_at_a_time() -> None:
 
 
 def test_it_asks_for_the_whole_window_so_that_new_tasks_are_seen_behind_those_in_flight() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page("a", "b", "c")
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 10
@@ -51,7 +52,7 @@ def test_it_asks_for_the_whole_window_so_that_new_tasks_are_seen_behind_those_in
 
 
 def test_and_wants_what_fits_now_and_as_much_again_for_the_buffer() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page("a", "b", "c")
     assert fetcher.poll is not None
     assert fetcher.poll.wanted == 7 + 10
@@ -94,7 +95,7 @@ def test_an_idle_api_is_not_polled_more_often_than_that() -> None:
 
 
 def test_a_full_window_is_a_reason_not_to_poll() -> None:
-    fetcher = Fetching(window=2)
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", elements=1000)
     assert of(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
     assert settled(fetcher, "a")
@@ -102,7 +103,7 @@ def test_a_full_window_is_a_reason_not_to_poll() -> None:
 
 def test_the_room_that_settled_tasks_leave_is_filled_from_a_full_page_s_api() -> None:
     """The page was as long as asked for, so there is more where it came from."""
-    fetcher = Fetching(window=4)
+    fetcher = Fetching(max_in_flight=4)
     fetcher.page(*names(4))
     assert not fetcher.polling
     assert settled(fetcher, "t0")
@@ -110,7 +111,7 @@ def test_the_room_that_settled_tasks_leave_is_filled_from_a_full_page_s_api() ->
 
 def test_of_an_api_that_caps_its_pages_too() -> None:
     """The in-flight tasks fill every page, so only settling shows what is behind them."""
-    fetcher = Fetching(window=100)
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(10))
     fetcher.page(known=10)
     assert not fetcher.polling
@@ -118,23 +119,23 @@ def test_of_an_api_that_caps_its_pages_too() -> None:
 
 
 def test_but_not_more_often_than_every_tenth_of_a_second() -> None:
-    fetcher = Fetching(window=100)
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(10))
     fetcher.page(known=10)
-    fetcher.after(SETTLED_POLL - 0.01).published("t0")
+    fetcher.after(SETTLED_POLL_INTERVAL_S - 0.01).published("t0")
     assert not fetcher.polling
     fetcher.after(0.02).tick()
     assert fetcher.polling
 
 
 def test_nor_while_most_of_the_window_is_busy() -> None:
-    fetcher = Fetching(window=4 * ENOUGH_ROOM)
+    fetcher = Fetching(max_in_flight=4 * ENOUGH_ROOM)
     fetcher.page(*names(4 * ENOUGH_ROOM))
     assert [settled(fetcher, f"t{number}") for number in range(4)] == [False, False, False, True]
 
 
 def test_nor_while_there_is_something_in_the_buffer() -> None:
-    fetcher = Fetching(window=4)
+    fetcher = Fetching(max_in_flight=4)
     fetcher.page(*names(7))
     assert not settled(fetcher, "t0", "t1")
     assert not settled(fetcher, "t2")
@@ -142,7 +143,7 @@ def test_nor_while_there_is_something_in_the_buffer() -> None:
 
 
 def test_a_page_that_is_not_full_hides_nothing_so_settling_is_no_reason() -> None:
-    fetcher = Fetching(window=100)
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(10))
     fetcher.page("new", known=8)
     fetcher.page(known=9)
@@ -150,7 +151,7 @@ def test_a_page_that_is_not_full_hides_nothing_so_settling_is_no_reason() -> Non
 
 
 def test_one_that_was_read_in_part_is_no_measure_of_a_cap() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(*names(10), elements=5000, whole=False)
     assert settled(fetcher, *names(10))
     fetcher.page(*names(4, "u"))
@@ -163,14 +164,14 @@ def test_one_that_was_read_in_part_is_no_measure_of_a_cap() -> None:
 
 def test_tasks_that_stay_pending_are_asked_for_besides_the_window() -> None:
     """Otherwise an API that obeys `limit` and sorts by age would show nothing else, for ever."""
-    fetcher = Fetching(window=10, dead=["d1", "d2"])
+    fetcher = Fetching(max_in_flight=10, dead=["d1", "d2"])
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 12
     assert fetcher.poll.known == {"d1", "d2"}
 
 
 def test_deferred_ones_too() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page("a", "b")
     fetcher.page(known=2)
     fetcher.deferred("a", "b", seconds=600)
@@ -182,7 +183,7 @@ def test_deferred_ones_too() -> None:
 
 @pytest.mark.parametrize("reason", ["unknown_type", "deferred", "malformed", "no_id", "not_pending"])
 def test_a_page_full_of_what_is_not_for_us_is_followed_at_once_by_a_longer_one(reason: str) -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(**{reason: 10})
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 20
@@ -191,7 +192,7 @@ def test_a_page_full_of_what_is_not_for_us_is_followed_at_once_by_a_longer_one(r
 
 
 def test_until_it_is_no_longer_than_what_there_is() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(unknown_type=10)
     fetcher.page(unknown_type=15)
     assert not fetcher.polling
@@ -201,13 +202,13 @@ def test_until_it_is_no_longer_than_what_there_is() -> None:
 
 
 def test_an_api_that_caps_its_pages_is_not_asked_again_and_again() -> None:
-    fetcher = Fetching(window=100)
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(unknown_type=10)
     assert not fetcher.polling
 
 
 def test_when_they_are_gone_the_window_is_enough_again() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(unknown_type=5)
     fetcher.live(INTERVAL)
     fetcher.page()
@@ -238,7 +239,7 @@ def test_it_is_logged_with_its_reason() -> None:
 
 
 def test_no_other_reason_to_poll_shortens_them() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(*names(10))
     fetcher.after(1).published("t0", "t1", "t2")
     fetcher.failed(Throttled("busy", 100.0))
@@ -261,7 +262,7 @@ def test_patience_that_was_asked_for_shows_on_ready() -> None:
     fetcher = Fetching()
     fetcher.failed(Throttled("too many", 100))
     (blocker,) = fetcher.state.report(fetcher.now).blockers
-    assert blocker == "the API asks for patience: too many; next poll in 100 s"
+    assert blocker == "the API throttles polls: too many; next poll in 100 s"
     fetcher.live(101)
     assert fetcher.state.report(fetcher.now).blockers == []
 
@@ -347,7 +348,7 @@ def test_a_deferred_key_keeps_all_its_tasks_back() -> None:
 
 
 def test_also_those_in_the_buffer() -> None:
-    fetcher = Fetching(window=1)
+    fetcher = Fetching(max_in_flight=1)
     fetcher.page(candidate("a", "small"), candidate("b", "small"), candidate("c", "large"))
     fetcher.deferred("a", seconds=100, key="small")
     fetcher.published()
@@ -367,7 +368,7 @@ def test_an_id_among_them_is_not_kept_back_for_longer_than_its_key(key: str) -> 
 
 
 def test_while_nothing_of_any_key_can_be_processed_there_is_no_poll_and_nothing_is_taken() -> None:
-    fetcher = Fetching(window=1)
+    fetcher = Fetching(max_in_flight=1)
     fetcher.page("a", "b")
     fetcher.deferred("a", seconds=1000, key="*")
     fetcher.published("a")
@@ -377,7 +378,7 @@ def test_while_nothing_of_any_key_can_be_processed_there_is_no_poll_and_nothing_
 
 
 def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> None:
-    fetcher = Fetching(window=2)
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page(candidate("a", "small"), candidate("b", "large"))
     fetcher.live(INTERVAL + 1, held=["a", "b"])
     assert not fetcher.polling
@@ -386,7 +387,7 @@ def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> 
 
 
 def test_everything_deferred_is_no_storm_of_polls() -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(*names(3))
     fetcher.deferred(*names(3), seconds=1000, key="model")
     polls = 0
@@ -416,11 +417,13 @@ def test_a_rate_limiter_that_is_gone_gets_no_more_tasks() -> None:
     for _ in range(600):
         done += fetcher.after(0.5).tick()
     assert of(Poll, done) == []
-    assert fetcher.state.report(fetcher.now).blockers == ["the rate limiter does not say what it holds"]
+    assert fetcher.state.report(fetcher.now).blockers == [
+        "the rate limiter has stopped reporting the tasks that it holds"
+    ]
 
 
 def test_nor_from_the_buffer() -> None:
-    fetcher = Fetching(window=1)
+    fetcher = Fetching(max_in_flight=1)
     fetcher.page("a", "b")
     fetcher.after(LEASE + 0.1).published("a")
     assert fetcher.leased == []
