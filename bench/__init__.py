@@ -1,1 +1,1 @@
-"""Benchmarks: ratios against a peer in the same run."""
+"""Benchmarks; each compares the service with another program in the same run."""

@@ -19,7 +19,8 @@ from statistics import quantiles
 import numpy as np
 
 from common.process.store import Store
-from stages.rate_limiter.quota.buckets import Strategy
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.counters import WINDOWS
 from stages.rate_limiter.quota.quotas import Quotas
 
@@ -60,7 +61,7 @@ def check_and_charge(strategy: Strategy, step: float) -> Callable[[], object]:
         quotas.requests_left(MODEL, now)  # bounds the batch, and then what it is charged with
         admitted = quotas.admits(MODEL, estimates, now)
         quotas.requests_left(MODEL, now)
-        quotas.charge(MODEL, admitted, int(estimates[:admitted].sum()), 1, now)
+        quotas.charge(MODEL, Amounts(admitted, int(estimates[:admitted].sum()), 1), now)
 
     return once
 
@@ -68,7 +69,7 @@ def check_and_charge(strategy: Strategy, step: float) -> Callable[[], object]:
 def settle(strategy: Strategy) -> Callable[[], object]:
     """Return the settlement of one batch."""
     quotas = new_quotas(strategy)
-    receipt = quotas.charge(MODEL, BATCH, 10**9, 1, START)
+    receipt = quotas.charge(MODEL, Amounts(BATCH, 10**9, 1), START)
     return lambda: quotas.settle(receipt, 1_000, 900, START + 3)
 
 
@@ -77,7 +78,7 @@ def commit(store: Store) -> Callable[[], object]:
     quotas, clock = new_quotas(Strategy.ROLLING), count()
 
     def once() -> None:
-        quotas.charge(MODEL, BATCH, 1_000, 1, START + 0.03 * next(clock))
+        quotas.charge(MODEL, Amounts(BATCH, 1_000, 1), START + 0.03 * next(clock))
         store.put("quota", b"windows", quotas.dump())
         store.commit()
 
@@ -96,7 +97,7 @@ def commits_a_second(store: Store, seconds: float = 2.0) -> float:
 def usage() -> Callable[[], object]:
     """Return what a heartbeat asks for."""
     quotas = new_quotas(Strategy.ROLLING)
-    quotas.charge(MODEL, BATCH, 10**9, 1, START)
+    quotas.charge(MODEL, Amounts(BATCH, 10**9, 1), START)
     return lambda: quotas.usage(START + 1)
 
 

@@ -1,1 +1,1 @@
-"""What two stages or more need: messages, wiring, the loop, the store, settings, errors, metrics and logs."""
+"""Code that two or more stages need. Its folders import downwards only; `pyproject.toml` lists the layers."""

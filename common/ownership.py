@@ -1,7 +1,7 @@
-"""Who owns what on this machine: private folders, and locks that last as long as the process that holds them.
+"""Ownership on this machine: private folders, and locks that end with the process that holds them.
 
-The only use of flock in the project. A lock is a file; the kernel releases it when its holder dies, however it dies, so
-no lock is ever left behind. The holder's pid is written into the file for people to read.
+This is the only module that uses flock. A lock is a file. The kernel releases it when its holder ends, even by SIGKILL,
+so a lock never stays behind. The holder's pid is written into the file, for people to read.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from pathlib import Path
 from common.failures.errors import Fatal
 
 RETRY_INTERVAL_S = 0.002
-"""Seconds between two tries to take a lock that another process holds."""
+"""The time between two attempts to take a lock that another process holds."""
 
 
 def private_directory(path: Path, variable: str) -> Path:
-    """Make the folder if need be, with mode 0700; raise `Fatal` naming the variable if it is not usable."""
+    """Create the folder if necessary, and give it mode 0700. Raises `Fatal`, naming the variable, if that fails."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
         owner = found.st_uid
-        if found.st_mode & stat.S_ISVTX and any(path.iterdir()):  # /tmp: to close it would break the machine
-            raise Fatal(f"{variable}: {path} is shared by all users; set {variable} to a folder of its own")
+        if found.st_mode & stat.S_ISVTX and any(path.iterdir()):  # such as /tmp: mode 0700 would break the machine
+            raise Fatal(
+                f"{variable}: {path} is shared by all users; set {variable} to a folder that only this service uses"
+            )
         if owner != os.geteuid():
             raise Fatal(
                 f"{variable}: {path} belongs to user {owner}, and this process runs as user {os.geteuid()}; "
-                f"give it to that user (chown) or set {variable} to a folder of its own"
+                f"change its owner (chown) or set {variable} to a folder of this user"
             )
         path.chmod(0o700)
     except OSError as error:
@@ -44,12 +46,12 @@ def private_directory(path: Path, variable: str) -> Path:
 
 
 def open_lock(lock: Path) -> int:
-    """Open the file of a lock, and make it if need be; raises `OSError`. The caller closes the descriptor."""
+    """Open the file of a lock, and create it if necessary. Raises `OSError`. The caller closes the descriptor."""
     return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def acquire(descriptor: int, within_s: float = 0.0, *, shared: bool = False) -> bool:
-    """Take an open lock, alone or shared with others; False if another process keeps it for `within_s` seconds."""
+    """Take an open lock, exclusively or shared. Returns False if another process holds it for `within_s` seconds."""
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + within_s
     while True:
@@ -64,15 +66,15 @@ def acquire(descriptor: int, within_s: float = 0.0, *, shared: bool = False) -> 
 
 
 def release(descriptor: int) -> None:
-    """Let go of a lock, and keep its file open."""
+    """Release a lock; its file stays open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @contextmanager
 def held(descriptor: int, within_s: float) -> Iterator[None]:
-    """Hold a lock for a while; raises `TimeoutError` if another process keeps it for `within_s` seconds."""
+    """Hold a lock inside a `with` block. Raises `TimeoutError` if another process holds it for `within_s` seconds."""
     if not acquire(descriptor, within_s):
-        raise TimeoutError(f"another process did not release it within {within_s:g} s")
+        raise TimeoutError(f"another process did not release the lock within {within_s:g} s")
     try:
         yield
     finally:
@@ -80,7 +82,7 @@ def held(descriptor: int, within_s: float) -> Iterator[None]:
 
 
 def own(lock: Path, what: str) -> int:
-    """Take the lock for as long as this process lives, or raise `Fatal`: a second copy must not start."""
+    """Take the lock until this process ends. Raises `Fatal` if another process holds it: two copies must not run."""
     try:
         descriptor = open_lock(lock)
     except OSError as error:
@@ -95,7 +97,7 @@ def own(lock: Path, what: str) -> int:
 
 
 def is_owned(lock: Path) -> bool:
-    """Whether a living process owns the lock."""
+    """Whether a running process holds the lock."""
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What was settled lately, by task id: tells a late duplicate from a task that was queued again on purpose.
+"""The tasks that were settled recently. They distinguish a late duplicate from a task that was queued again on purpose.
 
-Kept for a bounded time in buckets, so that forgetting is cheap, and written as one record for each turn of the loop
-rather than one for each task.
+The ids are kept for a limited time, in buckets, so that dropping old ones is cheap. On disk there is one record
+for each turn of the loop, not one for each task.
 """
 
 from __future__ import annotations
@@ -12,34 +12,37 @@ from typing import NamedTuple
 
 import msgspec
 
-BUCKET_SECONDS = 5.0
-APART = 2e-6
-"""Seconds between two records of one moment: the least that always makes another key."""
+BUCKET_S = 5.0
+"""The settlements of this many seconds are dropped together."""
+KEY_STEP_S = 2e-6
+"""The time between two records of the same moment: the smallest step that always gives a different key."""
 
 
 class Record(msgspec.Struct, array_like=True):
-    """What was settled together, as it is stored under `key`."""
+    """Tasks that were settled together; the stored form, under `key`."""
 
     at: float
+    """When (seconds since the epoch)."""
     ids: list[str]
 
     @property
     def key(self) -> bytes:
-        """Sorts by time; `SettledLately.settle` makes it unique."""
+        """Sorts by time; `RecentlySettled.settle` makes it unique."""
         return int(self.at * 1e6).to_bytes(8, "big")
 
 
 class DeleteSettled(NamedTuple):
-    """Action of the stages that store records: delete one whose time is over."""
+    """Action, for the stages that store records: delete one that is no longer needed."""
 
     record: Record
+    """The record to delete."""
 
 
 class RecentlySettled:
-    """Ids and when they were settled (seconds since the epoch), for `keep` seconds."""
+    """Task ids and when they were settled (seconds since the epoch), each for `keep_s` seconds."""
 
-    def __init__(self, keep: float) -> None:
-        self._keep = keep
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
         self._at: dict[str, float] = {}
         self._buckets: deque[tuple[float, list[Record]]] = deque()
         self._keys: set[bytes] = set()
@@ -48,30 +51,30 @@ class RecentlySettled:
         return len(self._at)
 
     def settle(self, now: float, ids: list[str]) -> Record:
-        """Remember what is settled now; the record that is to be stored shares its key with no other."""
+        """Remember the tasks that are settled now. Returns the record to store; its key is unique."""
         record = Record(now, ids)
         while record.key in self._keys:  # one turn may settle several times
-            record.at += APART
+            record.at += KEY_STEP_S
         self.add(record)
         return record
 
     def add(self, record: Record) -> None:
-        """Remember a record, as after a restart."""
+        """Remember a stored record, after a restart."""
         self._keys.add(record.key)
         for task_id in record.ids:
             self._at[task_id] = record.at
-        if not self._buckets or record.at >= self._buckets[-1][0] + BUCKET_SECONDS:
+        if not self._buckets or record.at >= self._buckets[-1][0] + BUCKET_S:
             self._buckets.append((record.at, []))
         self._buckets[-1][1].append(record)
 
     def at(self, task_id: str) -> float | None:
-        """When the task was last settled, if that was lately."""
+        """When the task was last settled; None if it was not settled recently."""
         return self._at.get(task_id)
 
     def forget(self, now: float) -> Iterable[Record]:
-        """Drop what is older than `keep` seconds and return those records, to be deleted where they are stored."""
+        """Drop what is older than `keep_s` seconds. Returns the records to delete from the store."""
         gone: list[Record] = []
-        while self._buckets and self._buckets[0][0] + BUCKET_SECONDS + self._keep <= now:
+        while self._buckets and self._buckets[0][0] + BUCKET_S + self._keep_s <= now:
             gone += self._buckets.popleft()[1]
         for record in gone:
             self._keys.discard(record.key)

@@ -1,16 +1,20 @@
-"""Stand-ins for all that is outside (the API, OAuth2, OpenAI, Ollama); shares no code with the stages.
+"""Stand-ins for the external services (API, OAuth2, OpenAI, Ollama). Shares no code with the stages.
 
-One process, real HTTP on loopback, five listeners. The demo, the tests and the benchmarks use the same ones.
+One process with five listeners, and real HTTP on loopback. The demo, the tests and the benchmarks all use it.
 
-    http.py       requests and answers; connection.py parses and sends them
-    service.py    what every stand-in has: settings, faults, traffic counters; the road from request to answer
-    faults.py     what a fault may say, and which requests it applies to
-    effects.py    what a fault does to one exchange
-    settings.py   every setting, by service
-    api.py        the NestJS application's ai-tasks; tasks.py keeps them, tokens.py tells who may come in
-    oauth2.py     the token endpoint
-    openai.py     POST /v1/embeddings         | vectors.py makes the vectors, metering.py counts what was paid,
-    ollama.py     POST /api/embed, /api/pull  | transforms.py spoils answers
-    control.py    the switches: tasks, faults, settings, summaries
-    client.py     the same switches from Python
+    http.py           HTTP requests and responses; connection.py parses and sends them
+    stand_in.py       the base class of all stand-ins: settings, faults, counters
+    serving.py        connects a stand-in to its connections
+    faults.py         what a fault is, and which requests it applies to
+    effects.py        completes the exchanges that take time or are changed by a fault
+    settings.py       every setting, by service
+    api.py            the NestJS application's ai-tasks; tasks.py stores them, access_tokens.py checks tokens
+    oauth2.py         the token endpoint
+    openai.py         POST /v1/embeddings         | vectors.py makes the vectors, metering.py counts what is charged,
+    ollama.py         POST /api/embed, /api/pull  | transforms.py corrupts responses
+    world.py          all stand-ins and their listeners; server.py runs them as a process
+    control.py        the control interface: tasks, faults, settings, summaries
+    client.py         the control interface from Python
+    pipeline.py       the real pipeline against a sandbox
+    demo.py           `make demo`
 """

@@ -1,7 +1,7 @@
-"""The NestJS application: a queue of AI tasks behind a bearer token.
+"""A stand-in for the NestJS application: a queue of AI tasks behind a bearer token.
 
-Shapes, statuses and oddities are those of NestJS 12 on express, and of the reference API: bodies over 100 KiB are
-refused before the token is looked at, idle connections are closed after 5 s, a task may be patched again and again.
+Bodies, statuses and special cases are those of NestJS 12 on express, and of the reference API: bodies over 100 KiB are
+refused before the token is checked, idle connections are closed after 5 s, a task can be patched any number of times.
 """
 
 import re
@@ -12,78 +12,79 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from sandbox.http import Answer, Request, json_answer
-from sandbox.service import Service
+from sandbox.access_tokens import AccessTokens
+from sandbox.http import Request, Response, json_response
 from sandbox.settings import ApiSettings
-from sandbox.tasks import Patch, TaskStore
-from sandbox.tokens import TokenStore
+from sandbox.stand_in import StandIn
+from sandbox.tasks import RecordedPatch, TaskStore
 
 _PREFIX = b"/api/ai-tasks/"
 _ID = re.compile(rb"[0-9a-f]{24}", re.IGNORECASE)
 _SUCCESS = b'{"state":"succeeded","result":['
-_NOT_IN_NUMBERS = (b'"', b"[", b"{", b"l", b"t")  # strings, arrays, objects, null, true and false
+_NOT_IN_NUMBERS = (b'"', b"[", b"{", b"l", b"t")
+"""Bytes that occur in strings, arrays, objects, `null`, `true` and `false`, but not in numbers."""
 
 
-class _Body(msgspec.Struct):
+class _PatchBody(msgspec.Struct):
     state: str
     result: msgspec.Raw = msgspec.Raw()
 
 
-class _Failure(msgspec.Struct):
+class _TaskError(msgspec.Struct):
     code: str
     message: str
 
 
-class _Failed(msgspec.Struct):
-    error: _Failure
+class _FailedResult(msgspec.Struct):
+    error: _TaskError
 
 
 class BadBodyError(ValueError):
-    """The PATCH's body is not what the API takes."""
+    """The API does not accept the body of a PATCH."""
 
 
-_decode_body = msgspec.json.Decoder(_Body).decode
-_decode_failed = msgspec.json.Decoder(_Failed).decode
+_decode_body = msgspec.json.Decoder(_PatchBody).decode
+_decode_failed = msgspec.json.Decoder(_FailedResult).decode
 
 
-def _refusal(status: int, message: str, error: str | None = None) -> Answer:
-    return json_answer(status, {"statusCode": status, "message": message, **({"error": error} if error else {})})
+def _error_response(status: int, message: str, error: str | None = None) -> Response:
+    return json_response(status, {"statusCode": status, "message": message, **({"error": error} if error else {})})
 
 
-class Api(Service[ApiSettings]):
+class ApiStandIn(StandIn[ApiSettings]):
     """`GET /api/ai-tasks/pending`, `GET /api/ai-tasks`, `PATCH /api/ai-tasks/:id`."""
 
     name: ClassVar[str] = "api"
 
-    def __init__(self, tokens: TokenStore) -> None:
+    def __init__(self, tokens: AccessTokens) -> None:
         super().__init__(ApiSettings())
         self._tokens = tokens
         self.tasks = TaskStore()
         self._gets = 0
         self._patches = 0
 
-    def handle(self, request: Request) -> Answer:
-        """Route."""
+    def handle(self, request: Request) -> Response:
+        """Call the handler of the route."""
         if request.method == b"PATCH" and request.url.startswith(_PREFIX):
             return self._patch(request)
         limit = self.settings.body_limit
         if limit and len(request.body) > limit:
-            return _refusal(413, "request entity too large")
+            return _error_response(413, "request entity too large")
         path = request.path
         if request.method != b"GET" or path not in {"/api/ai-tasks", "/api/ai-tasks/pending"}:
-            return _refusal(404, f"Cannot {request.method.decode()} {path}", "Not Found")
-        if not self._tokens.admits(request.headers.get(b"authorization")):
-            return _refusal(401, "Unauthorized")
+            return _error_response(404, f"Cannot {request.method.decode()} {path}", "Not Found")
+        if not self._tokens.is_valid(request.headers.get(b"authorization")):
+            return _error_response(401, "Unauthorized")
         return self._get(path, request.query)
 
     def refuse(self, request: Request, status: int) -> None:
-        """Record a PATCH that a fault kept from the API."""
+        """Record a PATCH that a fault answered."""
         if request.method == b"PATCH" and request.url.startswith(_PREFIX):
             self._patches += 1
             self._note(request, status)
 
     def counters(self) -> dict[str, Any]:
-        """Tasks by state, and what became of the PATCHes."""
+        """The number of tasks by state, and the outcomes of the PATCHes."""
         tasks = self.tasks
         return {
             "tasks": tasks.counts,
@@ -95,52 +96,54 @@ class Api(Service[ApiSettings]):
         }
 
     def reset(self) -> None:
-        """Also without tasks and records."""
+        """Reset; also forget tasks and records."""
         super().reset()
         self.tasks = TaskStore()
         self._gets = self._patches = 0
 
-    def _get(self, path: str, query: dict[str, str]) -> Answer:
+    def _get(self, path: str, query: dict[str, str]) -> Response:
         self._gets += 1
-        asked = query.get("limit")
-        if asked is not None and not asked.isdecimal():
-            return _refusal(400, "Validation failed (numeric string is expected)", "Bad Request")
+        requested = query.get("limit")
+        if requested is not None and not requested.isdecimal():
+            return _error_response(400, "Validation failed (numeric string is expected)", "Bad Request")
         settings = self.settings
-        limit = int(asked) if asked is not None and settings.honour_limit else None
+        limit = int(requested) if requested is not None and settings.honour_limit else None
         if settings.page_cap:
             limit = settings.page_cap if limit is None else min(limit, settings.page_cap)
         if path == "/api/ai-tasks":
-            return Answer(200, self.tasks.in_state(query.get("state", "pending"), limit))
-        return Answer(200, self.tasks.page(limit, settings.order))
+            return Response(200, self.tasks.in_state(query.get("state", "pending"), limit))
+        return Response(200, self.tasks.page(limit, settings.order))
 
-    def _patch(self, request: Request) -> Answer:
+    def _patch(self, request: Request) -> Response:
         self._patches += 1
         raw_id, body, settings = request.url[len(_PREFIX) :], request.body, self.settings
         if settings.body_limit and len(body) > settings.body_limit:
-            return self._refused(request, _refusal(413, "request entity too large"))
-        if not self._tokens.admits(request.headers.get(b"authorization")):
-            return self._refused(request, _refusal(401, "Unauthorized"))
+            return self._reject(request, _error_response(413, "request entity too large"))
+        if not self._tokens.is_valid(request.headers.get(b"authorization")):
+            return self._reject(request, _error_response(401, "Unauthorized"))
         task_id = raw_id.decode("latin-1")
         task = self.tasks.get(task_id)
         if task is None and _ID.fullmatch(raw_id) is None:
-            return self._refused(request, _refusal(400, "Validation failed (ObjectId is expected)", "Bad Request"))
+            return self._reject(
+                request, _error_response(400, "Validation failed (ObjectId is expected)", "Bad Request")
+            )
         try:
             patch = self._read(request, body, task.task_type if task else "")
         except (msgspec.MsgspecError, BadBodyError) as error:
-            return self._refused(request, _refusal(400, str(error), "Bad Request"))
+            return self._reject(request, _error_response(400, str(error), "Bad Request"))
         if task is None:
-            return self._refused(request, _refusal(404, "AI task not found", "Not Found"))
+            return self._reject(request, _error_response(404, "AI task not found", "Not Found"))
         self.tasks.accept(task_id, task, patch)
         short = f'{{"_id":"{task_id}","type":"{task.task_type}","state":"{patch.state}","__v":0}}'
-        return Answer(200, short.encode())
+        return Response(200, short.encode())
 
-    def _read(self, request: Request, body: bytes, task_type: str) -> Patch:
-        """The PATCH in the body, as accepted; raises when it is none."""
-        status = 200 if request.answers_as is None else request.answers_as
-        patch = Patch(time.time(), True, status, digest=zlib.crc32(body))
+    def _read(self, request: Request, body: bytes, task_type: str) -> RecordedPatch:
+        """Read the body of an accepted PATCH. Raises `BadBodyError` or a msgspec error if it is not valid."""
+        status = 200 if request.status_seen is None else request.status_seen
+        patch = RecordedPatch(time.time(), True, status, digest=zlib.crc32(body))
         settings = self.settings
         if not settings.check_bodies and not settings.keep_results and body.startswith(_SUCCESS):
-            patch.state, patch.length = "succeeded", _commas(body)  # one more comma before the result
+            patch.state, patch.length = "succeeded", _commas(body)  # one of the commas is before the result
             return patch
         decoded = _decode_body(body)
         result = bytes(decoded.result)
@@ -157,22 +160,24 @@ class Api(Service[ApiSettings]):
             patch.result = msgspec.Raw(result)
         return patch
 
-    def _refused(self, request: Request, answer: Answer) -> Answer:
-        self._note(request, answer.status if request.answers_as is None else request.answers_as)
-        return answer
+    def _reject(self, request: Request, response: Response) -> Response:
+        self._note(request, response.status if request.status_seen is None else request.status_seen)
+        return response
 
     def _note(self, request: Request, status: int) -> None:
         task_id = request.url[len(_PREFIX) :].decode("latin-1")
-        self.tasks.note(task_id, Patch(time.time(), False, status, digest=zlib.crc32(request.body)))
+        self.tasks.note(task_id, RecordedPatch(time.time(), False, status, digest=zlib.crc32(request.body)))
 
 
 def _require_numbers(result: bytes) -> None:
     """Raise unless the JSON is a non-empty array of numbers."""
-    odd = not result.startswith(b"[") or result == b"[]" or any(result.find(mark, 1) > 0 for mark in _NOT_IN_NUMBERS)
-    if odd:
+    invalid = (
+        not result.startswith(b"[") or result == b"[]" or any(result.find(mark, 1) > 0 for mark in _NOT_IN_NUMBERS)
+    )
+    if invalid:
         raise BadBodyError("result must be a non-empty array of numbers")
 
 
 def _commas(text: bytes) -> int:
-    """How many there are; by numpy, since for 19 kB bytes.count takes 6.5 µs and it 2.5."""
+    """The number of commas. For 19 kB, numpy takes 2.5 µs and bytes.count 6.5 µs."""
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(",")))

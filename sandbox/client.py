@@ -1,4 +1,4 @@
-"""The sandbox from Python, for the tests, the demo and the benchmarks.
+"""The control interface of the sandbox from Python, for the tests, the demo and the benchmarks.
 
 with Sandbox.start() as sandbox:
     sandbox.queue(1000)
@@ -18,20 +18,20 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 _ROOT = Path(__file__).resolve().parent.parent
-_POLL_SECONDS = 0.02
-_STOP_SECONDS = 5.0
+_POLL_S = 0.02
+_STOP_S = 5.0
 
 Json = dict[str, Any]
 
 
 class SandboxError(Exception):
-    """The sandbox did not start, refused what it was told, or did not get where it was expected in time."""
+    """The sandbox did not start, rejected a request, or did not reach the expected state in time."""
 
 
 class Sandbox:
-    """A running sandbox. The attributes are its addresses; all methods talk to its control port.
+    """A running sandbox. The attributes are its addresses; the methods use its control port.
 
-    Not for use by several threads at once: each may `attach`, or make its own from the same addresses.
+    Not thread-safe: each thread needs its own instance (see `attach`).
     """
 
     def __init__(self, addresses: Json) -> None:
@@ -49,7 +49,7 @@ class Sandbox:
     @classmethod
     @contextlib.contextmanager
     def start(cls, *options: str) -> Iterator["Sandbox"]:
-        """Start one on free ports (or as `options` of `python -m sandbox` say) and stop it at the end."""
+        """Start a sandbox on free ports (or with `options` of `python -m sandbox`); stop it at the end."""
         command = [sys.executable, "-m", "sandbox", "--until-stdin-closes", *options]
         process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None
@@ -57,13 +57,13 @@ class Sandbox:
         try:
             line = process.stdout.readline()
             if not line:
-                raise SandboxError(f"the sandbox ended with status {process.wait(_STOP_SECONDS)} instead of starting")
+                raise SandboxError(f"the sandbox ended with status {process.wait(_STOP_S)} instead of starting")
             with contextlib.closing(cls(json.loads(line))) as sandbox:
                 yield sandbox
         finally:
             process.terminate()
             try:
-                process.wait(_STOP_SECONDS)
+                process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -72,15 +72,15 @@ class Sandbox:
 
     @classmethod
     def attach(cls, announced: Path) -> "Sandbox":
-        """One that runs already, by the file that it was told to announce itself in."""
+        """Connect to a running sandbox; `announced` is the file of its option `--announce`."""
         return cls(json.loads(announced.read_text()))
 
     def close(self) -> None:
-        """Close the connection to the control port; the sandbox goes on."""
+        """Close the connection to the control port; the sandbox keeps running."""
         self._connection.close()
 
     def environment(self) -> dict[str, str]:
-        """The settings that point the service at this sandbox."""
+        """The environment variables that connect the service to this sandbox."""
         return {
             "API_BASE_URL": self.api,
             "OAUTH2_TOKEN_URL": self.token_url,
@@ -94,22 +94,22 @@ class Sandbox:
     # Tasks.
 
     def queue(self, count: int, **fields: Any) -> list[str]:
-        """Queue `count` tasks (fields: text, model, type, distinct); their ids."""
+        """Queue `count` tasks (fields: text, model, type, distinct); returns their ids."""
         ids: list[str] = self.call("POST", "/tasks", {"count": count, **fields})["ids"]
         return ids
 
     def queue_tasks(self, tasks: Iterable[Json]) -> list[str]:
-        """Queue tasks given field by field (tasks.NewTask); their ids."""
+        """Queue tasks given field by field (tasks.NewTask); returns their ids."""
         ids: list[str] = self.call("POST", "/tasks", {"tasks": list(tasks)})["ids"]
         return ids
 
     def queue_raw(self, elements: Iterable[Any]) -> list[str]:
-        """Put any JSON elements into the pending page; the ids they go by."""
+        """Put any JSON elements into the pending page; returns the ids given to them."""
         ids: list[str] = self.call("POST", "/tasks", {"raw": list(elements)})["ids"]
         return ids
 
     def requeue(self, ids: Iterable[str]) -> int:
-        """Set tasks pending again; how many there were."""
+        """Set tasks to pending again; returns how many existed."""
         return int(self.call("POST", "/requeue", {"ids": list(ids)})["count"])
 
     def task(self, task_id: str) -> Json:
@@ -124,57 +124,57 @@ class Sandbox:
         return record
 
     def results(self) -> dict[str, Any]:
-        """The result accepted last, by id; needs the api's setting keep_results."""
+        """The result accepted last, by task id; needs the setting `keep_results` of the api."""
         results: dict[str, Any] = self.call("GET", "/results")
         return results
 
-    # Looking.
+    # Counters.
 
     def summary(self) -> Json:
-        """Cheap counters of everything, by service."""
+        """All counters, by service."""
         summary: Json = self.call("GET", "/summary")
         return summary
 
     def charges(self, service: str = "openai") -> list[Json]:
-        """Every request that a provider charged: [{time, inputs, tokens}]."""
+        """The requests that a provider charged: [{time, inputs, tokens}]."""
         charges: list[Json] = self.call("GET", f"/charges?service={service}")
         return charges
 
     def wait_until(self, condition: Callable[[Json], bool], seconds: float = 30.0) -> Json:
-        """The first summary that meets the condition; raises SandboxError, with the last one, after `seconds`."""
+        """Wait for a summary that meets the condition, and return it; raises SandboxError after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition(summary := self.summary()):
             if time.monotonic() > deadline:
-                raise SandboxError(f"not there after {seconds} s: {summary}")
-            time.sleep(_POLL_SECONDS)
+                raise SandboxError(f"the condition was not met within {seconds} s; the last summary is {summary}")
+            time.sleep(_POLL_S)
         return summary
 
-    # Switches.
+    # Settings, faults, ports.
 
     def settings(self, **changes: Json) -> Json:
-        """Change settings by service, as in `api={"page_cap": 10}`; all settings as they are then."""
+        """Change settings by service, as in `api={"page_cap": 10}`; returns all settings."""
         settings: Json = self.call("PUT", "/settings", changes)
         return settings
 
     def fault(self, service: str, **fields: Any) -> int:
-        """Put a fault in force (fields: see faults.py); its number."""
+        """Add a fault (fields: see faults.py); returns its number."""
         return int(self.call("POST", "/faults", {"service": service, **fields})["number"])
 
     def faults(self) -> list[Json]:
-        """The faults in force, each with its number and how often it matched and applied."""
+        """The faults in force, each with its number and with how often it matched and applied."""
         faults: list[Json] = self.call("GET", "/faults")
         return faults
 
     def clear_faults(self, number: int | None = None) -> None:
-        """Lift one fault, or all."""
+        """Remove one fault, or all."""
         self.call("DELETE", "/faults" if number is None else f"/faults/{number}")
 
     def release(self, service: str | None = None) -> int:
-        """Let held answers go; how many there were."""
+        """Send held responses; returns how many there were."""
         return int(self.call("POST", "/release", {} if service is None else {"service": service})["released"])
 
     def down(self, service: str) -> None:
-        """Refuse connections to the service, and break those there are."""
+        """Refuse new connections to the service, and reset the open ones."""
         self.call("POST", "/down", {"service": service})
 
     def up(self, service: str) -> None:
@@ -182,23 +182,23 @@ class Sandbox:
         self.call("POST", "/up", {"service": service})
 
     def revoke(self) -> int:
-        """No token is good any more; how many there were."""
+        """Revoke all access tokens; returns how many were valid."""
         return int(self.call("POST", "/revoke")["revoked"])
 
     def reset(self) -> None:
-        """Everything as at the start."""
+        """Return the sandbox to its initial state."""
         self.call("POST", "/reset")
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request to the control port; its JSON."""
+        """Send one request to the control port; returns the decoded JSON."""
         content = None if body is None else json.dumps(body).encode()
         try:
             self._connection.request(method, path, content)
             response = self._connection.getresponse()
-            answer = json.loads(response.read())
+            decoded = json.loads(response.read())
         except (OSError, http.client.HTTPException):
             self._connection.close()  # the next call opens a new one
             raise
         if response.status != 200:
-            raise SandboxError(f"{method} {path}: {answer['error']}")
-        return answer
+            raise SandboxError(f"{method} {path}: {decoded['error']}")
+        return decoded

@@ -1,25 +1,25 @@
-"""The switches of the sandbox: JSON over HTTP on a port of its own.
+"""The control interface of the sandbox: JSON over HTTP on its own port.
 
     POST   /tasks?ids=     queue tasks: {"count": N, "text": "template {n}", "model", "type", "distinct": true}, or
                            {"tasks": [{...tasks.NewTask...}]}, or {"raw": [any JSON elements for the pending page]};
-                           answers {"count", "first", "last", "ids"}, without "ids" when asked `?ids=false`
+                           returns {"count", "first", "last", "ids"}, without "ids" for `?ids=false`
     GET    /tasks/ID       one task with its PATCHes
-    POST   /requeue        {"ids": [...]} are pending again
+    POST   /requeue        {"ids": [...]}: set these tasks to pending again
     GET    /record         every id with its PATCHes; `?offset=&limit=`
-    GET    /results        {id: vector or error}, what was accepted last; needs the setting `keep_results`
-    GET    /summary        cheap counters of everything, by service
-    GET    /charges        `?service=openai|ollama`: [{time, inputs, tokens}], every request that was charged
+    GET    /results        {id: vector or error}: the results accepted last; needs the setting `keep_results`
+    GET    /summary        counters, by service; cheap
+    GET    /charges        `?service=openai|ollama`: [{time, inputs, tokens}], one for each charged request
     GET    /settings       and PUT: {"api": {...}, "oauth2": {...}, "openai": {...}, "ollama": {...}} (see settings.py)
-    POST   /faults         add a fault (see faults.py), answers {"number": N}
-    GET    /faults         all in force, each with how often it `matched` and `applied`
-    DELETE /faults/N       lift one; DELETE /faults lifts all
-    POST   /release        {"service"?}: let held answers go
-    POST   /down           {"service"}: refuse connections, reset those there are; POST /up: the same port again
-    POST   /revoke         no token is good any more
-    POST   /reset          everything as at the start; the requests under way are broken off
+    POST   /faults         add a fault (see faults.py), returns {"number": N}
+    GET    /faults         all faults, each with how often it `matched` and `applied`
+    DELETE /faults/N       remove one; DELETE /faults removes all
+    POST   /release        {"service"?}: send held responses
+    POST   /down           {"service"}: refuse connections, reset the open ones; POST /up: listen on the same port again
+    POST   /revoke         revoke all access tokens
+    POST   /reset          return to the initial state; requests under way are cancelled
     GET    /clock          {"time": Unix seconds, "monotonic": seconds}
 
-What is not understood is a 400 with {"error": in words}.
+A request that is not valid is answered with 400 and {"error": reason}.
 """
 
 import itertools
@@ -31,19 +31,19 @@ from typing import Any
 import msgspec
 
 from sandbox.faults import FaultSpec
-from sandbox.http import Answer, Request, json_answer
-from sandbox.service import Reply, Service
+from sandbox.http import Request, Response, json_response
 from sandbox.settings import ServiceSettings, updated
-from sandbox.tasks import NewTask, Patch, Task
+from sandbox.stand_in import Reply, StandIn
+from sandbox.tasks import NewTask, RecordedPatch, StandInTask
 from sandbox.world import World
 
 
 class UnknownError(Exception):
-    """There is nothing of that name."""
+    """The route, task or fault does not exist."""
 
 
 class NewTasks(msgspec.Struct, forbid_unknown_fields=True):
-    """What `POST /tasks` takes."""
+    """The body of `POST /tasks`."""
 
     count: int = 0
     text: str = "text {n}"
@@ -65,8 +65,8 @@ class _ServiceName(msgspec.Struct, forbid_unknown_fields=True):
 Handler = Callable[[Request, str], Any]
 
 
-class Control(Service[ServiceSettings]):
-    """Routes as listed above."""
+class Control(StandIn[ServiceSettings]):
+    """Serves the routes listed above."""
 
     name = "control"
 
@@ -98,22 +98,22 @@ class Control(Service[ServiceSettings]):
         ]
 
     def handle(self, request: Request) -> Reply:
-        """Route; errors in words."""
+        """Call the handler of the route."""
         try:
             handler, argument = self._route(request)
             value = handler(request, argument)
         except (msgspec.MsgspecError, ValueError) as error:
-            return json_answer(400, {"error": str(error)})
+            return json_response(400, {"error": str(error)})
         except UnknownError as error:
-            return json_answer(404, {"error": str(error)})
-        return _later(value) if isinstance(value, Awaitable) else json_answer(200, value)
+            return json_response(404, {"error": str(error)})
+        return _awaited_json(value) if isinstance(value, Awaitable) else json_response(200, value)
 
     def _route(self, request: Request) -> tuple[Handler, str]:
         for method, pattern, handler in self._routes:
             found = pattern.fullmatch(request.path)
             if found is not None and method.encode() == request.method:
                 return handler, "".join(group or "" for group in found.groups())
-        raise UnknownError(f"there is no {request.method.decode()} {request.path}")
+        raise UnknownError(f"no such route: {request.method.decode()} {request.path}")
 
     # Tasks.
 
@@ -125,13 +125,13 @@ class Control(Service[ServiceSettings]):
         for _number in range(new.count):
             text = template.replace("{n}", str(store.next_text_number())) if new.distinct else template
             ids.append(store.add(NewTask(text=text, model=new.model, type=new.type)))
-        answer = {"count": len(ids), "first": ids[0] if ids else None, "last": ids[-1] if ids else None}
-        return answer if request.query.get("ids") == "false" else {**answer, "ids": ids}
+        response = {"count": len(ids), "first": ids[0] if ids else None, "last": ids[-1] if ids else None}
+        return response if request.query.get("ids") == "false" else {**response, "ids": ids}
 
     def _get_task(self, _request: Request, task_id: str) -> dict[str, Any]:
         task = self._world.api.tasks.get(task_id)
         if task is None:
-            raise UnknownError(f"there is no task {task_id}")
+            raise UnknownError(f"no such task: {task_id}")
         return _described(task_id, task, task.patches)
 
     def _requeue(self, request: Request, _: str) -> dict[str, int]:
@@ -161,7 +161,7 @@ class Control(Service[ServiceSettings]):
         providers = {"openai": self._world.openai.meter, "ollama": self._world.ollama.meter}
         name = request.query.get("service", "openai")
         if name not in providers:
-            raise ValueError(f"{name!r} charges nothing, only {', '.join(providers)} do")
+            raise ValueError(f"{name!r} does not charge; services that do: {', '.join(providers)}")
         return providers[name].log()
 
     # Settings and faults.
@@ -171,7 +171,7 @@ class Control(Service[ServiceSettings]):
 
     def _put_settings(self, request: Request, _: str) -> dict[str, Any]:
         changes = msgspec.json.decode(request.body, type=dict[str, dict[str, Any]])
-        # All or nothing: the first loop raises before the second changes anything.
+        # All changes or none: `updated` raises before anything is changed.
         new = [(self._service(name), part) for name, part in changes.items()]
         settings = [(service, updated(service.settings, part)) for service, part in new]
         for service, changed in settings:
@@ -185,10 +185,10 @@ class Control(Service[ServiceSettings]):
         return [fault.summary() for fault in self._world.faults()]
 
     def _delete_faults(self, _request: Request, number: str) -> dict[str, int]:
-        lifted = self._world.clear_faults(int(number) if number else None)
-        if number and not lifted:
-            raise UnknownError(f"there is no fault {number}")
-        return {"lifted": lifted}
+        removed = self._world.clear_faults(int(number) if number else None)
+        if number and not removed:
+            raise UnknownError(f"no such fault: {number}")
+        return {"removed": removed}
 
     def _release(self, request: Request, _: str) -> dict[str, int]:
         name = msgspec.json.decode(request.body or b"{}", type=_ServiceName).service
@@ -198,7 +198,7 @@ class Control(Service[ServiceSettings]):
             service.release()
         return {"released": count}
 
-    # The whole.
+    # Ports, tokens, reset.
 
     def _down(self, request: Request, _: str) -> dict[str, str]:
         name = self._named(request)
@@ -223,21 +223,21 @@ class Control(Service[ServiceSettings]):
     def _named(self, request: Request) -> str:
         return self._service(msgspec.json.decode(request.body, type=_ServiceName).service).name
 
-    def _service(self, name: str | None) -> Service[Any]:
+    def _service(self, name: str | None) -> StandIn[Any]:
         service = self._world.services.get(name or "")
         if service is None:
-            raise ValueError(f"there is no service {name!r}, only {', '.join(self._world.services)}")
+            raise ValueError(f"no such service: {name!r}; the services are {', '.join(self._world.services)}")
         return service
 
 
-async def _later(value: Awaitable[Any]) -> Answer:
-    """The answer of a handler that takes its time."""
+async def _awaited_json(value: Awaitable[Any]) -> Response:
+    """The response of an asynchronous handler."""
     try:
-        return json_answer(200, await value)
+        return json_response(200, await value)
     except (msgspec.MsgspecError, ValueError) as error:
-        return json_answer(400, {"error": str(error)})
+        return json_response(400, {"error": str(error)})
 
 
-def _described(task_id: str, task: Task | None, patches: list[Patch]) -> dict[str, Any]:
-    """A task with its PATCHes; a state of None is an id that no task has."""
+def _described(task_id: str, task: StandInTask | None, patches: list[RecordedPatch]) -> dict[str, Any]:
+    """A task with its PATCHes; the state is None if the id does not exist."""
     return {"id": task_id, "state": None if task is None else task.state, "patches": patches}

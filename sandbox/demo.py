@@ -1,6 +1,6 @@
-"""`make demo`: the whole pipeline on stand-ins, seen working: queues tasks, shows progress, sums up, leaves nothing.
+"""`make demo`: runs the pipeline against stand-ins, shows the progress of some tasks and a summary, then cleans up.
 
-With `--keep` it stays up, to be looked at, until Ctrl-C.
+With `--keep` it keeps running until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,51 +23,59 @@ from rich.table import Table
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 
-PATIENCE = 300.0
-"""Seconds without any task done after which the demo has failed."""
-LOOK_EVERY = 0.2
-PLAIN_EVERY = 1.0
-"""Seconds between lines where there is no terminal."""
+STALLED_AFTER_S = 300.0
+"""The demo fails if no task is done for this number of seconds."""
+LOOK_EVERY_S = 0.2
+"""Seconds between updates of the progress bar."""
+PLAIN_EVERY_S = 1.0
+"""Seconds between lines if the output is not a terminal."""
 
 
 @dataclass
-class Seen:
-    """How far the tasks are."""
+class TaskProgress:
+    """The number of tasks in each state."""
 
     pending: int
     done: int
     failed: int
     in_flight: int
+    """Leased by the fetcher."""
     rate: float
-    """Tasks a second, over the last seconds."""
+    """Tasks per second, over the last seconds."""
 
     @property
-    def words(self) -> str:
-        """One line."""
+    def finished(self) -> int:
+        """The number of tasks that are done or failed."""
+        return self.done + self.failed
+
+    @property
+    def line(self) -> str:
+        """The progress in one line."""
         return (
             f"{self.pending} pending, {self.in_flight} in flight, {self.done} done, {self.failed} failed, "
             f"{self.rate:.0f} tasks/s"
         )
 
 
-class Watch:
-    """Looks at the sandbox (pending, done, failed) and the monitor (in flight)."""
+class ProgressWatch:
+    """Reads the progress from the sandbox (pending, done, failed) and the monitor (in flight)."""
 
     def __init__(self, sandbox: Sandbox, pipeline: Pipeline) -> None:
         self._sandbox = sandbox
         self._pipeline = pipeline
         self._finished: list[tuple[float, int]] = []
 
-    def look(self) -> Seen:
-        """Look now."""
+    def look(self) -> TaskProgress:
+        """The progress now."""
         tasks = self._sandbox.summary()["api"]["tasks"]
         done, failed = tasks.get("succeeded", 0), tasks.get("failed", 0)
         now = time.monotonic()
         self._finished = [*self._finished, (now, done + failed)][-15:]
-        (then, before), (_, after) = self._finished[0], self._finished[-1]
-        rate = (after - before) / (now - then) if now > then else 0.0
+        (start, before), (_, after) = self._finished[0], self._finished[-1]
+        rate = (after - before) / (now - start) if now > start else 0.0
         pending = tasks.get("pending", 0)
-        return Seen(pending, done, failed, min(self._in_flight(), pending), rate)  # the heartbeat is a second old
+        in_flight = min(self._in_flight(), pending)  # the heartbeat may be a second old
+        return TaskProgress(pending, done, failed, in_flight, rate)
 
     def _in_flight(self) -> int:
         status, health = self._pipeline.get("/health")
@@ -76,33 +84,33 @@ class Watch:
         return int(health.get("processes", {}).get("fetcher", {}).get("leased", 0))
 
 
-def watch(console: Console, sandbox: Sandbox, pipeline: Pipeline, total: int) -> Seen:
-    """Show progress until all tasks are done; raise `TimeoutError` if nothing moves for long."""
-    eyes = Watch(sandbox, pipeline)
+def watch(console: Console, sandbox: Sandbox, pipeline: Pipeline, total: int) -> TaskProgress:
+    """Show progress until all tasks are done; raises `TimeoutError` after `STALLED_AFTER_S` without progress."""
+    tasks = ProgressWatch(sandbox, pipeline)
     with _display(console, total) as show:
-        seen, moved = eyes.look(), time.monotonic()
-        while seen.done + seen.failed < total:
-            time.sleep(LOOK_EVERY)
-            before, seen = seen, eyes.look()
-            show(seen)
-            if seen.done + seen.failed > before.done + before.failed:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > PATIENCE:
-                raise TimeoutError(f"no task was done for {PATIENCE:g} s; the log ends with\n{pipeline.tail()}")
-        show(seen)
-    return seen
+        progress, changed = tasks.look(), time.monotonic()
+        while progress.finished < total:
+            time.sleep(LOOK_EVERY_S)
+            before, progress = progress, tasks.look()
+            show(progress)
+            if progress.finished > before.finished:
+                changed = time.monotonic()
+            elif time.monotonic() - changed > STALLED_AFTER_S:
+                raise TimeoutError(f"no task was done for {STALLED_AFTER_S:g} s; the log ends with\n{pipeline.tail()}")
+        show(progress)
+    return progress
 
 
 @contextlib.contextmanager
 def _display(console: Console, total: int) -> Iterator[Any]:
-    """A progress bar on a terminal, else a plain line a second."""
+    """Show a progress bar on a terminal, otherwise one plain line per second."""
     if not console.is_terminal:
         shown = [0.0]
 
-        def line(seen: Seen) -> None:
-            if time.monotonic() - shown[0] >= PLAIN_EVERY or seen.done + seen.failed == total:
+        def line(progress: TaskProgress) -> None:
+            if time.monotonic() - shown[0] >= PLAIN_EVERY_S or progress.finished == total:
                 shown[0] = time.monotonic()
-                console.print(seen.words)
+                console.print(progress.line)
 
         yield line
         return
@@ -112,15 +120,15 @@ def _display(console: Console, total: int) -> Iterator[Any]:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        bar: TaskID = progress.add_task("starting the pipeline", total=total)
-        yield lambda seen: progress.update(bar, completed=seen.done + seen.failed, description=seen.words)
+    with Progress(*columns, console=console) as bars:
+        bar: TaskID = bars.add_task("starting the pipeline", total=total)
+        yield lambda now: bars.update(bar, completed=now.finished, description=now.line)
 
 
 def summary(console: Console, sandbox: Sandbox, pipeline: Pipeline, seconds: float) -> None:
-    """Print what the API received, and where to look further."""
-    told = sandbox.summary()
-    api, oauth2 = told["api"], told["oauth2"]
+    """Print what the API received, and the addresses of the pages."""
+    counters = sandbox.summary()
+    api, oauth2 = counters["api"], counters["oauth2"]
     table = Table(title="What the API received", show_header=False)
     table.add_row("tasks succeeded", str(api["tasks"].get("succeeded", 0)))
     table.add_row("tasks failed", str(api["tasks"].get("failed", 0)))
@@ -136,10 +144,10 @@ def summary(console: Console, sandbox: Sandbox, pipeline: Pipeline, seconds: flo
 
 
 def main() -> int:
-    """Run the demo; the exit status is 0 if every task succeeded, exactly once."""
+    """Run the demo; returns 0 if every task succeeded exactly once."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C")
+    parser.add_argument("--keep", action="store_true", help="keep running until Ctrl-C")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(highlight=False, soft_wrap=True)
@@ -148,15 +156,15 @@ def main() -> int:
         console.print(
             f"The API stand-in has {options.tasks} pending tasks. Starting the pipeline with mock embeddings …"
         )
-        began = time.monotonic()
+        started = time.monotonic()
         with Pipeline(sandbox, Path(folder)) as pipeline:
-            seen = watch(console, sandbox, pipeline, options.tasks)
-            summary(console, sandbox, pipeline, time.monotonic() - began)
+            progress = watch(console, sandbox, pipeline, options.tasks)
+            summary(console, sandbox, pipeline, time.monotonic() - started)
             if options.keep:
                 _stay(console, pipeline)
         twice = sandbox.summary()["api"]["accepted_twice"]
     console.print("Everything is stopped.")
-    return 0 if seen.done == options.tasks and not seen.failed and not twice else 1
+    return 0 if progress.done == options.tasks and not progress.failed and not twice else 1
 
 
 def _stay(console: Console, pipeline: Pipeline) -> None:

@@ -1,30 +1,30 @@
-"""Faults: what one may say, and which requests it applies to.
+"""Faults: what they do, and which requests they apply to.
 
-A fault is a JSON object. Which requests:
+A fault is a JSON object. These fields select requests:
 
     service         "api", "oauth2", "openai" or "ollama" (required)
     method          this method only
-    path            this regular expression is found in the path with its query ("pending", "^/api/embed$")
-    body_contains   this text is found in the request's body: a poisoned text, or one task's id
-    skip            let the first so many matching requests pass
-    times           apply to so many requests, then to none (default: for ever)
-    probability     apply to this share of the matching requests (default 1), drawn from a generator with `seed`
+    path            this regular expression matches in the path with its query ("pending", "^/api/embed$")
+    body_contains   the request's body contains this text, for example the id of a task
+    skip            do not apply to this number of matching requests first
+    times           apply to at most this number of requests (default: no limit)
+    probability     apply to this share of the matching requests (default 1), drawn from a random generator with `seed`
 
-What happens, exactly one of these (`delay` may also stand beside another):
+Exactly one of these says what happens (`delay` may be combined with another one):
 
-    delay           wait so many seconds, then go on
-    status          answer this status, with `body` (text) and `headers`; with `stored: true` the request is carried out
-                    first (the PATCH is accepted, the tokens are paid), without it nothing else happens
-    drop            "before": close the connection instead of doing anything; "after": do it, then close without an
-                    answer. With `reset: true` the caller sees a TCP reset instead of an orderly close.
-    cut             send the first so many bytes of the true answer, head included, and close (or `reset`)
-    dribble         send the true answer at so many bytes a second
-    hold            true: carry out, but keep the answer until `POST /release`
-    transform       carry out, but spoil the answer: a name from transforms.py (openai and ollama only)
-    framing         how the true answer ends: "chunked" (properly), "chunked_close" (closed before the last chunk),
-                    "until_close" (no length, the close is the end)
+    delay           wait this number of seconds, then continue
+    status          respond with this status, `body` (text) and `headers`; with `stored: true` the request is carried
+                    out first (the PATCH is accepted, the tokens are charged), without it the request has no effect
+    drop            "before": close the connection without carrying out the request; "after": carry it out, then close
+                    without a response. With `reset: true` the caller sees a TCP reset instead of a normal close.
+    cut             send this number of bytes of the real response, including its head, and close (or `reset`)
+    dribble         send the real response at this number of bytes a second
+    hold            true: carry out the request, but keep the response until `POST /release`
+    transform       carry out the request, but corrupt the response: a name from transforms.py (openai and ollama only)
+    framing         how the real response ends: "chunked" (complete), "chunked_close" (closed before the last chunk),
+                    "until_close" (without a length; the end of the connection is the end of the response)
 
-The delays of all matching faults add up; of the others the oldest that matches wins, and the rest do not count it.
+The delays of all matching faults add up. Of the other matching faults only the oldest applies and counts the request.
 """
 
 import random
@@ -40,7 +40,7 @@ _EFFECTS = ("status", "drop", "cut", "dribble", "hold", "transform", "framing")
 
 
 class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """The fields above."""
+    """The fields described above."""
 
     service: Literal["api", "oauth2", "openai", "ollama"]
     method: str | None = None
@@ -64,21 +64,23 @@ class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     framing: Literal["chunked", "chunked_close", "until_close"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no request could make sense of."""
+        """Reject combinations that make no sense; raises ValueError."""
         named = [name for name in _EFFECTS if getattr(self, name) is not None]
         if len(named) > 1 or not (named or self.delay):
-            raise ValueError(f"a fault has one effect (delay, {', '.join(_EFFECTS)}), this one has {len(named)}")
+            raise ValueError(
+                f"a fault must have exactly one effect (delay, {', '.join(_EFFECTS)}), but this one has {len(named)}"
+            )
         known = {"openai": ANY_PROVIDER | OPENAI_ONLY, "ollama": ANY_PROVIDER}.get(self.service, frozenset())
         if self.transform is not None and self.transform not in known:
             raise ValueError(f"{self.service} has no transform {self.transform!r}, only {sorted(known)}")
         try:
             re.compile(self.path or "")
         except re.error as error:
-            raise ValueError(f"path is no regular expression: {error}") from error
+            raise ValueError(f"path is not a valid regular expression: {error}") from error
 
     @property
     def effect(self) -> str:
-        """The effect's name, "delay" when it has no other."""
+        """The name of the effect; "delay" if there is no other."""
         return next((name for name in _EFFECTS if getattr(self, name) is not None), "delay")
 
 
@@ -95,7 +97,7 @@ class Fault:
         self._random = random.Random(spec.seed)
 
     def matches(self, request: Request) -> bool:
-        """Whether the request is one of those that the fault is for."""
+        """Whether the fault selects this request."""
         spec = self.spec
         return (
             (spec.method is None or request.method == spec.method.encode())
@@ -103,8 +105,8 @@ class Fault:
             and (spec.body_contains is None or spec.body_contains.encode() in request.body)
         )
 
-    def strikes(self) -> bool:
-        """Whether it applies to this matching request; counts it."""
+    def applies(self) -> bool:
+        """Count a matching request; returns whether the fault applies to it."""
         spec = self.spec
         self.matched += 1
         if self.matched <= spec.skip or (spec.times is not None and self.applied >= spec.times):
@@ -115,7 +117,7 @@ class Fault:
         return True
 
     def summary(self) -> dict[str, Any]:
-        """The fault as it was given, and how often it applied."""
+        """The fault as it was added, with how often it matched and applied."""
         return {
             **msgspec.to_builtins(self.spec),
             "number": self.number,
@@ -125,12 +127,12 @@ class Fault:
 
 
 def choose(faults: list[Fault], request: Request) -> tuple[float, Fault | None]:
-    """How long to wait, and the one fault to apply then."""
+    """Seconds to wait, and the one fault to apply afterwards, if any."""
     delay, chosen = 0.0, None
     for fault in faults:
         if chosen is not None and fault.effect != "delay":
             continue
-        if fault.matches(request) and fault.strikes():
+        if fault.matches(request) and fault.applies():
             delay += fault.spec.delay
             if fault.effect != "delay":
                 chosen = fault

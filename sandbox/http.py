@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests and answers, and how an answer looks on the wire."""
+"""HTTP/1.1 requests and responses, and the bytes of a response."""
 
 import functools
 import http
@@ -14,11 +14,11 @@ JSON = "application/json; charset=utf-8"
 class Request:
     """One request. Header names are lower-case bytes.
 
-    `transform` and `answers_as` are notes from a fault to the service: how to spoil the answer, and the status that the
-    caller will see instead of the service's own (0: none at all).
+    A fault sets `transform` and `status_seen` for the stand-in: how to corrupt the response, and the status that the
+    caller will see instead of the stand-in's own (0: no response at all).
     """
 
-    __slots__ = ("answers_as", "body", "headers", "keep_alive", "method", "transform", "url")
+    __slots__ = ("body", "headers", "keep_alive", "method", "status_seen", "transform", "url")
 
     def __init__(self, method: bytes, url: bytes, headers: dict[bytes, bytes], body: bytes, keep_alive: bool) -> None:
         self.method = method
@@ -27,7 +27,7 @@ class Request:
         self.body = body
         self.keep_alive = keep_alive
         self.transform: str | None = None
-        self.answers_as: int | None = None
+        self.status_seen: int | None = None
 
     @property
     def path(self) -> str:
@@ -36,13 +36,13 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters; of a repeated one the last."""
+        """The parameters of the query; for a repeated parameter, its last value."""
         pairs = parse_qs(self.url.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
         return {name: values[-1] for name, values in pairs.items()}
 
 
-class Answer:
-    """One answer: `body`, or a `stream` of pieces that is sent in chunks as they come."""
+class Response:
+    """One response: `body`, or a `stream` of pieces, each sent as a chunk as soon as it exists."""
 
     __slots__ = ("body", "content_type", "headers", "status", "stream")
 
@@ -61,37 +61,37 @@ class Answer:
         self.stream = stream
 
 
-def json_answer(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    """Answer with `value` as JSON."""
-    return Answer(status, msgspec.json.encode(value), headers=headers)
+def json_response(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """A response with `value` as JSON."""
+    return Response(status, msgspec.json.encode(value), headers=headers)
 
 
 @functools.lru_cache(maxsize=256)
-def _head(status: int, content_type: str, keep_alive_seconds: float | None) -> bytes:
-    """Everything of the head that does not change from answer to answer; None: the connection closes after it."""
+def _head(status: int, content_type: str, keep_alive_s: float | None) -> bytes:
+    """The part of the head that is the same for many responses; None: the connection is closed afterwards."""
     try:
         phrase = http.HTTPStatus(status).phrase
     except ValueError:
         phrase = "Unknown"
     connection = "close"
-    if keep_alive_seconds is not None:
-        # As Node announces it; 0 means that nothing is ever closed for idling, hence no promise either.
-        hint = f"\r\nKeep-Alive: timeout={int(keep_alive_seconds)}" if keep_alive_seconds >= 1 else ""
+    if keep_alive_s is not None:
+        # Node sends this header. With 0, idle connections are never closed, so nothing is announced.
+        hint = f"\r\nKeep-Alive: timeout={int(keep_alive_s)}" if keep_alive_s >= 1 else ""
         connection = f"keep-alive{hint}"
     return f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\nConnection: {connection}\r\n".encode()
 
 
-def render_head(answer: Answer, keep_alive_seconds: float | None, framing: bytes) -> bytes:
-    """The answer's head; `framing` is the header line that tells where the body ends, or nothing."""
-    head = _head(answer.status, answer.content_type, keep_alive_seconds)
-    if answer.headers:
-        head += "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items()).encode("latin-1")
+def render_head(response: Response, keep_alive_s: float | None, framing: bytes) -> bytes:
+    """The head of a response; `framing` is the header line that says where the body ends, or empty."""
+    head = _head(response.status, response.content_type, keep_alive_s)
+    if response.headers:
+        head += "".join(f"{name}: {value}\r\n" for name, value in response.headers.items()).encode("latin-1")
     return head + framing + b"\r\n"
 
 
-def render(answer: Answer, keep_alive_seconds: float | None) -> bytes:
-    """The bytes of a whole answer."""
-    return render_head(answer, keep_alive_seconds, b"Content-Length: %d\r\n" % len(answer.body)) + answer.body
+def render(response: Response, keep_alive_s: float | None) -> bytes:
+    """The bytes of a complete response."""
+    return render_head(response, keep_alive_s, b"Content-Length: %d\r\n" % len(response.body)) + response.body
 
 
 def chunk(piece: bytes) -> bytes:

@@ -1,22 +1,23 @@
-"""What a provider would have charged for."""
+"""Counts what a provider would have charged for."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-_LOG_LENGTH = 200_000  # requests; older ones are forgotten
+_LOG_LENGTH = 200_000
+"""Charged requests that are kept; older ones are dropped."""
 
 
 def estimated_tokens(text: str) -> int:
-    """About a token to four bytes, at least one."""
+    """One token for every four bytes, at least one."""
     return max(1, len(text.encode()) // 4)
 
 
 class Meter:
-    """Counts, for every text under every model, how often it was embedded in an answer that was sent.
+    """Counts how often each text was embedded, for each model.
 
-    An answer counts as sent when it was computed for a caller who was still there, whatever a fault then does to it.
+    A text counts when its response was computed for a caller that was still connected, whatever a fault does later.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Meter:
         self._charged = 0
 
     def charge(self, keys: Sequence[int], tokens: int) -> None:
-        """One request's texts (by `vectors.text_key`) were embedded."""
+        """Count the texts of one request, given by their `vectors.text_key`."""
         self._charged += 1
         self._inputs += len(keys)
         self._tokens += tokens
@@ -40,7 +41,7 @@ class Meter:
                 self._paid_twice += 1
 
     def summary(self) -> dict[str, int]:
-        """`paid_twice`: texts paid more than once; `paid_again`: payments beyond each text's first."""
+        """`paid_twice`: texts paid more than once; `paid_again`: payments after the first one of each text."""
         return {
             "charged_requests": self._charged,
             "inputs": self._inputs,
@@ -51,5 +52,5 @@ class Meter:
         }
 
     def log(self) -> list[dict[str, Any]]:
-        """Every charged request: Unix time, inputs, tokens. For checking a quota over any interval."""
+        """Every charged request: Unix time, inputs, tokens. Used to check a quota over any interval."""
         return [{"time": at, "inputs": inputs, "tokens": tokens} for at, inputs, tokens in self._log]

@@ -1,7 +1,7 @@
-"""The token endpoint, as Ory's (Hydra): client credentials for opaque tokens.
+"""A stand-in for the token endpoint of Ory Hydra: it exchanges client credentials for opaque tokens.
 
-`client_secret_basic` carries id and secret form-encoded before base64 (RFC 6749, 2.3.1), and Hydra decodes them; a
-client that is registered for one authentication method is refused by the other.
+With `client_secret_basic`, id and secret are form-encoded before base64 (RFC 6749, 2.3.1), and Hydra decodes them. A
+client that is registered for one authentication method cannot use the other.
 """
 
 import base64
@@ -10,17 +10,17 @@ import time
 from typing import ClassVar
 from urllib.parse import parse_qs, unquote_plus
 
-from sandbox.http import Answer, Request, json_answer
-from sandbox.service import Service
+from sandbox.access_tokens import AccessTokens
+from sandbox.http import Request, Response, json_response
 from sandbox.settings import OAuth2Settings
-from sandbox.tokens import TokenStore
+from sandbox.stand_in import StandIn
 
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
-def _error(status: int, code: str, description: str) -> Answer:
+def _error(status: int, code: str, description: str) -> Response:
     headers = {"WWW-Authenticate": 'Basic realm="oauth2"'} if status == 401 else None
-    return json_answer(status, {"error": code, "error_description": description}, headers)
+    return json_response(status, {"error": code, "error_description": description}, headers)
 
 
 def _form(request: Request) -> dict[str, str]:
@@ -28,60 +28,60 @@ def _form(request: Request) -> dict[str, str]:
     return {name: values[-1] for name, values in fields.items()}
 
 
-class OAuth2(Service[OAuth2Settings]):
+class OAuth2StandIn(StandIn[OAuth2Settings]):
     """`POST /oauth2/token`, `POST /admin/oauth2/introspect`."""
 
     name: ClassVar[str] = "oauth2"
 
-    def __init__(self, tokens: TokenStore) -> None:
+    def __init__(self, tokens: AccessTokens) -> None:
         super().__init__(OAuth2Settings())
         self._tokens = tokens
         self._token_requests = 0
         self._issued = 0
 
-    def handle(self, request: Request) -> Answer:
-        """Route."""
+    def handle(self, request: Request) -> Response:
+        """Call the handler of the route."""
         route = (request.method, request.path)
         if route == (b"POST", "/oauth2/token"):
             self._token_requests += 1
             return self._token(request)
         if route == (b"POST", "/admin/oauth2/introspect"):
             return self._introspect(request)
-        return json_answer(404, {"error": "not_found"})
+        return json_response(404, {"error": "not_found"})
 
     def refuse(self, request: Request, status: int) -> None:  # noqa: ARG002
-        """Count token requests that a fault answered."""
+        """Count the token requests that a fault answered."""
         if request.path == "/oauth2/token":
             self._token_requests += 1
 
     def counters(self) -> dict[str, int]:
-        """Token requests, tokens issued, tokens that are good now."""
+        """Token requests, issued tokens, and tokens that are valid now."""
         return {"token_requests": self._token_requests, "issued": self._issued, "live": self._tokens.live()}
 
     def reset(self) -> None:
-        """Also without tokens."""
+        """Reset; also revoke all tokens."""
         super().reset()
         self._tokens.revoke_all()
         self._token_requests = self._issued = 0
 
-    def _token(self, request: Request) -> Answer:
+    def _token(self, request: Request) -> Response:
         settings, form = self.settings, _form(request)
-        refusal = self._wrong_client(request, form) or self._wrong_grant(form)
+        refusal = self._check_client(request, form) or self._check_grant(form)
         if refusal is not None:
             return refusal
         scopes = form.get("scope", "").split()
         self._issued += 1
-        answer: dict[str, object] = {
+        response: dict[str, object] = {
             "access_token": self._tokens.issue(settings.expires_in, " ".join(scopes)),
             "scope": " ".join(scopes),
             "token_type": "bearer",
         }
         if not settings.omit_expires_in:
-            answer["expires_in"] = int(settings.expires_in)
-        return json_answer(200, answer, _NO_STORE)
+            response["expires_in"] = int(settings.expires_in)
+        return json_response(200, response, _NO_STORE)
 
-    def _wrong_client(self, request: Request, form: dict[str, str]) -> Answer | None:
-        """The refusal of a client that does not prove who it is."""
+    def _check_client(self, request: Request, form: dict[str, str]) -> Response | None:
+        """The error response if the client cannot be authenticated."""
         settings = self.settings
         if not request.headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
             return _error(400, "invalid_request", "The request must be form-encoded.")
@@ -92,8 +92,8 @@ class OAuth2(Service[OAuth2Settings]):
             return _error(401, "invalid_client", "Client authentication failed.")
         return None
 
-    def _wrong_grant(self, form: dict[str, str]) -> Answer | None:
-        """The refusal of what this client may not have."""
+    def _check_grant(self, form: dict[str, str]) -> Response | None:
+        """The error response if the client asks for something that it may not have."""
         settings = self.settings
         if form.get("grant_type") != "client_credentials":
             return _error(400, "unsupported_grant_type", "Only client_credentials is supported.")
@@ -105,19 +105,19 @@ class OAuth2(Service[OAuth2Settings]):
             return _error(400, "invalid_request", f"Requested audience '{audience}' has not been whitelisted.")
         return None
 
-    def _introspect(self, request: Request) -> Answer:
-        found = self._tokens.remaining(_form(request).get("token", ""))
+    def _introspect(self, request: Request) -> Response:
+        found = self._tokens.time_left(_form(request).get("token", ""))
         if found is None:
-            return json_answer(200, {"active": False})
-        left, scope = found
+            return json_response(200, {"active": False})
+        left_s, scope = found
         client = self.settings.client_id
-        expiry = int(time.time() + left)
+        expiry = int(time.time() + left_s)
         known = {"active": True, "client_id": client, "sub": client, "scope": scope, "exp": expiry}
-        return json_answer(200, {**known, "token_type": "Bearer", "token_use": "access_token"})
+        return json_response(200, {**known, "token_type": "Bearer", "token_use": "access_token"})
 
 
 def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str, str]:
-    """How the client authenticates, its id and its secret; empty where there is none."""
+    """The authentication method, the client id and the secret; empty if missing."""
     scheme, _, encoded = request.headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"basic":
         return "client_secret_post", form.get("client_id", ""), form.get("client_secret", "")

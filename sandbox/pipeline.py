@@ -1,7 +1,7 @@
-"""The true pipeline, started under supervisord against a sandbox: for the demo, the tests and the benchmarks.
+"""Runs the real pipeline under supervisord against a sandbox, for the demo, the tests and the benchmarks.
 
-It runs the project's own `supervisord.conf`. Only supervisord's socket and pid file are moved into the run's folder, so
-that several pipelines can run from one checkout at a time.
+It uses the `supervisord.conf` of the project. Only the socket and the pid file of supervisord are moved into a folder
+of the run, so that several pipelines can run from one checkout at the same time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from supervisor.xmlrpc import SupervisorTransport
 from sandbox.client import Sandbox
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 60.0
-"""For supervisord to answer; slow machines under load need seconds."""
-STOP_SECONDS = 200.0
-"""For everything to drain; longer than the longest `stopwaitsecs`."""
+START_S = 60.0
+"""How long supervisord may take to respond; a slow machine under load needs seconds."""
+STOP_S = 200.0
+"""How long all programs may take to drain; longer than the longest `stopwaitsecs`."""
 
 
 class Pipeline:
-    """One running pipeline; `folder` takes its state, sockets, configuration and log."""
+    """One pipeline; its state, sockets, configuration and log are in `folder`."""
 
     def __init__(self, sandbox: Sandbox, folder: Path, **settings: object) -> None:
         self.sandbox = sandbox
@@ -62,7 +62,7 @@ class Pipeline:
         self.stop()
 
     def start(self) -> None:
-        """Start supervisord and wait until it answers; the programs may still be starting."""
+        """Start supervisord and wait until it responds; the programs may still be starting."""
         configuration = self.folder / "supervisord.conf"
         text = (ROOT / "supervisord.conf").read_text()
         text = text.replace("%(here)s/data/", f"{self.folder}/").replace("%(here)s", str(ROOT))
@@ -72,46 +72,46 @@ class Pipeline:
                 ["supervisord", "-c", str(configuration)],
                 env=self.environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        self.wait_until(self._answers, "supervisord to answer", START_SECONDS)
+        self.wait_until(self._is_up, "supervisord to respond", START_S)
 
     def stop(self) -> None:
-        """Drain and stop everything; what does not stop in time is killed."""
+        """Drain and stop all programs; kill those that do not stop in time."""
         supervisord = self._supervisord
         if supervisord is None:
             return
         self._supervisord = None
-        family = [psutil.Process(supervisord.pid), *psutil.Process(supervisord.pid).children(recursive=True)] \
+        processes = [psutil.Process(supervisord.pid), *psutil.Process(supervisord.pid).children(recursive=True)] \
             if supervisord.poll() is None else []  # fmt: skip
         supervisord.terminate()
         try:
-            supervisord.wait(STOP_SECONDS)
+            supervisord.wait(STOP_S)
         except subprocess.TimeoutExpired:
             supervisord.kill()
             supervisord.wait()
-        for process in family:
+        for process in processes:
             if process.is_running() and process.pid != supervisord.pid:
                 process.kill()
 
     def get(self, path: str) -> tuple[int, Any]:
-        """GET a page of the monitor: status, and the decoded JSON or the text; (0, None) when it does not answer."""
+        """GET a page of the monitor: status, and the decoded JSON or the text; (0, None) if it does not respond."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read().decode()
+            response = connection.getresponse()
+            body = response.read().decode()
         except OSError:
             return 0, None
         finally:
             connection.close()
-        return answer.status, json.loads(body) if body.startswith("{") else body
+        return response.status, json.loads(body) if body.startswith("{") else body
 
     def programs(self) -> dict[str, dict[str, Any]]:
-        """What supervisord says of each program, by name, such as its `statename` and `pid`."""
-        told = cast("list[dict[str, Any]]", self.supervisor("getAllProcessInfo"))
-        return {str(program["name"]): program for program in told}
+        """What supervisord reports about each program, such as `statename` and `pid`, by program name."""
+        infos = cast("list[dict[str, Any]]", self.supervisor("getAllProcessInfo"))
+        return {str(program["name"]): program for program in infos}
 
     def supervisor(self, call: str, *arguments: object) -> Any:
-        """Call a method of supervisord, such as `stopAllProcesses`; returns its answer."""
+        """Call a method of supervisord, such as `stopAllProcesses`; returns its result."""
         transport = SupervisorTransport(None, None, f"unix://{self.folder}/supervisord.sock")
         with contextlib.closing(transport):
             return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor, call)(
@@ -119,15 +119,15 @@ class Pipeline:
             )
 
     def kill(self, program: str, number: int = signal.SIGKILL) -> int:
-        """Send a signal to a running program; returns the pid that got it."""
+        """Send a signal to a running program; returns its pid."""
         pid = int(self.programs()[program]["pid"])
-        if not pid:  # 0 would send it to every process of our own group
+        if not pid:  # pid 0 would send it to every process of our own group
             raise ProcessLookupError(f"{program} is not running")
         os.kill(pid, number)
         return pid
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """The log's events so far, of one name or all."""
+        """The log events so far, with one name or all."""
         found = []
         for line in self.log.read_bytes().splitlines():
             if line.startswith(b"{"):
@@ -137,29 +137,29 @@ class Pipeline:
         return found
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-        """Wait for a condition; raise `TimeoutError` with the end of the log if it does not come."""
+        """Wait for a condition; raises `TimeoutError` with the end of the log if it is not met in time."""
         deadline = time.monotonic() + seconds
         while not condition():
             if self._supervisord is not None and self._supervisord.poll() is not None:
                 raise TimeoutError(f"supervisord ended while waiting for {what}:\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {seconds:g} s in vain for {what}:\n{self.tail()}")
+                raise TimeoutError(f"waited {seconds:g} s for {what}:\n{self.tail()}")
             time.sleep(0.05)
 
-    def let_pass(self, seconds: float) -> None:
-        """Let time pass, while the pipeline runs."""
-        over = time.monotonic() + seconds
-        self.wait_until(lambda: time.monotonic() >= over, f"{seconds:g} s to pass", seconds + START_SECONDS)
+    def run_for(self, seconds: float) -> None:
+        """Wait for some time; raises `TimeoutError` if supervisord ends."""
+        end = time.monotonic() + seconds
+        self.wait_until(lambda: time.monotonic() >= end, f"{seconds:g} s to pass", seconds + START_S)
 
-    def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Wait until a task could be processed."""
-        self.wait_until(lambda: self.get("/ready")[0] == 200, "GET /ready to answer 200", seconds)
+    def wait_ready(self, seconds: float = START_S) -> None:
+        """Wait until the pipeline can process tasks."""
+        self.wait_until(lambda: self.get("/ready")[0] == 200, "GET /ready to return 200", seconds)
 
     def tail(self, lines: int = 40) -> str:
-        """The end of the log."""
+        """The last lines of the log."""
         return "\n".join(line[:400] for line in self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         try:
             return bool(self.supervisor("getState"))
         except (OSError, xmlrpc.client.Error):
@@ -167,7 +167,7 @@ class Pipeline:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A TCP port on which no process listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

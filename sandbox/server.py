@@ -1,4 +1,4 @@
-"""The process: listens, announces its addresses, and stops when told to."""
+"""The sandbox process: listens, announces its addresses, and stops on a signal."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from sandbox.world import HOST, Listener, World
 
 
 async def run(ports: dict[str, int], announce: Path | None, *, until_stdin_closes: bool) -> None:
-    """Serve on `ports` (0: a free one) until SIGTERM or SIGINT, or until the parent has gone."""
-    # Millions of records live for ever; looking through them for garbage again and again would cost more than serving.
+    """Serve on `ports` (0: a free port) until SIGTERM or SIGINT, or until the parent process has ended."""
+    # Millions of records are never freed. With the default thresholds, garbage collection would cost more than serving.
     gc.set_threshold(100_000, 50, 1000)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -38,7 +38,7 @@ async def run(ports: dict[str, int], announce: Path | None, *, until_stdin_close
 
 
 def _addresses(world: World, control: Listener) -> dict[str, Any]:
-    """What a caller must know to use the sandbox."""
+    """Everything that a client needs to use the sandbox."""
     url = {name: f"http://{HOST}:{listener.port}" for name, listener in world.listeners.items()}
     return {
         "api": url["api"],
@@ -54,14 +54,14 @@ def _addresses(world: World, control: Listener) -> dict[str, Any]:
 
 
 def _write_atomically(path: Path, line: str) -> None:
-    """A reader sees the whole line or no file."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(line + "\n")
-    draft.replace(path)
+    """Write the file so that a reader sees the complete line or no file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(line + "\n")
+    temporary.replace(path)
 
 
 def _read_stdin(stop: asyncio.Event) -> None:
-    """A parent that has gone closes its end."""
+    """Set `stop` when the parent process has closed its end of the pipe."""
     with contextlib.suppress(BlockingIOError):
         if not os.read(sys.stdin.fileno(), 4096):
             stop.set()

@@ -1,4 +1,4 @@
-"""Every setting, by service; `PUT /settings` changes some of them, and refuses what it does not know."""
+"""Every setting, by service. `PUT /settings` changes some of them, and rejects unknown names."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,92 +13,95 @@ _OLLAMA_LIBRARY = {**_OLLAMA_MODELS, "mxbai-embed-large:latest": 1024, "all-mini
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every service has."""
+    """The settings that every service has."""
 
     keep_alive_seconds: Seconds = 75.0
-    """Idle connections are closed after this; 0: never."""
+    """Idle connections are closed after this time; 0: never."""
     latency_seconds: Seconds = 0.0
-    """Every request waits this long before it is looked at."""
+    """Delay before each request is handled."""
 
 
 class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     """The NestJS application."""
 
     keep_alive_seconds: Seconds = 5.0
-    """Node's default."""
+    """The default is Node's."""
     honour_limit: bool = True
-    """False: `limit` is ignored and everything pending is returned, as the reference API does."""
+    """False: `limit` is ignored and all pending tasks are returned, as the reference API does."""
     page_cap: Count = 0
-    """No page is longer than this, whatever was asked; 0: no cap."""
+    """The largest number of tasks in a page, whatever `limit` says; 0: no cap."""
     order: Literal["createdAt", "shuffled", "newest"] = "createdAt"
-    """Order of a page."""
+    """The order of the tasks in a page."""
     body_limit: Count = 100 * 1024
-    """Bytes; express's default. Larger bodies are refused with 413; 0: no limit."""
+    """Bytes; the default is that of express. Larger bodies are refused with 413; 0: no limit."""
     keep_results: bool = False
     """Keep every accepted result in memory."""
     check_bodies: bool = True
-    """False: a PATCH that begins like a success is believed to be one (27 µs of CPU for 19 kB instead of 43)."""
+    """False: a PATCH that begins like a success is accepted unread (27 µs of CPU for 19 kB instead of 43)."""
 
 
 class OAuth2Settings(ServiceSettings, frozen=True, kw_only=True):
-    """The token endpoint. Both the id and the secret change when URL-encoded, to catch a client that does not."""
+    """The token endpoint. URL encoding changes both id and secret, to detect a client that does not encode them."""
 
     client_id: str = "sandbox:client"
     client_secret: str = "s3cret+/=&:~"
     auth_methods: tuple[Literal["client_secret_basic", "client_secret_post"], ...] = ("client_secret_basic",)
-    """Hydra registers a client for one method and refuses the other."""
+    """Hydra registers a client for one method and rejects the other."""
     scopes: tuple[str, ...] = ("read", "write")
-    """Any other is `invalid_scope`."""
+    """Allowed scopes; any other is rejected as `invalid_scope`."""
     audiences: tuple[str, ...] = ()
-    """Any other is refused; empty: all are accepted."""
+    """Allowed audiences; empty: all are allowed."""
     expires_in: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
-    """Seconds."""
+    """Lifetime of a token, in seconds."""
     omit_expires_in: bool = False
-    """Leave `expires_in` out of the answer; tokens expire all the same."""
+    """Leave `expires_in` out of the response; tokens still expire."""
 
 
 class OpenAISettings(ServiceSettings, frozen=True, kw_only=True):
-    """The OpenAI look-alike; the numbers are OpenAI's own limits."""
+    """The stand-in for OpenAI; the numbers are OpenAI's own limits."""
 
     models: dict[str, int] = msgspec.field(default_factory=_OPENAI_MODELS.copy)
     """Known models and their dimensions."""
     bad_keys: tuple[str, ...] = ("sk-bad",)
-    """Refused with 401; every other key is good."""
+    """API keys that are refused with 401; every other key is accepted."""
     max_inputs: Count = 2048
+    """Inputs in one request."""
     max_input_tokens: Count = 8192
+    """Tokens of one input."""
     max_tokens_per_request: Count = 300_000
+    """Tokens of all inputs of one request together."""
     headers: dict[str, str] = {}
-    """Sent with every embedding, `x-ratelimit-*` for example."""
+    """Headers of every embedding response, for example `x-ratelimit-*`."""
     noise: float = 0.0
-    """Size of a random difference between two embeddings of one text: OpenAI is not deterministic."""
+    """Standard deviation of the noise in each component: OpenAI's embeddings of one text differ slightly."""
 
 
 class OllamaSettings(ServiceSettings, frozen=True, kw_only=True):
-    """The Ollama look-alike."""
+    """The stand-in for Ollama."""
 
     models: dict[str, int] = msgspec.field(default_factory=_OLLAMA_MODELS.copy)
-    """Models that are there, and their dimensions."""
+    """Installed models and their dimensions."""
     pullable: dict[str, int] = msgspec.field(default_factory=_OLLAMA_LIBRARY.copy)
-    """Models that a pull can get."""
+    """Models that can be pulled, and their dimensions."""
     pull_seconds: Seconds = 0.2
-    """Changing it hurries or slows the pulls that are under way, too."""
+    """Duration of one pull; a change also affects the pulls under way."""
     pull_steps: Annotated[int, msgspec.Meta(ge=1)] = 5
     """Progress lines of one pull."""
     pull_error: str | None = None
-    """Ends every pull, half-way, after its 200."""
+    """The error with which every pull ends, half-way, after its 200; None: pulls succeed."""
     context_tokens: Count = 2048
-    """Longer inputs are cut, or refused when `truncate` is false."""
+    """Longer inputs are truncated, or refused when `truncate` is false."""
     max_inputs: Count = 0
-    """More are refused with 400 (about 600 have been, by real servers); 0: no cap."""
+    """More inputs in one request are refused with 400 (real servers have refused about 600); 0: no cap."""
     max_under_way: Count = 0
-    """More requests at once are refused with 503; 0: no cap."""
+    """More concurrent requests are refused with 503; 0: no cap."""
     noise: float = 0.0
-    """As for OpenAI."""
+    """The same as for OpenAI."""
 
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
 def updated(settings: SettingsT, changes: dict[str, Any]) -> SettingsT:
-    """`settings` with `changes`; raises msgspec.ValidationError, in words, for an unknown name or a wrong value."""
+    """`settings` with `changes`. Raises msgspec.ValidationError for an unknown name or an invalid value."""
     return msgspec.convert({**msgspec.structs.asdict(settings), **changes}, type(settings))

@@ -1,4 +1,4 @@
-"""The tasks of the stand-in API, and a record of every PATCH to them."""
+"""The tasks of the API stand-in, and a record of every PATCH."""
 
 import itertools
 import random
@@ -13,28 +13,32 @@ import msgspec
 FINAL = frozenset({"succeeded", "failed"})
 
 
-class Patch(msgspec.Struct, gc=False, omit_defaults=True):
+class RecordedPatch(msgspec.Struct, gc=False, omit_defaults=True):
     """One PATCH as it was received.
 
-    `status` is what its caller saw; 0 when a fault closed the connection instead. A PATCH may be `accepted` and yet
-    have been answered with an error: that is what faults are for.
+    With a fault, a PATCH can be `accepted` although its response was an error.
     """
 
     time: float
+    """When it was received, in Unix seconds."""
     accepted: bool
+    """Whether the API stored it."""
     status: int
+    """The status that the caller saw; 0 if a fault closed the connection instead."""
     state: str | None = None
+    """The state that it gives to the task."""
     digest: int | None = None
-    """CRC-32 of the body: equal for equal bytes."""
+    """CRC-32 of the body."""
     length: int | None = None
-    """Components of the vector."""
+    """Number of components of the vector."""
     error_code: str | None = None
+    """The code of a failure."""
     result: msgspec.Raw | None = None
-    """Only when the setting `keep_results` is on."""
+    """The result; only with the setting `keep_results`."""
 
 
-class Task:
-    """One task. Its JSON is rendered once, as pending."""
+class StandInTask:
+    """One task. Its JSON is rendered once, in state pending."""
 
     __slots__ = ("created", "digest", "final", "patches", "rendered", "state", "task_type")
 
@@ -42,14 +46,17 @@ class Task:
         self.rendered = rendered
         self.created = created
         self.task_type = task_type
-        self.state = ""  # in no state until the store puts it in one
-        self.patches: list[Patch] = []
-        self.final = 0  # results accepted since it was last queued
-        self.digest: int | None = None  # of the first of these
+        self.state = ""
+        """The state; empty until the task is in the store."""
+        self.patches: list[RecordedPatch] = []
+        self.final = 0
+        """Number of results accepted since the task was last queued."""
+        self.digest: int | None = None
+        """The digest of the first of these results."""
 
 
 class NewTask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A task given field by field; what is left out is made up."""
+    """A task given field by field; missing fields get defaults."""
 
     id: str | None = msgspec.field(default=None, name="_id")
     type: str = "text_embedding"
@@ -63,23 +70,25 @@ class NewTask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def timestamp() -> str:
-    """Now, as Mongoose writes it."""
+    """The current time in the format of Mongoose."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class TaskStore:
-    """All tasks, those that are pending in order of `createdAt`."""
+    """All tasks; the pending ones are ordered by `createdAt`."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, Task] = {}
-        self._pending: dict[str, Task] = {}
+        self._tasks: dict[str, StandInTask] = {}
+        self._pending: dict[str, StandInTask] = {}
         self._in_order = True
-        self._strangers: dict[str, list[Patch]] = {}  # PATCHes to ids that no task has
+        self._unknown_ids: dict[str, list[RecordedPatch]] = {}
+        """PATCHes to ids that do not exist."""
         self._numbers = itertools.count()
         self._text_numbers = itertools.count()
         self._id_middle = secrets.token_hex(5)
         self._shuffler = random.Random(0)
-        self.counts: dict[str, int] = {"pending": 0}  # tasks by state
+        self.counts: dict[str, int] = {"pending": 0}
+        """Number of tasks by state."""
         self.accepted = 0
         self.accepted_twice = 0
         self.digests_differ = 0
@@ -87,11 +96,11 @@ class TaskStore:
     # Queueing.
 
     def next_text_number(self) -> int:
-        """A number that no text has had."""
+        """A number that was not used in a text before."""
         return next(self._text_numbers)
 
     def add(self, new: NewTask) -> str:
-        """Queue a task; its id. Raises ValueError for an id that another task has."""
+        """Queue a task; returns its id. Raises ValueError if the id exists already."""
         if new.id in self._tasks:
             raise ValueError(f"there is already a task {new.id}")
         number = next(self._numbers)
@@ -109,7 +118,7 @@ class TaskStore:
             "updatedAt": now,
             "__v": 0,
         }
-        task = Task(msgspec.json.encode(document), (created, number), new.type)
+        task = StandInTask(msgspec.json.encode(document), (created, number), new.type)
         self._tasks[task_id] = task
         if new.state == "pending":
             self._queue(task_id, task)
@@ -118,18 +127,18 @@ class TaskStore:
         return task_id
 
     def add_raw(self, text: bytes) -> str:
-        """Put any JSON into the pending page; the id it goes by: its own `_id`, if that is a string and not taken."""
+        """Put any JSON into the pending page. Returns its id: its own `_id` if it can be used."""
         number = next(self._numbers)
         element = msgspec.json.decode(text)
         own = element.get("_id") if isinstance(element, dict) else None
         task_id = own if isinstance(own, str) and own not in self._tasks else f"raw-{number}"
-        task = Task(text, (timestamp(), number), "raw")
+        task = StandInTask(text, (timestamp(), number), "raw")
         self._tasks[task_id] = task
         self._queue(task_id, task)
         return task_id
 
     def requeue(self, ids: Iterable[str]) -> int:
-        """Set tasks pending again, as a person would; how many there were."""
+        """Set tasks to pending again; returns how many existed."""
         count = 0
         for task_id in ids:
             task = self._tasks.get(task_id)
@@ -139,13 +148,13 @@ class TaskStore:
                 count += 1
         return count
 
-    def _set_state(self, task: Task, state: str) -> None:
+    def _set_state(self, task: StandInTask, state: str) -> None:
         if task.state:
             self.counts[task.state] -= 1
         task.state = state
         self.counts[state] = self.counts.get(state, 0) + 1
 
-    def _queue(self, task_id: str, task: Task) -> None:
+    def _queue(self, task_id: str, task: StandInTask) -> None:
         self._set_state(task, "pending")
         last = next(reversed(self._pending.values()), None)
         self._in_order = self._in_order and (last is None or last.created <= task.created)
@@ -153,16 +162,16 @@ class TaskStore:
 
     # Reading.
 
-    def get(self, task_id: str) -> Task | None:
-        """The task of this id."""
+    def get(self, task_id: str) -> StandInTask | None:
+        """The task with this id, or None."""
         return self._tasks.get(task_id)
 
     def page(self, limit: int | None, order: str) -> bytes:
-        """Pending tasks as a JSON array."""
+        """The pending tasks as a JSON array."""
         if not self._in_order:
             self._pending = dict(sorted(self._pending.items(), key=lambda item: item[1].created))
             self._in_order = True
-        tasks: Iterable[Task] = self._pending.values()
+        tasks: Iterable[StandInTask] = self._pending.values()
         if order == "newest":
             tasks = reversed(self._pending.values())
         elif order == "shuffled":
@@ -170,30 +179,30 @@ class TaskStore:
         return b"[" + b",".join([task.rendered for task in itertools.islice(tasks, limit)]) + b"]"
 
     def in_state(self, state: str, limit: int | None) -> bytes:
-        """Tasks of any state as a JSON array."""
+        """The tasks in one state as a JSON array."""
         if state == "pending":
             return self.page(limit, "createdAt")
         chosen = itertools.islice((task for task in self._tasks.values() if task.state == state), limit)
         shown = b'"state":"%b"' % state.encode()
         return b"[" + b",".join([task.rendered.replace(b'"state":"pending"', shown, 1) for task in chosen]) + b"]"
 
-    def record(self) -> Iterator[tuple[str, Task | None, list[Patch]]]:
-        """Every id with its PATCHes, tasks first, then ids that were never a task's."""
+    def record(self) -> Iterator[tuple[str, StandInTask | None, list[RecordedPatch]]]:
+        """Every id with its PATCHes: first the tasks, then the ids that do not exist."""
         for task_id, task in self._tasks.items():
             yield task_id, task, task.patches
-        for task_id, patches in self._strangers.items():
+        for task_id, patches in self._unknown_ids.items():
             yield task_id, None, patches
 
     # PATCHes.
 
-    def note(self, task_id: str, patch: Patch) -> None:
-        """Record a PATCH that changed nothing."""
+    def note(self, task_id: str, patch: RecordedPatch) -> None:
+        """Record a PATCH that was not accepted."""
         task = self._tasks.get(task_id)
-        patches = self._strangers.setdefault(task_id, []) if task is None else task.patches
+        patches = self._unknown_ids.setdefault(task_id, []) if task is None else task.patches
         patches.append(patch)
 
-    def accept(self, task_id: str, task: Task, patch: Patch) -> None:
-        """Record a PATCH and do what it says."""
+    def accept(self, task_id: str, task: StandInTask, patch: RecordedPatch) -> None:
+        """Record an accepted PATCH, and change the task."""
         task.patches.append(patch)
         state = patch.state or ""
         self._set_state(task, state)
@@ -208,4 +217,4 @@ class TaskStore:
                 self.accepted_twice += 1
             if patch.digest != task.digest and task.digest is not None:
                 self.digests_differ += 1
-                task.digest = None  # counted once for each task
+                task.digest = None  # so that each task is counted at most once

@@ -23,7 +23,7 @@ from common.settings.settings import Settings
 from common.wire.messages import DeadLetters
 from common.wire.sockets import Sockets
 from common.wire.wiring import OPERATOR, Wiring
-from stages.publisher.actions import DeadLetter, Drop, Revive
+from stages.publisher.actions import DeadLetter, DropDeadLetter, ReplayDeadLetter
 from stages.publisher.body import state_of
 from stages.publisher.outbox import Outbox, decode_letter
 
@@ -95,7 +95,7 @@ def _do(state_dir: Path, chosen: Letters, verb: str) -> None:
     outbox = Outbox(state_dir)
     with closing(outbox.store):
         for task_id in chosen:
-            action = Revive(task_id) if verb == "replay" else Drop(task_id)
+            action = ReplayDeadLetter(task_id) if verb == "replay" else DropDeadLetter(task_id)
             outbox.writes[type(action)](action)
         outbox.store.commit()
 

@@ -1,4 +1,8 @@
-"""A supervisord plug-in that starts as many embedders as EMBEDDER_PROCESSES says.
+"""A supervisord plug-in: as many embedders as EMBEDDER_PROCESSES says, and output that goes where supervisord's goes.
+
+supervisord would open the programs' log by its path. `/dev/stdout` cannot be opened where standard output is a socket
+(systemd's journal: ENXIO), and a file opened a second time is overwritten from its beginning. So the programs simply
+inherit supervisord's own standard output: a terminal, a pipe, a file or a socket.
 
 supervisord could read it itself, as `numprocs=%(ENV_EMBEDDER_PROCESSES)s`, but an undefined variable is an error
 there, and `.env` is not read at all. So the configuration has one `embedder`, and this makes the others like it. It is
@@ -10,15 +14,29 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from functools import partial
 from typing import Any
 
+from supervisor.events import ProcessStateBackoffEvent, ProcessStateFatalEvent, subscribe
 from supervisor.options import ServerOptions
+from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
 
 from common.failures.errors import SettingsError
 from common.settings import settings
 
 PROGRAM = "embedder"
+
+
+class InheritingProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
+    """A program that writes to supervisord's own standard output, its standard error included."""
+
+    def _prepare_child_fds(self) -> None:
+        options = self.config.options
+        options.dup2(self.pipes["child_stdin"], 0)
+        options.dup2(1, 2)
+        for descriptor in range(3, options.minfds):
+            options.close_fd(descriptor)
 
 
 class NoCalls:
@@ -40,22 +58,37 @@ def load(supervisord: Supervisor, **_: Any) -> NoCalls:
         read(*args, **kwargs)
         _multiply(options)
 
-    options.process_config = read_again  # `supervisorctl reread` and `update` read the file anew
+    options.process_config = read_again  # `supervisorctl reread` and `update` read the file again
     _multiply(options)
     for config in options.process_group_configs:
-        if config.name == PROGRAM:
-            supervisord.process_groups[PROGRAM] = config.make_group()
+        supervisord.process_groups[config.name] = config.make_group()
+    for event in (ProcessStateBackoffEvent, ProcessStateFatalEvent):
+        subscribe(event, _report_failed_start)
     return NoCalls()
+
+
+def _report_failed_start(event: Any) -> None:
+    """Say on the screen what could not be started: supervisord's own log hides it below its level."""
+    process = event.process
+    if process.spawnerr:
+        print(f"{process.config.name} cannot be started: {process.spawnerr}", file=sys.stderr, flush=True)
 
 
 def _multiply(options: ServerOptions) -> None:
     """Give the group `embedder` its numbered processes, from `embedder_00` on."""
     number: int = settings.read().embedder_processes
     for group in options.process_group_configs:
-        if group.name != PROGRAM:
-            continue
-        first = group.process_configs[0]
-        group.process_configs = [_numbered(first, n) for n in range(number)]
+        if group.name == PROGRAM:
+            first = group.process_configs[0]
+            group.process_configs = [_numbered(first, n) for n in range(number)]
+        for config in group.process_configs:
+            config.make_process = partial(_make_process, config)
+
+
+def _make_process(config: Any, group: Any = None) -> InheritingProcess:
+    process = InheritingProcess(config)
+    process.group = group
+    return process
 
 
 def _numbered(first: Any, number: int) -> Any:

@@ -1,6 +1,7 @@
-"""`make test`: install what the tests need from outside, then run them all, the quick ones first.
+"""`make test`: install the programs that the tests need, then run all tests, the fast ones first.
 
-They run in several processes, for the slow ones mostly wait; a file stays in one, because its tests share a pipeline.
+They run in several processes, because slow tests mostly wait. The tests of one file run in one process, because they
+share a pipeline.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import pytest
 from tests import needs
 
 PROCESSES = 3
-"""On two cores they take half as long as one would; more would only make tests wait for each other."""
+"""On two cores, three take half as long as one; with more, tests only wait for each other."""
 PARALLEL = ("--numprocesses", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def main() -> int:
-    """Returns pytest's exit status; arguments go to pytest."""
+    """Run the tests with the arguments of the command line; returns the exit status of pytest."""
     for line in needs.install():
         sys.stdout.write(line + "\n")
     return int(pytest.main([*PARALLEL, *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""For all tests: their order, and what most of the slow ones need."""
+"""For all tests: their order, and the fixtures that most of the slow ones need."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.pipelines import Start, left_as_found, ready
+from tests.pipelines import Start, ready_pipeline, restored
 
 SLOW = ("edges", "extending", "providers", "oidc", "nestjs", "system", "faults", "bench")
-"""Folders with real processes, in the order in which they run, after all others."""
+"""Folders whose tests start real processes. They run after all others, in this order."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run decisions first: they take seconds, and say more precisely what is wrong."""
+    """Run the fast unit tests first: their failures are more precise."""
 
     def tier(item: pytest.Item) -> int:
         folder = Path(item.path).parent.name
@@ -36,34 +36,34 @@ def _sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(_sandbox: Sandbox) -> Sandbox:
-    """A sandbox as at its start: one process for all tests, reset before each."""
+    """A sandbox in its initial state: one process for all tests, reset before each."""
     _sandbox.reset()
     return _sandbox
 
 
 @pytest.fixture
 def start(sandbox: Sandbox, tmp_path: Path) -> Iterator[Start]:
-    """Starts ready pipelines on the sandbox, any number of them; they stop at the end of the test."""
+    """A function that starts ready pipelines on the sandbox; they stop at the end of the test."""
     with contextlib.ExitStack() as stopping:
         numbers = itertools.count()
 
         def start(**settings: object) -> Pipeline:
             folder = tmp_path / f"p{next(numbers)}"
             folder.mkdir()
-            return stopping.enter_context(ready(sandbox, folder, **settings))
+            return stopping.enter_context(ready_pipeline(sandbox, folder, **settings))
 
         yield start
 
 
 @pytest.fixture
 def outside(pipeline: Pipeline) -> Iterator[Sandbox]:
-    """The sandbox of a pipeline that tests share; what a test breaks there is mended for the next one."""
-    with left_as_found(pipeline.sandbox) as sandbox:
+    """The sandbox of a shared pipeline; the changes of a test are undone for the next one."""
+    with restored(pipeline.sandbox) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder whose path leaves room for those of sockets, which have at most 107 bytes."""
+    """A folder with a short path, because the path of a socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         yield Path(name)

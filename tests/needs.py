@@ -1,6 +1,6 @@
-"""What some tests need from outside Python: installed where that is possible, else said in one line.
+"""Programs outside Python that some tests need: installed where possible, otherwise reported in one line.
 
-A test asks for it by `require`: what is missing skips on a laptop, and fails in CI.
+A test calls `require`. If the program is missing, the test is skipped on a laptop, and fails in CI.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = {"promtool": "prometheus", "strace": "strace", "npm": "npm"}
-"""Program → the Debian package that has it."""
+"""Program → the Debian package that contains it."""
 
 NODE_PROJECTS = tuple(sorted(Path(__file__).parent.glob("*/package.json")))
-"""Counterparts that are installed with npm."""
+"""Projects that are installed with npm."""
 
 
 def require(program: str) -> str:
-    """The path of a program; skips the test where it is missing, or fails it in CI."""
+    """The path of a program; skips the test if it is missing, or fails it in CI."""
     found = shutil.which(program)
     if found is None:
         missing(f"{program} is missing: apt-get install {PROGRAMS.get(program, program)}")
@@ -36,7 +36,7 @@ def missing(reason: str) -> None:
 
 
 def install() -> Iterator[str]:
-    """Install what is missing; yields a line for each thing that could not be."""
+    """Install what is missing; yields a line for everything that could not be installed."""
     wanted = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
     if wanted and not _apt(wanted):
         yield f"Some tests will be skipped. To run them too: apt-get install {' '.join(wanted)}"
@@ -48,7 +48,7 @@ def install() -> Iterator[str]:
 
 
 def _apt(packages: list[str]) -> bool:
-    """Install Debian packages; False where that is not possible."""
+    """Install Debian packages; returns False if that is not possible."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -1,4 +1,4 @@
-"""Pipelines for the tests: they take seconds to start, so tests that leave them as they were share one."""
+"""Pipelines for the tests. They take seconds to start, so tests that restore what they change share one."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from sandbox.client import Json, Sandbox
 from sandbox.pipeline import Pipeline
 
 Start = Callable[..., Pipeline]
-"""Starts a pipeline with these settings, and waits until it is ready."""
+"""A function that starts a pipeline with these settings, and waits until it is ready."""
 
 
 @contextmanager
-def ready(sandbox: Sandbox, folder: Path, **settings: object) -> Iterator[Pipeline]:
-    """A pipeline on this sandbox that could process a task now."""
+def ready_pipeline(sandbox: Sandbox, folder: Path, **settings: object) -> Iterator[Pipeline]:
+    """A pipeline on this sandbox that is ready to process tasks."""
     with Pipeline(sandbox, folder, **settings) as pipeline:
         pipeline.wait_ready()
         yield pipeline
-        # all programs together: one after another, as supervisord does it at its own end, takes ten seconds
+        # All programs at once: supervisord stops them one after another when it ends, which takes ten seconds.
         with contextlib.suppress(OSError, xmlrpc.client.Error):
             pipeline.supervisor("stopAllProcesses", False)
 
 
 @contextmanager
-def alone(folder: Path, outside: dict[str, Json] | None = None, **settings: object) -> Iterator[Pipeline]:
-    """A ready pipeline with a sandbox of its own, whose settings are those of `outside`, by service."""
+def pipeline_with_own_sandbox(
+    folder: Path, outside: dict[str, Json] | None = None, **settings: object
+) -> Iterator[Pipeline]:
+    """A ready pipeline with its own sandbox; `outside` holds settings of the sandbox, by service."""
     with Sandbox.start() as sandbox:
         sandbox.settings(**(outside or {}))
-        with ready(sandbox, folder, **settings) as pipeline:
+        with ready_pipeline(sandbox, folder, **settings) as pipeline:
             yield pipeline
 
 
 @contextmanager
-def left_as_found(sandbox: Sandbox) -> Iterator[Sandbox]:
-    """Undo at the end what was done to the sandbox, but for its tasks: faults, held answers, settings, who is down."""
+def restored(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Restore the sandbox at the end, except for its tasks: faults, held responses, settings, closed ports."""
     settings = sandbox.settings()
     try:
         yield sandbox

@@ -1,4 +1,4 @@
-"""Messages and settings as tests need them: all has believable defaults, so that a test names only what it is about."""
+"""Messages and settings for tests. Everything has a realistic default, so that a test names only what it is about."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ENVIRONMENT = {
     "OAUTH2_CLIENT_SECRET": "canary-secret",
     "PROCESSING_MODE": "mock",
 }
-"""The variables that a process needs to start; nothing listens there."""
+"""The variables that a process needs to start. Nothing listens at these addresses."""
 
 
 def settings(**fields: Any) -> Settings:
-    """Valid settings, whatever `.env` there is."""
+    """Valid settings, independent of any `.env`."""
     needed = {name.lower(): value for name, value in ENVIRONMENT.items()}
     return read(Settings, **{"_env_file": None, **needed, **fields})
 

@@ -1,1 +1,1 @@
-"""The NestJS API as all who talk to it see it."""
+"""The NestJS API, for every stage that sends requests to it."""

@@ -1,7 +1,7 @@
-"""PATCH /api/ai-tasks/:id through libcurl's multi interface, inside the loop: no threads, and no system call too many.
+"""PATCH /api/ai-tasks/:id through libcurl's multi interface, inside the loop: without threads, with few system calls.
 
-libcurl says which sockets it wants watched and when it wants to be called; the sockets are put into one epoll set, and
-the loop watches that. Connections are kept alive and used again.
+libcurl tells which sockets to watch and when to call it. The sockets are in one epoll set, and the loop watches that
+set. Connections are kept alive and used again.
 """
 
 from __future__ import annotations
@@ -29,28 +29,31 @@ _EVENTS = {
 }
 
 
-class _UnderWay(NamedTuple):
+class _Request(NamedTuple):
+    """One PATCH under way."""
+
     task_id: str
     token: Token
     began: float
+    """Monotonic seconds."""
 
 
 class _Handle:
-    """A libcurl handle with what belongs to it; it keeps its options from one request to the next."""
+    """A libcurl handle and its request. The handle keeps its options from one request to the next."""
 
     def __init__(self, handle: pycurl.Curl) -> None:
         self.curl = handle
         self.lines: list[bytes] = []
-        """The header lines of its last answer."""
+        """The header lines of its last response."""
         self.access_token = ""
-        """What its headers say."""
+        """The token in its request headers."""
         self.fresh = False
-        """Whether it must not use a connection again."""
-        self.under_way = _UnderWay("", Token("", 0.0, ""), 0.0)
+        """Whether its request must use a new connection."""
+        self.request = _Request("", Token("", 0.0, ""), 0.0)
 
 
 class Patches:
-    """At most `connections` PATCHes under way at a time; what is answered comes back as `ApiResponses` events."""
+    """Sends at most `connections` PATCHes at a time; their responses come back as `ApiResponses` events."""
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Patches:
         post: Callable[[Any], None],
         watch: Callable[[int, Callable[[], None]], None],
     ) -> None:
-        self._timeout = settings.request_timeout
+        self._timeout_s = settings.request_timeout
         self._url = settings.api_base_url + "/api/ai-tasks/"
         self._post = post
         self._multi = pycurl.CurlMulti()
@@ -69,38 +72,38 @@ class Patches:
         self._call_at = float("inf")
         self._epoll = select.epoll()
         self._wanted: dict[int, int] = {}
-        """Descriptor → the events that libcurl waits for; 0 for none."""
+        """Descriptor → the epoll events that libcurl waits for; 0 for none."""
         self._registered: dict[int, int] = {}
-        """Descriptor → the events in the epoll set."""
+        """Descriptor → its events in the epoll set."""
         self._idle = [self._handle(settings) for _ in range(connections)]
         self._busy: dict[pycurl.Curl, _Handle] = {}
         self._running = 0
-        """Transfers that have not ended, as libcurl said last."""
+        """Number of transfers that have not ended, as libcurl last reported."""
         self._requests: dict[int, Counter] = {}
-        """Status → its counter: to look one up by its labels costs more than to count."""
+        """Status → its counter. Cached, because finding a counter by its labels costs more than counting."""
         self._durations = metrics.API_DURATION.labels(ENDPOINT, "PATCH")
         watch(self._epoll.fileno(), self.ready)
 
     def begin(self, task_id: str, body: bytes, token: Token) -> None:
-        """Begin a PATCH; the caller keeps to the number of connections."""
+        """Start a PATCH. The caller starts at most `connections` at a time."""
         handle = self._idle.pop()
         handle.lines.clear()
-        handle.under_way = _UnderWay(task_id, token, time.monotonic())
+        handle.request = _Request(task_id, token, time.monotonic())
         if handle.access_token != token.access_token:
             handle.access_token = token.access_token
-            # "Expect:" keeps libcurl from asking for leave before a large body, which costs a round trip
-            headers = curl.bearer(token.access_token, "Content-Type: application/json", "Expect:")
+            # "Expect:" keeps libcurl from sending `Expect: 100-continue` for a large body, which costs a round trip
+            headers = curl.request_headers(token.access_token, "Content-Type: application/json", "Expect:")
             handle.curl.setopt(pycurl.HTTPHEADER, headers)
         handle.curl.setopt(pycurl.URL, self._url + _quote(task_id))
         handle.curl.setopt(pycurl.POSTFIELDS, body)
         self._busy[handle.curl] = handle
         self._multi.add_handle(handle.curl)
-        self._call_if_due()  # libcurl asks to be called at once for a new handle
-        if self._running < len(self._busy):  # a quick answer has been read on the way: its socket has no more to say
+        self._call_if_due()  # libcurl asks for a call at once for a new handle
+        if self._running < len(self._busy):  # the call above has already read a quick response
             self._collect()
 
     def ready(self) -> None:
-        """Let libcurl read and write what it can."""
+        """Let libcurl read and write; called when a socket is ready."""
         for descriptor, events in self._epoll.poll(0):
             if not self._wanted.get(descriptor):
                 self._epoll.unregister(descriptor)  # an idle connection that the server closed
@@ -113,12 +116,12 @@ class Patches:
         self.tick()
 
     def tick(self) -> None:
-        """Let libcurl do what is due by the clock (its timeouts), and collect what has ended."""
+        """Let libcurl handle its timeouts, and collect the requests that have ended."""
         self._call_if_due()
         self._collect()
 
     def close(self) -> None:
-        """Cut what is under way."""
+        """Abort the requests under way."""
         for handle in self._busy:
             self._multi.remove_handle(handle)
         self._multi.close()
@@ -133,29 +136,29 @@ class Patches:
         _, self._running = self._multi.socket_action(descriptor, events)
 
     def _collect(self) -> None:
-        answers = []
+        responses = []
         while True:
             left, succeeded, failed = self._multi.info_read()
-            answers += [self._answered(self._busy[done]) for done in succeeded]
+            responses += [self._received(self._busy[done]) for done in succeeded]
             for done, code, _ in failed:
                 handle = self._busy[done]
                 if curl.was_stale(done, code, handle.lines):
-                    self._again(handle)
+                    self._resend(handle)
                 else:
-                    answers.append(self._end(handle, 0, curl.in_words(done, code, self._timeout)))
-            if not left and not failed:  # what was sent again may have ended already
+                    responses.append(self._end(handle, 0, curl.failure_text(done, code, self._timeout_s)))
+            if not left and not failed:  # a request that was just resent may have ended already
                 break
-        if answers:
-            self._post(ApiResponses(answers))
+        if responses:
+            self._post(ApiResponses(responses))
 
-    def _again(self, handle: _Handle) -> None:
+    def _resend(self, handle: _Handle) -> None:
         self._multi.remove_handle(handle.curl)
         handle.fresh = True
         handle.curl.setopt(pycurl.FRESH_CONNECT, 1)
         self._multi.add_handle(handle.curl)
         self._call_if_due()
 
-    def _answered(self, handle: _Handle) -> ApiResponse:
+    def _received(self, handle: _Handle) -> ApiResponse:
         status = curl.status(handle.lines)
         return self._end(handle, status, "" if status else curl.BROKE)
 
@@ -166,11 +169,11 @@ class Patches:
         if handle.fresh:
             handle.fresh = False
             handle.curl.setopt(pycurl.FRESH_CONNECT, 0)
-        task_id, token, began = handle.under_way
+        task_id, token, began = handle.request
         self._durations.observe(time.monotonic() - began)
         self._counter(status).inc()
-        patience = 0.0 if 200 <= status < 300 else curl.patience(handle.lines) or 0.0
-        return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", patience, token.fingerprint)
+        wait_s = 0.0 if 200 <= status < 300 else curl.retry_after_s(handle.lines) or 0.0
+        return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", wait_s, token.fingerprint)
 
     def _counter(self, status: int) -> Counter:
         counter = self._requests.get(status)
@@ -182,21 +185,22 @@ class Patches:
     def _handle(self, settings: Settings) -> _Handle:
         handle = _Handle(curl.new_handle(settings))
         handle.curl.setopt(pycurl.CUSTOMREQUEST, "PATCH")
-        handle.curl.setopt(pycurl.WRITEFUNCTION, len)  # reads the answer's body to its end, and keeps nothing of it
+        handle.curl.setopt(pycurl.WRITEFUNCTION, len)  # reads the response body to its end, and discards it
         handle.curl.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
-        handle.curl.setopt(pycurl.SOCKOPTFUNCTION, self._opened)
+        handle.curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_opened)
         return handle
 
-    def _opened(self, descriptor: int, _purpose: int) -> int:
-        """Forget what was known of an earlier socket of this number: closing took it out of the epoll set."""
+    def _on_socket_opened(self, descriptor: int, _purpose: int) -> int:
+        """Forget an earlier socket with this number: closing it removed it from the epoll set."""
         self._registered.pop(descriptor, None)
         return pycurl.SOCKOPT_OK
 
     def _watch_socket(self, what: int, descriptor: int, *_: object) -> None:
-        """Note what libcurl wants to know of a socket.
+        """Note which events of a socket libcurl waits for.
 
-        It stops asking after each request and asks anew for the next on the same connection. To spare two system calls
-        a task, a socket stays in the epoll set in between; it is taken out when it has something to say to nobody.
+        libcurl stops waiting after each request, and starts again for the next one on the same connection. To save two
+        system calls per task, the socket stays in the epoll set in between. `ready` removes it if it becomes ready
+        while libcurl does not wait for it.
         """
         events = _EVENTS.get(what, 0)
         self._wanted[descriptor] = events
@@ -213,7 +217,7 @@ class Patches:
 
 
 def _quote(task_id: str) -> str:
-    """An id goes into the path; whatever is in it must not change which path that is."""
+    """Quote a task id for the path: no character in it may change which path is meant."""
     if task_id.isalnum() and task_id.isascii():
         return task_id
     return "".join(c if c.isascii() and c.isalnum() else "".join(f"%{b:02X}" for b in c.encode()) for c in task_id)

@@ -1,4 +1,4 @@
-"""How a PATCH of a task ended, as the edge tells it to those who decide what follows."""
+"""How the PATCH of a task ended: the events that the edge gives to the states."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from common.api.status import hint
 
 
 class ApiResponse(NamedTuple):
-    """The API's answer to one PATCH, or why there was none."""
+    """The API's response to one PATCH, or why there is none."""
 
     task_id: str
     status: int
-    """0 when there was no answer."""
+    """The HTTP status; 0 if there was no response."""
     error: str
-    """In words; empty when there was an answer."""
-    retry_after: float
-    """Seconds; 0 if the answer asks for nothing."""
+    """Why there was no response; empty if there was one."""
+    retry_after_s: float
+    """The seconds that the response asks to wait; 0 if it does not ask."""
     fingerprint: str
-    """Of the token that was shown."""
+    """Fingerprint of the token that was sent."""
 
 
 class ApiResponses(NamedTuple):
-    """Event: PATCHes that ended."""
+    """Event: these PATCHes have ended."""
 
-    answers: list[ApiResponse]
+    responses: list[ApiResponse]
 
 
-def in_words(answer: ApiResponse) -> str:
-    """Say what the API answered, and what a person can do about it where it is no outage."""
-    if answer.error:
-        return answer.error
-    return f"PATCH answered {answer.status}{hint(answer.status)}"
+def in_words(response: ApiResponse) -> str:
+    """Describe the response, with the remedy where an operator can do something."""
+    if response.error:
+        return response.error
+    return f"PATCH answered {response.status}{hint(response.status)}"

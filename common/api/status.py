@@ -1,4 +1,4 @@
-"""What an HTTP status of the NestJS API means, once for all who talk to it: GET, claim and PATCH (design section 6)."""
+"""The meaning of an HTTP status of the NestJS API: the only table, for GET, claim and PATCH (design section 6)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from enum import Enum
 
 
 class Meaning(Enum):
-    """What the API says with a status; what follows from it is up to the stage that asked."""
+    """What a status means. What to do about it is decided by the stage that sent the request."""
 
     OK = "ok"
-    """2xx: done."""
+    """2xx: the request was carried out."""
     UNAVAILABLE = "unavailable"
-    """No answer, 1xx, 3xx, 408, 425, 429, 5xx: it cannot do it now. Redirects are not followed."""
+    """No response, 1xx, 3xx, 408, 425, 429, 5xx: the API cannot do it now. Redirects are not followed."""
     TOKEN_REFUSED = "token_refused"  # noqa: S105
-    """401: the same again with a new token."""
+    """401: send the request again with a new token."""
     TOKEN_DOUBTED = "token_doubted"  # noqa: S105
-    """403: a refused token, or an outage of the API's own check of it."""
+    """403: the API refused the token, or its own check of tokens is down."""
     DOUBTFUL = "doubtful"
-    """400: perhaps the API's callback failed after the state was stored; a resend may repair it."""
+    """400: a refusal, or the API's callback failed after it had stored the state. In that case a resend repairs it."""
     GONE = "gone"
-    """404: there is no such task."""
+    """404: the API does not have this task any more."""
     CONFLICT = "conflict"
-    """409: the task is in another state than the request assumes."""
+    """409: the task is not in the state that the request assumes."""
     REFUSED = "refused"
-    """Any other 4xx: no resend will be taken."""
+    """Any other 4xx: the API will refuse every resend too."""
 
 
 _MEANINGS = {
@@ -39,7 +39,7 @@ _MEANINGS = {
 
 
 def meaning(status: int) -> Meaning:
-    """Classify a status; 0 stands for no answer at all."""
+    """Classify a status; 0 means that there was no response."""
     if 200 <= status < 300:
         return Meaning.OK
     if status < 400 or status >= 500:
@@ -48,14 +48,14 @@ def meaning(status: int) -> Meaning:
 
 
 def is_throttle(status: int) -> bool:
-    """Whether a `Retry-After` on this status is about the whole endpoint rather than this one request."""
+    """Whether a `Retry-After` with this status applies to the whole endpoint, not only to this request."""
     return status in {408, 425, 429} or status >= 500
 
 
 def hint(status: int) -> str:
-    """What a person should look at when the API answers so; empty where a status needs no hint."""
+    """What an operator should check after this status, to append to an error text; empty if there is nothing."""
     if 300 <= status < 400:
-        return " (a redirect, which is not followed: set API_BASE_URL to where the API really is)"
+        return " (a redirect, which is not followed: set API_BASE_URL to the API's final address)"
     if status == 413:
-        return " (larger than the API takes: raise its limit for JSON bodies)"
+        return " (the result is larger than the API accepts: raise the API's limit for JSON bodies)"
     return ""

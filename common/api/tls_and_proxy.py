@@ -1,7 +1,7 @@
-"""Which authorities certify the other side, and through which proxy it is reached: one answer for every HTTP library.
+"""The certificate authorities to trust and the proxy to use: the same for every HTTP library in the service.
 
-Left alone, they differ: `requests` reads REQUESTS_CA_BUNDLE and not SSL_CERT_FILE, libcurl neither; libcurl reads
-http_proxy and not HTTP_PROXY. NO_PROXY they all read themselves.
+By default the libraries differ: `requests` reads REQUESTS_CA_BUNDLE but not SSL_CERT_FILE, and libcurl reads neither;
+libcurl reads http_proxy but not HTTP_PROXY. All of them read NO_PROXY themselves.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import certifi
 
 
 def ca_file() -> str:
-    """The file of certificates to trust: SSL_CERT_FILE, or REQUESTS_CA_BUNDLE, or those that browsers trust."""
+    """The file of trusted certificates: SSL_CERT_FILE, else REQUESTS_CA_BUNDLE, else those that browsers trust."""
     return os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
 
 
 def proxy_for(url: str) -> str:
-    """The proxy that the environment names for this kind of address; empty for none."""
+    """The proxy that the environment names for this scheme; empty if there is none."""
     named = getproxies_environment()
     return named.get(urlsplit(url).scheme) or named.get("all") or ""

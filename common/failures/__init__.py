@@ -1,1 +1,1 @@
-"""What can go wrong, and when to try again."""
+"""The kinds of failure, and when to try again: errors, back-off, cooldown, circuit breaker."""

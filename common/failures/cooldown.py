@@ -1,4 +1,4 @@
-"""A cooldown: not before a time, for a reason. One value for everything that has to wait."""
+"""A cooldown: do nothing before a time, for a reason. The only type for this in the service."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 
 class Cooldown(NamedTuple):
-    """Not before `until`, because of `reason`; whose clock counts (monotonic or wall) is up to the owner."""
+    """Not before `until`, because of `reason`. The owner decides which clock it is on: monotonic or wall."""
 
     until: float = 0.0
-    """Seconds; in the past when there is nothing to wait for."""
+    """Seconds; a time in the past if there is nothing to wait for."""
     reason: str = ""
-    """In words, for `/ready` and the log; empty when there is none to give."""
+    """A text for `/ready` and the log; may be empty."""
 
     def is_over(self, now: float) -> bool:
-        """Whether the time has come."""
+        """Whether there is nothing to wait for any more."""
         return now >= self.until
 
     def remaining_s(self, now: float) -> float:
-        """How many seconds are left; 0 when it is over."""
+        """The seconds that are left; 0 when it is over."""
         return max(0.0, self.until - now)
 
     def extended(self, until: float, reason: str = "") -> Cooldown:
-        """The later of this one and the one given: a cooldown never ends sooner because another one begins."""
+        """The later of this cooldown and the given one: a new cooldown never shortens the current one."""
         return Cooldown(until, reason) if until > self.until else self

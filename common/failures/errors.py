@@ -1,22 +1,22 @@
-"""The project's own errors: every edge turns what its library raises into one of these.
+"""The service's own errors. Every edge converts the errors of its library into one of these.
 
-Four kinds, because there are four answers: try again later, try again after the time that the other side named, give
-this one thing up, stop and let a person mend it.
+There are four kinds, because there are four reactions: try again later (`Transient`); try again after the time that
+the other side named (`Throttled`); give this one item up (`Permanent`); stop, because an operator must act (`Fatal`).
 """
 
 from __future__ import annotations
 
 
 class Error(Exception):
-    """Base of the errors below; its text is one sentence without secrets, tokens or task texts."""
+    """The base class. Its text is one sentence, without secrets, tokens or the texts of tasks."""
 
 
 class Transient(Error):
-    """The outside failed in a way that passes: retry with back-off. No task is ever failed for it."""
+    """A failure outside that will pass: retry with back-off. No task is reported failed because of it."""
 
 
 class Throttled(Transient):
-    """The outside asked for patience: retry after `delay` seconds, and send nothing else there meanwhile."""
+    """The other side asked for a pause: retry after `delay` seconds, and send it nothing else until then."""
 
     def __init__(self, message: str, delay: float) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class Throttled(Transient):
 
 
 class Permanent(Error):
-    """No retry mends it: the input (or the request) is refused. `code` is short and stable, for machines."""
+    """The input or the request is refused; a retry would be refused too. `code` is short and stable, for programs."""
 
     def __init__(self, message: str, code: str = "refused") -> None:
         super().__init__(message)
@@ -32,11 +32,11 @@ class Permanent(Error):
 
 
 class Fatal(Error):
-    """Only a person can mend it (a full disk, a second copy): the stage says this sentence and exits with status 1."""
+    """Only an operator can repair it (a full disk, a second copy): the process logs the text and exits with 1."""
 
 
 class SettingsError(Error):
-    """The settings are unusable: one line for each problem, by variable name; exit status 2."""
+    """The settings are invalid: one line for each problem, beginning with the variable's name. Exit status 2."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

@@ -1,1 +1,1 @@
-"""What every process of the pipeline is made of: its loop, clock, store, logs and metrics."""
+"""The parts that every process has: the loop, its actions, the clock, the store, logs and metrics."""

@@ -1,4 +1,4 @@
-"""What every state may ask of the loop. Each stage adds actions of its own, which its edges perform."""
+"""The actions that every state may return to the loop. Each stage adds its own in `actions.py`, for its edges."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any, NamedTuple
 from common.wire.messages import Message, QuotaWindow
 
 Actions = Iterable[Any]
-"""What a handler returns; performed in this order, those that write before the commit and the others after it."""
+"""What a handler returns. The loop performs writes before the commit and the others after it, each in this order."""
 
 
 class Instant(NamedTuple):
-    """One moment, read from both clocks at once."""
+    """One moment on both clocks."""
 
     mono: float
-    """Seconds of the monotonic clock: for durations and deadlines inside one process."""
+    """Seconds of the monotonic clock, for durations and deadlines inside one process."""
     wall: float
-    """Seconds since the epoch: for what is stored, or shown, or agreed with others; it may jump."""
+    """Seconds since the epoch, for times that are stored, shown or sent to others. This clock may jump."""
 
 
 class Send(NamedTuple):
-    """Push a message to an instance, or to the inbox that a message named in `reply_to`."""
+    """Send a message to an instance, or to the inbox that a message named in `reply_to`."""
 
     to: str
+    """An instance name, or an endpoint."""
     message: Message
 
 
@@ -32,29 +33,38 @@ class Log(NamedTuple):
     """Log an event."""
 
     event: str
-    fields: dict[str, Any] = {}  # noqa: RUF012  never written to
+    """A searchable name, `noun_verb` in the past: `batch_requeued`."""
+    fields: dict[str, Any] = {}  # noqa: RUF012  never changed
+    """What the line says besides; for tasks see `task_fields`."""
     level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
 
 
 class Count(NamedTuple):
-    """Add to a counter of `common.process.metrics`, by its name there."""
+    """Add to a counter of `common.process.metrics`."""
 
     metric: str
+    """The metric's full name."""
     labels: tuple[str, ...] = ()
+    """The values of its labels, in their order."""
     amount: float = 1
+    """How much to add."""
 
 
 class Observe(NamedTuple):
-    """Add values to a histogram of `common.process.metrics`, by its name there."""
+    """Add values to a histogram of `common.process.metrics`."""
 
     metric: str
+    """The metric's full name."""
     labels: tuple[str, ...]
+    """The values of its labels, in their order."""
     values: list[float]
+    """The observed values."""
 
 
 @dataclass
 class Report:
-    """What a heartbeat says of the stage; see `messages.Heartbeat`."""
+    """What a stage puts into its heartbeat; the fields are explained at `messages.Heartbeat`."""
 
     blockers: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -62,5 +72,5 @@ class Report:
 
 
 def task_fields(ids: Sequence[str]) -> dict[str, Any]:
-    """Name the tasks that an event is about: `task_id` for one, `task_ids` for more."""
+    """The log fields that name the tasks of an event: `task_id` for one task, `task_ids` for several."""
     return {"task_id": ids[0]} if len(ids) == 1 else {"task_ids": list(ids)}

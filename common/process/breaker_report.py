@@ -1,4 +1,4 @@
-"""Tells of a circuit breaker: each change once in the log, state and reason in the metrics."""
+"""Reports a circuit breaker: each change once in the log; its state and reason in the metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = structlog.get_logger()
 
 
 def tell(breaker: Breaker) -> None:
-    """Tell what has changed since the last call."""
+    """Log and count the changes since the last call."""
     for change in breaker.changes():
         level = _log.warning if change.state is State.OPEN else _log.info
         level(_EVENTS[change.state], service=change.service, reason=change.reason)

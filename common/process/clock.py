@@ -1,4 +1,4 @@
-"""The clocks. Only the loop and the edges read them; what decides is given an `Instant`."""
+"""The clocks. Only the loop and the edges read them; states are given an `Instant`."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from common.process.actions import Instant
 
 
 def now() -> Instant:
-    """Read both clocks."""
+    """Read the monotonic and the wall clock."""
     return Instant(time.monotonic(), time.time())

@@ -1,4 +1,7 @@
-"""JSON lines on standard output, one event each: time, level, stage, event, and `task_id` where one is concerned."""
+"""Logs on standard output, one line for each event: time, level, stage, event, and `task_id` where a task is concerned.
+
+On a terminal a line is for people: structlog's console form, in local time. Elsewhere it is a JSON object, in UTC.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,37 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
 from structlog.typing import EventDict, Processor
 
+LEADING_FIELDS = ("time", "level", "stage", "event")
+"""Every line begins with these, in this order."""
+_RESET, _BRIGHT, _DIM, _CYAN, _MAGENTA = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[35m"
 
-def _serialize(event: dict[str, Any], **_: object) -> bytes:
-    return orjson.dumps(event, default=str)
+
+def set_up(instance: str, level: str) -> None:
+    """Log as this instance from now on. What libraries log with `logging` becomes such lines too, from WARNING up."""
+    for_people = sys.stdout.isatty()
+    structlog.configure(
+        processors=[
+            _stage_adder(instance),
+            structlog.processors.TimeStamper("%H:%M:%S" if for_people else "iso", utc=not for_people, key="time"),
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            _leading_fields_first,
+            _console_renderer() if for_people else structlog.processors.JSONRenderer(serializer=_serialize),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
+        logger_factory=(
+            structlog.WriteLoggerFactory(sys.stdout) if for_people else structlog.BytesLoggerFactory(sys.stdout.buffer)
+        ),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
 
 
-def _of(instance: str) -> Processor:
-    """Say the stage in every line; a processor, because threads do not inherit what is bound by `contextvars`."""
+def _stage_adder(instance: str) -> Processor:
+    """Add the stage to every line. This is a processor because threads do not inherit structlog's `contextvars`."""
 
     def add_stage(_logger: object, _method: str, event: EventDict) -> EventDict:
         event.setdefault("stage", instance)
@@ -25,32 +50,38 @@ def _of(instance: str) -> Processor:
     return add_stage
 
 
-def _in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Time, level, stage and event first, so that people can read the lines too."""
-    first = {name: event.pop(name) for name in ("time", "level", "stage", "event") if name in event}
+def _leading_fields_first(_logger: object, _method: str, event: EventDict) -> EventDict:
+    first = {name: event.pop(name) for name in LEADING_FIELDS if name in event}
     return {**first, **event}
 
 
-def set_up(instance: str, level: str) -> None:
-    """Log as this instance from now on; libraries that use `logging` come out as the same lines from WARNING up."""
-    structlog.configure(
-        processors=[
-            _of(instance),
-            structlog.processors.TimeStamper(fmt="iso", key="time"),
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            _in_order,
-            structlog.processors.JSONRenderer(serializer=_serialize),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+def _serialize(event: dict[str, Any], **_: object) -> bytes:
+    return orjson.dumps(event, default=str)
 
 
-class _Forward(logging.Handler):
-    """Says what a library logged, by logger and level; without its arguments, which may hold anything."""
+def _console_renderer() -> ConsoleRenderer:
+    def plain(style: str, width: int = 0) -> KeyValueColumnFormatter:
+        return KeyValueColumnFormatter(None, style, _RESET, _printable, width)
+
+    levels = ConsoleRenderer.get_default_level_styles(colors=True)
+    columns = [
+        Column("time", plain(_DIM)),
+        Column("level", LogLevelColumnFormatter(levels, _RESET)),
+        Column("stage", plain(_CYAN, width=len("token_broker"))),
+        Column("event", plain(_BRIGHT, width=24)),
+        Column("", KeyValueColumnFormatter(_CYAN, _MAGENTA, _RESET, _printable)),  # all other fields
+    ]
+    return ConsoleRenderer(columns=columns, sort_keys=False)
+
+
+def _printable(value: object) -> str:
+    """Show a value so that it stays on its line and cannot control the terminal: it may come from outside."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if text.isprintable() and text else repr(text)
+
+
+class _LibraryHandler(logging.Handler):
+    """Logs what a library logged: its logger and its message, without the arguments, which may hold secrets."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().warning("library_warning", library=record.name, message=str(record.msg))

@@ -1,10 +1,14 @@
-"""The one loop: it wakes, lets the state decide, commits, and only then lets anything leave the process.
+"""The event loop of every process: wake up, let the state decide, commit, then send.
 
-A turn: wait for the inbox, a watched file descriptor, an event from a thread or the next tick; hand each message and
-event to its handler, which returns actions; perform those that write; commit once; perform the others (sends, HTTP
-requests, provider calls). Slow calls come back as events by `post`, so no handler and no action ever waits.
+One turn of the loop:
 
-SIGTERM drains: the loop goes on until the stage says that it is drained.
+1. Wait for a message in the inbox, a watched file descriptor, an event from a thread, or the next tick.
+2. Call the handler of each message and event. Handlers return actions.
+3. Perform the actions that write, and commit them in one transaction.
+4. Perform the other actions: sends, HTTP requests, provider calls. Nothing leaves the process before the commit.
+
+A slow call runs elsewhere, and its outcome comes back as an event through `post`. So no handler and no action waits.
+SIGTERM makes the stage drain: the loop continues until `Plan.drained` returns True.
 """
 
 from __future__ import annotations
@@ -36,48 +40,56 @@ from common.wire.sockets import Sockets
 from common.wire.timing import HEARTBEAT_INTERVAL_S, TICK_S
 from common.wire.wiring import Wiring
 
-FRAMES_A_TURN = 64
-"""So that a flood in the inbox cannot starve the timers and completions."""
+FRAMES_PER_TURN = 64
+"""At most this many messages are handled in one turn, so that a full inbox cannot delay ticks and events."""
 
 
-def _nothing(_: Instant) -> Actions:
+def _no_actions(_: Instant) -> Actions:
     return ()
+
+
+Handlers = Mapping[type, Callable[[Any, Instant], Actions]]
+"""Message or event → the state's handler, which returns actions."""
 
 
 @dataclass
 class Plan:
-    """How one stage is put together: what its state handles, and which edge performs each of its actions."""
+    """The parts of one stage: the handlers of its state, and the edges that perform its actions."""
 
-    handlers: Mapping[type, Callable[[Any, Instant], Actions]]
-    """Message or event → what the state does about it."""
+    handlers: Handlers
+    """Type of a message or event → the handler that returns actions."""
     writes: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
-    """Actions that go into this turn's transaction."""
+    """Type of an action that writes → the function that adds it to this turn's transaction."""
     effects: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
-    """Actions that leave the process, after the commit."""
+    """Type of any other action → the function that performs it after the commit."""
     store: Store | None = None
+    """Committed at the end of each turn, and closed at the end."""
     breaker: Breaker | None = None
-    """The circuit breaker of what the stage calls; its changes are logged."""
-    tick: Callable[[Instant], Actions] = _nothing
-    """Called every `TICK_S`, for whatever the state does by the clock."""
-    drain: Callable[[Instant], Actions] = _nothing
-    """Called once on SIGTERM: begin nothing new."""
+    """The circuit breaker of the service that the stage calls; its changes are logged."""
+    tick: Callable[[Instant], Actions] = _no_actions
+    """Called every `TICK_S`: what is due by the clock."""
+    drain: Callable[[Instant], Actions] = _no_actions
+    """Called once on SIGTERM: the state starts nothing new."""
     drained: Callable[[Instant], bool] = lambda _: True
-    """Whether nothing is left to wait for."""
+    """Whether the stage has nothing left to wait for, so that the process may stop."""
+    last_words: Callable[[Instant], Actions] = _no_actions
+    """Called once when the stage is drained, for the messages that tell others so."""
     report: Callable[[Instant], Report] = lambda _: Report()
+    """What the heartbeat says about the stage."""
 
 
 @dataclass
-class Crashed:
-    """Event: a background call raised what it should not have."""
+class BackgroundFailure:
+    """Event: a background call raised an unexpected exception. It stops the process."""
 
     error: BaseException
 
 
 class Loop:
-    """Runs one stage. Make it first, hand `background`, `post` and `watch` to the edges, then `run` the plan."""
+    """Runs one stage. Create it first, give `background`, `post` and `watch` to the edges, then `run` the plan."""
 
     def __init__(self, wiring: Wiring) -> None:
-        os.umask(0o077)  # whatever this process makes, sockets and folders included, is its user's alone
+        os.umask(0o077)  # only this user may read the files, folders and sockets that the process creates
         self.wiring = wiring
         self.boot_id = uuid.uuid4().hex
         self.sockets = Sockets(wiring)
@@ -93,20 +105,20 @@ class Loop:
         self._thread = threading.get_ident()
         self._own_effects: dict[type, Callable[[Any], None]] = {
             Send: lambda send: self.sockets.send(send.to, send.message),
-            Log: lambda say: getattr(self._log, say.level)(say.event, **say.fields),
+            Log: lambda log: getattr(self._log, log.level)(log.event, **log.fields),
             Count: lambda count: metrics.count(*count),
             Observe: lambda observed: metrics.observe(*observed),
         }
         self._usage = metrics.ProcessUsage(wiring.stage, wiring.instance)
 
     def post(self, event: Any) -> None:
-        """Hand an event to the loop, from any thread."""
+        """Give an event to the loop; may be called from any thread."""
         self._events.append(event)
         if threading.get_ident() != self._thread:
             os.eventfd_write(self._wake, 1)
 
     def background(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> None:
-        """Call on a thread of the pool; what it returns is an event, what it raises stops the process."""
+        """Call a function on a thread of the pool. Its return value is an event; an exception stops the process."""
         pool.submit(call, *args).add_done_callback(self._done)
 
     def watch(self, descriptor: int, ready: Callable[[], None]) -> None:
@@ -115,10 +127,10 @@ class Loop:
         self._poller.register(descriptor, zmq.POLLIN)
 
     def run(self, plan: Plan) -> None:
-        """Run until SIGTERM (or SIGINT) has come and the stage is drained."""
+        """Run until SIGTERM or SIGINT, and then until the stage is drained."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._log.info("started", pid=os.getpid(), boot_id=self.boot_id)
+        self._log.info("process_started", pid=os.getpid(), boot_id=self.boot_id)
         if plan.breaker:
             metrics.show_breaker(plan.breaker.service, plan.breaker.state, plan.breaker.reason)
         draining = False
@@ -137,17 +149,19 @@ class Loop:
                 self._beat(plan, now)
             if self._stopping and not draining:
                 draining = True
-                self.sockets.mark_draining()
-                self._log.info("draining")
+                self._log.info("drain_started")
                 self._decide(plan, plan.drain(now))
             self._finish_turn(plan)
             if draining and not self._events and plan.drained(now):
                 break
-        self._beat(plan, clock.now())  # what was counted since the last one is not lost
+        now = clock.now()
+        self._decide(plan, plan.last_words(now))
+        self._finish_turn(plan)
+        self._beat(plan, now)  # reports what was counted since the last one
         self.sockets.close()
         if plan.store:
             plan.store.close()
-        self._log.info("stopped")
+        self._log.info("process_stopped")
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -156,10 +170,10 @@ class Loop:
     def _done(self, future: Future[Any]) -> None:
         if not future.cancelled():
             error = future.exception()
-            self.post(Crashed(error) if error else future.result())
+            self.post(BackgroundFailure(error) if error else future.result())
 
     def _wait(self, until: float) -> bool:
-        """Wait for anything to do; returns whether the inbox is part of it."""
+        """Wait until there is something to do; return whether the inbox has messages."""
         timeout = 0.0 if self._events else max(0.0, until - clock.now().mono)
         readable = False
         for ready, _ in self._poller.poll(int(timeout * 1000) + (timeout > 0)):
@@ -172,7 +186,7 @@ class Loop:
         return readable
 
     def _receive(self, plan: Plan, now: Instant) -> None:
-        for _ in range(FRAMES_A_TURN):
+        for _ in range(FRAMES_PER_TURN):
             frame = self.sockets.receive()
             if frame is None:
                 break
@@ -191,7 +205,7 @@ class Loop:
     def _handle_events(self, plan: Plan, now: Instant) -> None:
         while self._events:
             event = self._events.popleft()
-            if isinstance(event, Crashed):
+            if isinstance(event, BackgroundFailure):
                 raise event.error
             self._decide(plan, plan.handlers[type(event)](event, now))
 
@@ -230,19 +244,19 @@ class Loop:
 
 
 def main(instance: str, start: Callable[[], None]) -> None:
-    """Run a stage's entry point: what a person can mend is one line in the log, anything else a traceback."""
-    faulthandler.enable()  # a library that crashes the process says where, on standard error
+    """Run a stage's entry point. A `Fatal` is logged as one line; any other exception with its traceback."""
+    faulthandler.enable()  # if a library crashes the process, standard error shows where
     try:
         start()
     except SystemExit:
         raise
     except Fatal as error:
-        structlog.get_logger().critical("fatal", reason=str(error))
-    except BaseException as error:  # noqa: BLE001  it ends the process
-        structlog.get_logger().critical("crashed", instance=instance, error=type(error).__name__)
+        structlog.get_logger().critical("fatal_error", reason=str(error))
+    except BaseException as error:  # noqa: BLE001  the process ends
+        structlog.get_logger().critical("process_crashed", instance=instance, error=type(error).__name__)
         traceback.print_exc()
     else:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)  # at once: an ordinary exit waits for each thread's provider call, for minutes
+    os._exit(1)  # at once: a normal exit would wait minutes for the provider calls on threads

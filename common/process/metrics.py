@@ -1,7 +1,7 @@
-"""Every metric of the service by name, kept with prometheus_client, and carried to the monitor in heartbeats.
+"""All metrics of the service. Each process counts in its own registry, and heartbeats carry them to the monitor.
 
-Each process counts in its own registry; `snapshot` is what its heartbeat carries. The monitor adds counters and
-histograms over the processes and takes the largest of a gauge.
+`snapshot` is what a heartbeat carries. For each series, the monitor adds the counters and histograms of all processes,
+and takes the largest value of a gauge.
 """
 
 from __future__ import annotations
@@ -20,22 +20,33 @@ REGISTRY = CollectorRegistry(auto_describe=True)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 TASKS_PROCESSED = Counter(
-    "ai_tasks_processed_total", "Tasks whose result the API accepted", ["task_type", "status"], registry=REGISTRY
+    "ai_tasks_processed_total",
+    "Tasks whose result the API accepted, by the state that was reported",
+    ["task_type", "status"],
+    registry=REGISTRY,
 )
 TASK_DURATION = Histogram(
     "ai_task_processing_duration_seconds",
-    "From the lease of a task to the acceptance of its result",
+    "Time from the lease of a task until the API accepted its result",
     ["task_type"],
     buckets=(*_SECONDS, 300, 900, 3600),
     registry=REGISTRY,
 )
-TASKS_IN_FLIGHT = Gauge("ai_tasks_in_flight", "Tasks leased and not yet settled", registry=REGISTRY)
+TASKS_IN_FLIGHT = Gauge("ai_tasks_in_flight", "Tasks that are leased and not yet settled", registry=REGISTRY)
 TASKS_SKIPPED = Counter(
-    "ai_tasks_skipped_total", "Elements of a page of pending tasks that were not taken", ["reason"], registry=REGISTRY
+    "ai_tasks_skipped_total",
+    "Elements of a page of pending tasks that were skipped, by reason",
+    ["reason"],
+    registry=REGISTRY,
 )
-LEASES_EXPIRED = Counter("leases_expired_total", "Leases that nobody renewed in time", registry=REGISTRY)
+LEASES_EXPIRED = Counter(
+    "leases_expired_total", "Leases that expired because they were not renewed in time", registry=REGISTRY
+)
 API_REQUESTS = Counter(
-    "api_requests_total", "Requests to the API", ["endpoint", "method", "status_code"], registry=REGISTRY
+    "api_requests_total",
+    "Requests to the API, by response status (error: no response)",
+    ["endpoint", "method", "status_code"],
+    registry=REGISTRY,
 )
 API_DURATION = Histogram(
     "api_request_duration_seconds",
@@ -45,96 +56,131 @@ API_DURATION = Histogram(
     registry=REGISTRY,
 )
 TOKEN_REQUESTS = Counter(
-    "oauth2_token_requests_total", "Requests to the OAuth2 token endpoint", ["status"], registry=REGISTRY
+    "oauth2_token_requests_total", "Requests to the OAuth2 token endpoint, by outcome", ["status"], registry=REGISTRY
 )
 PROVIDER_REQUESTS = Counter(
-    "provider_requests_total", "Requests to a provider", ["provider", "model", "status"], registry=REGISTRY
+    "provider_requests_total",
+    "Requests to a provider, by response status",
+    ["provider", "model", "status"],
+    registry=REGISTRY,
 )
 PROVIDER_TOKENS = Counter(
     "provider_tokens_used_total",
-    "Tokens that a provider reported",
+    "Tokens that a provider reported as used",
     ["provider", "model", "type"],
     registry=REGISTRY,
 )
-OPENAI_REQUESTS = Counter("openai_requests_total", "Requests to OpenAI", ["model", "status"], registry=REGISTRY)
-OPENAI_TOKENS = Counter("openai_tokens_used_total", "Tokens that OpenAI reported", ["model", "type"], registry=REGISTRY)
-OLLAMA_REQUESTS = Counter("ollama_requests_total", "Requests to Ollama", ["model", "status"], registry=REGISTRY)
-OLLAMA_TOKENS = Counter("ollama_tokens_used_total", "Tokens that Ollama reported", ["model", "type"], registry=REGISTRY)
+OPENAI_REQUESTS = Counter(
+    "openai_requests_total", "Requests to OpenAI, by response status", ["model", "status"], registry=REGISTRY
+)
+OPENAI_TOKENS = Counter(
+    "openai_tokens_used_total", "Tokens that OpenAI reported as used", ["model", "type"], registry=REGISTRY
+)
+OLLAMA_REQUESTS = Counter(
+    "ollama_requests_total", "Requests to Ollama, by response status", ["model", "status"], registry=REGISTRY
+)
+OLLAMA_TOKENS = Counter(
+    "ollama_tokens_used_total", "Tokens that Ollama reported as used", ["model", "type"], registry=REGISTRY
+)
 EMBEDDED_INPUTS = Counter(
     "embedder_inputs_total",
-    "Texts by what became of them: embedded, cached, shared (another batch embedded it), refused, invalid",
+    "Texts by outcome: embedded, cached, shared (another batch embedded the same text), refused, invalid",
     ["provider", "outcome"],
     registry=REGISTRY,
 )
 GUARD_VIOLATIONS = Counter(
     "embedder_guard_violations_total",
-    "Vectors that were not usable as they came",
+    "Vectors that failed the vector guard's checks, by reason",
     ["provider", "reason"],
     registry=REGISTRY,
 )
 LEARNED_CAP = Gauge(
-    "embedder_learned_cap", "Largest request that a provider was found to take", ["provider", "unit"], registry=REGISTRY
+    "embedder_learned_cap",
+    "Largest request that the provider accepts, as learned from its refusals",
+    ["provider", "unit"],
+    registry=REGISTRY,
 )
 CACHE_HITS = Counter("embedding_cache_hits_total", "Texts whose vector was in the cache", registry=REGISTRY)
 CACHE_MISSES = Counter("embedding_cache_misses_total", "Texts whose vector was not in the cache", registry=REGISTRY)
-CACHE_BYTES = Gauge("embedding_cache_bytes", "Bytes of the vectors in the cache", registry=REGISTRY)
-BREAKER_STATE = Gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open", ["service"], registry=REGISTRY)
+CACHE_BYTES = Gauge("embedding_cache_bytes", "Size of the vectors in the cache, in bytes", registry=REGISTRY)
+BREAKER_STATE = Gauge(
+    "circuit_breaker_state",
+    "State of the circuit breaker: 0 closed, 1 open, 2 half-open",
+    ["service"],
+    registry=REGISTRY,
+)
 BREAKER_REASON = Gauge(
     "circuit_breaker_reason",
-    "1 while the breaker is not closed for this reason",
+    "1 while the circuit breaker is open or half-open for this reason",
     ["service", "reason"],
     registry=REGISTRY,
 )
-RATE_LIMIT_USAGE = Gauge("rate_limit_current_usage", "Tasks admitted in the period", ["period"], registry=REGISTRY)
-RATE_LIMIT_MAX = Gauge("rate_limit_max_allowed", "The limit of the period, in tasks", ["period"], registry=REGISTRY)
-RATE_LIMIT_REMAINING = Gauge("rate_limit_remaining", "Tasks left in the period", ["period"], registry=REGISTRY)
+RATE_LIMIT_USAGE = Gauge(
+    "rate_limit_current_usage", "Tasks admitted in the current quota window", ["period"], registry=REGISTRY
+)
+RATE_LIMIT_MAX = Gauge("rate_limit_max_allowed", "Tasks that the quota window admits", ["period"], registry=REGISTRY)
+RATE_LIMIT_REMAINING = Gauge(
+    "rate_limit_remaining", "Tasks that the quota window still admits", ["period"], registry=REGISTRY
+)
 RATE_LIMIT_EXCEEDED = Counter(
-    "rate_limit_exceeded_total", "Moments when this period held work back", ["period"], registry=REGISTRY
+    "rate_limit_exceeded_total", "Times when work began to wait for this period's quota", ["period"], registry=REGISTRY
 )
 RATE_LIMIT_CHECK = Histogram(
     "rate_limit_check_duration_seconds",
-    "Duration of a check of all windows",
+    "Duration of a check of all quota windows",
     buckets=(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.01),
     registry=REGISTRY,
 )
 _WINDOW = ["scope", "unit", "period"]
 WINDOW_USAGE = Gauge(
     "rate_limit_window_current",
-    "What a quota's window holds: tasks, tokens or requests; the scope is a model with limits of its own, or empty",
+    "Use of a quota window in tasks, tokens or requests; the scope is a model that has its own limits, or empty",
     _WINDOW,
     registry=REGISTRY,
 )
-WINDOW_LIMIT = Gauge("rate_limit_window_limit", "What a quota's window may hold", _WINDOW, registry=REGISTRY)
+WINDOW_LIMIT = Gauge(
+    "rate_limit_window_limit", "Limit of a quota window in tasks, tokens or requests", _WINDOW, registry=REGISTRY
+)
 WINDOW_RESET = Gauge(
     "rate_limit_window_reset_timestamp_seconds",
-    "When a quota's window next loses something; fixed: when it ends",
+    "When a rolling quota window next releases something, or when a fixed one ends",
     _WINDOW,
     registry=REGISTRY,
 )
 WINDOW_EXHAUSTED = Gauge(
     "rate_limit_exhausted_timestamp_seconds",
-    "When a quota will be used up at the present rate; absent where it will not be",
+    "When a quota will be used up at the present rate; absent if it will not be",
     _WINDOW,
     registry=REGISTRY,
 )
 TOKEN_RATIO = Gauge(
     "rate_limit_token_ratio",
-    "Tokens that providers report, per token estimated",
+    "Tokens that providers reported as used, divided by the tokens that were estimated",
     ["model"],
     registry=REGISTRY,
 )
-CLOCK_LEAPS = Counter("clock_leaps_total", "Leaps of the wall clock: ahead or back", ["direction"], registry=REGISTRY)
+CLOCK_LEAPS = Counter(
+    "clock_leaps_total", "Jumps of the wall clock, by direction: ahead or back", ["direction"], registry=REGISTRY
+)
 BATCH_SIZE = Histogram(
-    "embedder_batch_size", "Tasks in a batch", buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048), registry=REGISTRY
+    "embedder_batch_size",
+    "Number of tasks in a batch",
+    buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048),
+    registry=REGISTRY,
 )
-OUTBOX_SIZE = Gauge("outbox_results", "Results that the API has not accepted yet", registry=REGISTRY)
-DEAD_LETTERS = Gauge("outbox_dead_letters", "Results that the API refused for good", registry=REGISTRY)
-MOCK_MODE = Gauge("ai_mock_mode", "1 while vectors are mock vectors, which mean nothing", registry=REGISTRY)
+OUTBOX_SIZE = Gauge("outbox_results", "Results in the outbox: the API has not accepted them yet", registry=REGISTRY)
+DEAD_LETTERS = Gauge("outbox_dead_letters", "Dead letters: results that the API refused permanently", registry=REGISTRY)
+MOCK_MODE = Gauge("ai_mock_mode", "1 in mock mode: the vectors have no meaning", registry=REGISTRY)
 UNDECODABLE = Counter(
-    "messages_undecodable_total", "Frames that were dropped because they did not decode", ["sender"], registry=REGISTRY
+    "messages_undecodable_total",
+    "Messages that were dropped because they could not be decoded or were not expected",
+    ["sender"],
+    registry=REGISTRY,
 )
-CPU_SECONDS = Counter("stage_cpu_seconds_total", "CPU time, user and system", ["stage", "instance"], registry=REGISTRY)
-MEMORY = Gauge("stage_memory_bytes", "Resident memory", ["stage", "instance"], registry=REGISTRY)
+CPU_SECONDS = Counter(
+    "stage_cpu_seconds_total", "CPU time of the process, user and system", ["stage", "instance"], registry=REGISTRY
+)
+MEMORY = Gauge("stage_memory_bytes", "Resident memory of the process", ["stage", "instance"], registry=REGISTRY)
 
 
 _METRICS = [metric for metric in list(globals().values()) if isinstance(metric, Counter | Histogram)]
@@ -143,33 +189,35 @@ _HISTOGRAMS = {metric._name: metric for metric in _METRICS if isinstance(metric,
 
 
 def count(name: str, labels: tuple[str, ...], amount: float) -> None:
-    """Add to a counter by name: for states, which decide that something is counted but import no metrics."""
+    """Add to a counter by name. For the action `Count`: states return it, because they do not import metrics."""
     counter = _COUNTERS[name]
     (counter.labels(*labels) if labels else counter).inc(amount)
 
 
 def observe(name: str, labels: tuple[str, ...], values: Iterable[float]) -> None:
-    """Add values to a histogram by name."""
+    """Add values to a histogram by name. For the action `Observe`."""
     histogram = _HISTOGRAMS[name]
     child = histogram.labels(*labels) if labels else histogram
     for value in values:
         child.observe(value)
 
 
+MOST_MODEL_LABELS = 50
+"""Further models share the label `other`: tasks may name any model, and each label value costs memory."""
 _MODELS: set[str] = set()
 
 
 def model_label(model: str) -> str:
-    """The model's name as a label. Tasks may name any model, and a label must not have endless values."""
+    """The label for a model: its name, or `other` once there are `MOST_MODEL_LABELS`."""
     if model not in _MODELS:
-        if len(_MODELS) >= 50:
+        if len(_MODELS) >= MOST_MODEL_LABELS:
             return "other"
         _MODELS.add(model)
     return model
 
 
 class ProcessUsage:
-    """CPU and memory of this process, by stage."""
+    """Measures the CPU time and memory of this process."""
 
     def __init__(self, stage: str, instance: str) -> None:
         self._process = psutil.Process(os.getpid())
@@ -178,7 +226,7 @@ class ProcessUsage:
         self._seen = 0.0
 
     def update(self) -> None:
-        """Read them into the metrics."""
+        """Update both metrics."""
         times = self._process.cpu_times()
         total = times.user + times.system
         self._cpu.inc(total - self._seen)
@@ -187,7 +235,7 @@ class ProcessUsage:
 
 
 def snapshot() -> list[Family]:
-    """All metrics of this process that have a value."""
+    """All metrics of this process that have a sample, for its heartbeat."""
     families = []
     for metric in REGISTRY.collect():
         samples = [Sample(s.name, dict(s.labels), s.value) for s in metric.samples]
@@ -200,7 +248,7 @@ _REASONS: dict[str, str] = {}
 
 
 def show_breaker(service: str, state: int, reason: str) -> None:
-    """Show a breaker's state, and the one reason that it is in."""
+    """Set the metrics of a breaker: its state, and its only reason (empty when it is closed)."""
     BREAKER_STATE.labels(service).set(state)
     if before := _REASONS.pop(service, ""):
         BREAKER_REASON.remove(service, before)

@@ -1,16 +1,16 @@
-"""What must survive: one LMDB environment for each stage that owns any, one transaction for each turn of the loop.
+"""Durable storage: one LMDB environment for each stage that needs one, one transaction for each turn of the loop.
 
-Writes are collected during the turn and committed together, before any message that follows from them leaves (the
-design's rule 4). LMDB runs with both of its sync flags on: a commit flushes the data (`fdatasync`), then writes the
-meta page that points to it through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in
-place. So a power cut can cost an uncommitted turn and nothing else, and cannot corrupt. `metasync=False` would halve
-the flushes and may lose the last commit, `sync=False` may corrupt, and `writemap` turns a full disk into a crash
-(LMDB's documentation). The price, for values of 6 kB: 331 µs for one alone, 4.8 µs each in a batch of 512.
+Writes are collected during a turn and committed together, before any message that depends on them is sent (the design's
+rule 4). Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the meta page that points
+to it through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in place. So a power cut can
+lose only an uncommitted turn, and cannot corrupt the store. According to LMDB's documentation, `metasync=False` would
+halve the flushes but may lose the last commit, `sync=False` may corrupt the store, and with `writemap` a full disk
+crashes the process. Measured cost for values of 6 kB: 331 µs for a single one, 4.8 µs each in a batch of 512.
 
-A disk that is full, or fails a write, makes the turn's commit raise `Fatal`: nothing of that turn leaves the process,
-which stops, and finds at its next start what the turn before had committed. A start begins with a commit, so that a
-stage whose disk is still full stops again before it has done anything that it could not write down. A failing *read*
-of a page that is in the map is no error code but SIGBUS: the kernel kills the process, which loses as little.
+If the disk is full or a write fails, the commit raises `Fatal`. Nothing of that turn is sent; the process stops, and at
+its next start reads what was committed before. Opening a store begins with a commit, so a stage whose disk is still
+full stops again before it does any work. A failed read of a mapped page is not an error code but SIGBUS: the kernel
+kills the process, with the same consequences.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from common.ownership import is_owned, own, private_directory
 T = TypeVar("T")
 
 VERSION = 1
-"""Of the records in all stores: raise it when one changes in a way that older code or records would misread."""
+"""Version of the records in all stores. Increase it when older code would misread new records, or the reverse."""
 VERSION_KEY = b"version"
 OWNER = "owner.lock"
-"""Locked by the process that owns a store."""
-MAP_SIZE = 2**30
-"""Bytes of address space to start with; the file grows only as far as it is used, and the map doubles when full."""
+"""The lock file in a store's folder; locked by the process that owns the store."""
+MAP_SIZE_BYTES = 2**30
+"""Initial size of the map in address space. The file is only as large as its content; a full map is doubled."""
 
 
 class Store:
-    """One environment with named databases; the only writer is the process that made this object."""
+    """One LMDB environment with named databases. The process that created this object is its only writer."""
 
-    def __init__(self, state_dir: Path, name: str, databases: tuple[str, ...], map_size: int = MAP_SIZE) -> None:
+    def __init__(self, state_dir: Path, name: str, databases: tuple[str, ...], map_size: int = MAP_SIZE_BYTES) -> None:
         private_directory(state_dir, "STATE_DIR")
         self.path = private_directory(state_dir / name, "STATE_DIR")
         self._lock = own(self.path / OWNER, f"STATE_DIR: the store {self.path}")
@@ -72,18 +72,18 @@ class Store:
             raise _fatal(self.path, "read", error) from error
 
     def latest(self, database: str, key: bytes) -> bytes | None:
-        """Read a record as this turn has left it so far; slower than `get`, for what is rare."""
+        """Read a record with the uncommitted writes of this turn; slower than `get`, so use it only where needed."""
         for written, its_key, value in reversed(self._writes):
             if (written, its_key) == (database, key):
                 return value
         return self.get(database, key)
 
     def scan(self, database: str, decode: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
-        """Read all committed records of a database, in the order of their keys."""
+        """Read all committed records of a database as (key, value), in the order of their keys."""
         return _scan(self._env, self._dbs[database], self.path, decode)
 
     def commit(self) -> None:
-        """Commit what this turn wrote, on disk when it returns; raise `Fatal` if that cannot be done."""
+        """Commit the writes of this turn; they are on disk when this returns. Raises `Fatal` if that fails."""
         if not self._writes:
             return
         try:
@@ -93,7 +93,7 @@ class Store:
         self._writes.clear()
 
     def close(self) -> None:
-        """Close the environment and let another process own it."""
+        """Close the environment and release its lock."""
         self._env.close()
         os.close(self._lock)
 
@@ -101,8 +101,8 @@ class Store:
         self._env = lmdb.open(str(self.path), map_size=map_size, max_dbs=len(databases) + 1, mode=0o600)
         try:
             for folder in (self.path, self.path.parent):
-                _flush(folder)  # a new file is there after a power cut only if its folder is on disk too
-            self._env.reader_check()  # readers that were killed (`dead-letters`) would keep pages from being used again
+                _flush(folder)  # a new file survives a power cut only if its folder is flushed too
+            self._env.reader_check()  # a killed reader (`dead-letters`) would block the reuse of pages
             self._with_room(self._stamp)
             self._dbs = {name: self._with_room(partial(self._env.open_db, name.encode())) for name in databases}
         except BaseException:
@@ -110,7 +110,7 @@ class Store:
             raise
 
     def _stamp(self) -> None:
-        """Refuse a store that other code wrote, rather than misread it; stamp it, to see that it can be written."""
+        """Refuse a store of another version; write the version, which also shows whether the store can be written."""
         with self._env.begin(write=True) as txn:
             _require_version(self.path, txn.get(VERSION_KEY))
             txn.put(VERSION_KEY, str(VERSION).encode())
@@ -124,7 +124,7 @@ class Store:
                     txn.put(key, value, db=self._dbs[database])
 
     def _with_room(self, transaction: Callable[[], T]) -> T:
-        """Do it, and again with a map twice as large for as long as it does not fit: what did not was aborted whole."""
+        """Run a transaction; while it does not fit, double the map and run it again. A failed one leaves no trace."""
         while True:
             try:
                 return transaction()
@@ -139,7 +139,7 @@ def is_running(state_dir: Path, name: str) -> bool:
 
 
 def read_only(state_dir: Path, name: str, database: str, decode: Callable[[bytes], T]) -> dict[str, T]:
-    """Read a database of a store that another process may own, as it was committed last; empty if there is none."""
+    """Read the last committed state of a database that another process may own; empty if there is none."""
     path = state_dir / name
     try:
         if not (path / "data.mdb").exists():
@@ -178,9 +178,9 @@ def _require_version(path: Path, found: bytes | None) -> None:
         raise Fatal(
             f"STATE_DIR: {path} was written by another version of this service (format "
             f"{(found or b'').decode(errors='replace')}, this one reads {VERSION}); "
-            "let that version drain it, or move the folder away"
+            "run that version until its outbox is empty, or move the folder away"
         )
 
 
 def _fatal(path: Path, done: str, error: Exception) -> Fatal:
-    return Fatal(f"STATE_DIR: {path} cannot be {done}: {error}; nothing that was committed is lost")
+    return Fatal(f"STATE_DIR: {path} cannot be {done}: {error}; committed records are not lost")

@@ -1,1 +1,1 @@
-"""The settings, read once and checked as a whole."""
+"""The settings of the service: read once at start, and checked as a whole."""

@@ -1,7 +1,7 @@
-"""The settings: one class, read once from the environment (and `.env`), every problem reported at once.
+"""The settings: one class, read once from the environment and `.env`. All problems are reported together.
 
-The field `openai_api_key` is the variable `OPENAI_API_KEY`, and so on; the README's table lists them all. Any of them
-may be given as the path of a file that holds the value, `OPENAI_API_KEY_FILE=/run/secrets/openai`, as containers do.
+The field `openai_api_key` is the variable `OPENAI_API_KEY`, and so on; the README's table lists them all. Every
+variable may also name a file that contains its value, as containers do: `OPENAI_API_KEY_FILE=/run/secrets/openai`.
 """
 
 from __future__ import annotations
@@ -19,39 +19,36 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.failures.errors import SettingsError
-from common.settings.model_limits import Limit, Models, once
-from common.settings.secret_files import FileForms, Unusable
+from common.settings.model_limits import Limit, Models, Strategy, unique_members
+from common.settings.secret_files import FileSource, UnreadableValue
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
-"""The value in `.env.example`: asks for mock vectors (the design's section 6)."""
+"""The value in `.env.example`. It selects mock mode (the design's section 6)."""
 
-LONGEST_SOCKET_NAME = len("/token_broker.sock")
-"""Characters that an instance's socket adds to RUNTIME_DIR; the kernel's limit for the whole path is 107."""
+LONGEST_SOCKET_PATH = 107
+"""Characters: the kernel's limit for the path of a Unix socket (unix(7))."""
+LONGEST_SOCKETS_DIR = LONGEST_SOCKET_PATH - len("/token_broker.sock")
+"""Characters that are left for RUNTIME_DIR."""
 
 
 class Mode(StrEnum):
-    """Who embeds."""
+    """Which provider embeds."""
 
     OPENAI = "openai"
     OLLAMA = "ollama"
     HYBRID = "hybrid"
+    """Both: each model is sent to its own provider."""
     MOCK = "mock"
+    """Vectors without any meaning, for tests and demos."""
 
 
 class AuthMethod(StrEnum):
-    """How the token endpoint is told who asks (RFC 6749, 2.3.1); a client is registered for one of them."""
+    """How the client identifies itself to the token endpoint (RFC 6749, 2.3.1); each client is registered for one."""
 
     BASIC = "client_secret_basic"
-    """In the `Authorization` header."""
+    """With the `Authorization` header."""
     POST = "client_secret_post"
-    """In the form."""
-
-
-class Strategy(StrEnum):
-    """What a quota's period means: any interval of that length, or the calendar's."""
-
-    ROLLING = "rolling"
-    FIXED = "fixed"
+    """With fields of the form."""
 
 
 def _http_url(value: str) -> str:
@@ -65,7 +62,7 @@ def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError("is not an IANA time zone such as Europe/Berlin") from error
+        raise ValueError("must be an IANA time zone such as Europe/Berlin") from error
     return value
 
 
@@ -74,18 +71,18 @@ def _lower(value: object) -> object:
 
 
 def _json(value: object) -> object:
-    """A list or an object comes as JSON; what does not parse is reported like any other wrong value."""
+    """Parse a list or an object, which is given as JSON. Invalid JSON is reported like any other wrong value."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, object_pairs_hook=once)
+        return json.loads(value, object_pairs_hook=unique_members)
     except json.JSONDecodeError as error:
         raise ValueError(f"must be JSON: {error.msg} at character {error.pos}") from error
 
 
-def _none_or_a_mebibyte(value: int) -> int:
+def _zero_or_a_mebibyte(value: int) -> int:
     if 0 < value < 2**20:
-        raise ValueError("must be 0 (off) or at least 1048576 bytes")
+        raise ValueError("must be 0 (off) or at least 1048576 (bytes)")
     return value
 
 
@@ -95,7 +92,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with its default; secrets are never shown by `repr`."""
+    """All settings and their defaults. `repr` never shows a secret."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
 
@@ -126,7 +123,7 @@ class Settings(BaseSettings):
     embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 256
     embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
     embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
-    embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_none_or_a_mebibyte)] = 256 * 2**20
+    embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)] = 256 * 2**20
     truncate_long_texts: bool = False
     ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
     ollama_keep_alive: str = ""
@@ -142,7 +139,7 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = 15
     max_dispatches: Count = 5
 
-    # Several workers on one API
+    # Several pipelines on one API
     claim_tasks: bool = False
     shard_index: Annotated[int, Field(ge=0)] = 0
     shard_count: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -178,14 +175,14 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  a folder of secrets: `_FILE` is enough
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's secrets folder; `_FILE` replaces it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over `.env`; in both, a value may be given by file."""
+        """The environment takes precedence over `.env`. In both, a variable may name a file."""
         return (
             init_settings,
-            FileForms(settings_cls, env_settings),
+            FileSource(settings_cls, env_settings),
             env_settings,
-            FileForms(settings_cls, dotenv_settings),
+            FileSource(settings_cls, dotenv_settings),
             dotenv_settings,
         )
 
@@ -200,17 +197,16 @@ class Settings(BaseSettings):
         if self.needs_openai_key and not self.openai_api_key.get_secret_value():
             problems.append(
                 f"OPENAI_API_KEY: is required when PROCESSING_MODE is {self.processing_mode}; "
-                "for vectors that mean nothing, set PROCESSING_MODE=mock"
+                "for a trial with meaningless vectors, set PROCESSING_MODE=mock"
             )
         if self.shard_index >= self.shard_count:
             problems.append(f"SHARD_INDEX: must be less than SHARD_COUNT ({self.shard_count}), not {self.shard_index}")
         if self.log_level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             problems.append(f"LOG_LEVEL: must be DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}")
-        longest = 107 - LONGEST_SOCKET_NAME
-        if len(str(self.sockets_dir)) > longest:
+        if (length := len(str(self.sockets_dir))) > LONGEST_SOCKETS_DIR:
             problems.append(
-                f"RUNTIME_DIR: {self.sockets_dir} is {len(str(self.sockets_dir))} characters long, and its sockets' "
-                f"paths may have 107 in all; set RUNTIME_DIR to a folder of at most {longest}, such as /run/atp"
+                f"RUNTIME_DIR: {self.sockets_dir} has {length} characters, which is too long for the path of a socket; "
+                f"set RUNTIME_DIR to a folder of at most {LONGEST_SOCKETS_DIR} characters, such as /run/atp"
             )
         if problems:
             raise SettingsError(problems)
@@ -218,24 +214,24 @@ class Settings(BaseSettings):
 
     @property
     def needs_openai_key(self) -> bool:
-        """Whether the mode sends anything to OpenAI."""
+        """Whether the mode sends requests to OpenAI."""
         return self.processing_mode in {Mode.OPENAI, Mode.HYBRID}
 
     @property
     def mode(self) -> Mode:
-        """The mode in force: the placeholder key turns the modes that would need a true one into mock."""
+        """The mode in force: with the placeholder key, a mode that needs a real key becomes mock."""
         if self.needs_openai_key and self.openai_api_key.get_secret_value() == PLACEHOLDER_API_KEY:
             return Mode.MOCK
         return self.processing_mode
 
     def counts_tokens(self, model: str) -> bool:
-        """Whether a token quota is in force for the model, so that it pays to count its texts' tokens exactly."""
-        every, models = self._token_limited
-        return every or model in models
+        """Whether a token quota is in force for the model, so that its texts' tokens should be counted exactly."""
+        all_models, models = self._token_limited
+        return all_models or model in models
 
     @cached_property
     def _token_limited(self) -> tuple[bool, frozenset[str]]:
-        """Whether there is a limit for all models, and the models that have one of their own."""
+        """Whether a token limit is in force for all models, and the models that have their own."""
         if not self.rate_limit_enabled or self.mode is Mode.MOCK:  # mock tokens are bytes / 4, not cl100k's
             return False, frozenset()
         models = {name for name, own in self.rate_limit_models.items() if _limits_tokens(own)}
@@ -259,18 +255,18 @@ def _limits_tokens(limits: BaseModel) -> bool:
     return any(limit for name, limit in limits if "tokens_per_" in name)
 
 
-def _in_words(error: dict[str, Any]) -> str:
-    """One validation error as `VARIABLE: what is wrong`; a secret's value is never in it."""
-    unusable = error.get("input")
-    if isinstance(unusable, Unusable):
-        return f"{unusable.variable}: {unusable.why}"
+def _problem(error: dict[str, Any]) -> str:
+    """One validation error as `VARIABLE: what is wrong`; it never contains the value of a secret."""
+    unreadable = error.get("input")
+    if isinstance(unreadable, UnreadableValue):
+        return f"{unreadable.variable}: {unreadable.why}"
     variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
     if error["type"] == "missing":
         return f"{variable}: is required"
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "extra_forbidden":
-        message = "there is no such name"
+        message = "this name is unknown"
     if inside := ".".join(str(place) for place in error["loc"][1:]):
         message = f"in {inside}: {message}"
     given = repr(error.get("input"))
@@ -279,14 +275,14 @@ def _in_words(error: dict[str, Any]) -> str:
 
 
 def read(kind: type[S] = Settings, **overrides: Any) -> S:  # type: ignore[assignment]
-    """Read the settings; raise `SettingsError` with every problem, by variable name."""
+    """Read the settings. Raises `SettingsError` with all problems, each beginning with its variable's name."""
     try:
         return kind(**overrides)
     except ValidationError as error:
-        problems = [_in_words(dict(item)) for item in error.errors(include_url=False)]
+        problems = [_problem(dict(item)) for item in error.errors(include_url=False)]
         wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-    # pydantic checks the fields against each other only when each is right alone; so that all is reported at once,
-    # look again with something valid in place of what was wrong.
+    # pydantic checks the fields against each other only when each one is valid. To report those problems too, read
+    # again with valid values in place of the invalid ones.
     fields = ((name, kind.model_fields[name]) for name in wrong if name in kind.model_fields)
     valid = {name: "http://placeholder.invalid" if field.is_required() else field.default for name, field in fields}
     try:
@@ -297,7 +293,7 @@ def read(kind: type[S] = Settings, **overrides: Any) -> S:  # type: ignore[assig
 
 
 def read_or_exit() -> Settings:
-    """Read the settings for a process: problems go to standard error, and the exit status is 2."""
+    """Read the settings of a process. If there are problems, print them to standard error and exit with status 2."""
     try:
         return read()
     except SettingsError as error:

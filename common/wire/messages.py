@@ -1,55 +1,56 @@
-"""What travels between the processes: one tagged union, decoded by one typed decoder.
+"""Every message between the processes: one tagged union, decoded by one typed decoder.
 
-Structs travel as msgpack arrays, so a field is known by its place: append new fields at the end and give them a
-default, and old bytes still decode. Times are wall-clock seconds. Vectors are little-endian float32 bytes.
+A message is encoded as a msgpack array, so a field is identified by its position. Add a new field at the end and give
+it a default; then older bytes still decode. Times are seconds since the epoch. Vectors are little-endian float32 bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import msgspec
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
-    """Something inside a message."""
+    """A structure inside a message."""
 
 
 class Message(msgspec.Struct, array_like=True, tag_field="message", tag=True):
-    """One frame on the wire."""
+    """A message: the payload of one frame."""
 
 
 class Task(Part):
-    """One pending task, validated by the fetcher."""
+    """One pending task that the fetcher has validated."""
 
     id: str
     type: str
     """The task type's name, such as `text_embedding`."""
     key: str
-    """The batch key: only tasks of one type and key share a batch. For embeddings it is the model."""
+    """The batch key: a batch has tasks of one type and one key. For embeddings the key is the model."""
     content: bytes
-    """The task's content as JSON, as its task type will decode it."""
+    """The task's content as JSON; its task type decodes it."""
     tokens: int
-    """An estimate of the tokens it costs that is never too low."""
+    """The estimated cost in tokens; never too low."""
     leased_at: float
-    """When the fetcher first leased it: tells this processing of the id from an earlier one."""
+    """When the fetcher first leased it. Distinguishes this processing of the id from an earlier one."""
     attempt: int = 1
-    """1 + how often it was lost together with the worker that had it."""
+    """1, plus the number of times it was lost together with the embedder that had it."""
     created_at: str = ""
-    """The API's `createdAt`, as it came."""
+    """The API's `createdAt`, unchanged."""
 
 
 class Failure(Part):
     """Why a task is reported failed."""
 
     code: str
-    """Short and stable, for machines: `invalid_content`, `poison_task`, …"""
+    """Short and stable, for programs: `invalid_content`, `poison_task`, …"""
     message: str
-    """A sentence for people, without the task's text."""
+    """A sentence for people; never contains the task's text."""
 
 
 class Result(Part):
-    """The outcome of one task: exactly one of vector, document and failure is set."""
+    """The outcome of one task: exactly one of `vector`, `document` and `failure` is set."""
 
     id: str
     type: str
@@ -68,10 +69,10 @@ class Tasks(Message):
 
 
 class Charge(Part):
-    """What a batch was charged with; it travels along, so that a rate limiter that restarted can settle it."""
+    """What a batch was charged. It travels with the batch, so a restarted rate limiter can settle it."""
 
     at: float
-    """When; finds the buckets that were charged."""
+    """When it was charged; identifies the buckets."""
     tokens: int
     requests: int
 
@@ -86,74 +87,74 @@ class HeldBatch(Part):
 
 
 class Ready(Message):
-    """embedder → rate_limiter: each second and after each batch: what it could take and what it has."""
+    """embedder → rate_limiter, each second and after each batch: its free slots, and the batches it has."""
 
     embedder: str
     """Its instance name, such as `embedder_00`."""
     boot_id: str
-    """Changes with each start of the process."""
+    """A new value for each start of the process."""
     inbox: str
-    """The endpoint where it takes batches."""
+    """The endpoint where it receives batches."""
     free: int
-    """How many more batches it would take now."""
+    """How many more batches it can take now."""
     held: list[HeldBatch]
     key_cooldowns: dict[str, float] = {}
-    """Batch keys that its provider cannot serve now → when to try again (seconds since the epoch)."""
+    """Batch keys that its provider cannot serve now, each with the time to try again (seconds since the epoch)."""
     provider_cooldowns: dict[str, float] = {}
-    """Providers that asked to be left alone → until when (seconds since the epoch): it holds for all embedders."""
+    """Providers that asked for a pause, each with its end (seconds since the epoch). It applies to all embedders."""
 
 
 class Batch(Message):
-    """rate_limiter → one embedder with a free slot."""
+    """rate_limiter → one embedder with a free slot: process these tasks."""
 
     batch_id: str
     boot_id: str
-    """The boot of the embedder it is meant for; another boot drops it."""
+    """The boot id of the embedder it is for; an embedder with another boot id drops it."""
     type: str
     key: str
     tasks: list[Task]
     charge: Charge | None = None
     limited: bool = False
-    """A quota is in force: no more requests than were charged, and no text again that may have been paid for."""
+    """A quota is in force: no more requests than charged, and no resend of a text that may have been paid for."""
 
 
 class ProviderCooldowns(Message):
-    """rate_limiter → every embedder but the one that said so: these providers are to be left alone."""
+    """rate_limiter → every embedder except the one that reported it: send nothing to these providers for now."""
 
     until: dict[str, float]
-    """By provider; seconds since the epoch."""
+    """Provider → end of its cooldown (seconds since the epoch)."""
 
 
 class Finished(Message):
-    """embedder → rate_limiter: a batch left its slot: its results are stored, or it could not be processed now."""
+    """embedder → rate_limiter: a batch has left its slot; its results are stored, or it cannot be processed now."""
 
     embedder: str
     boot_id: str
     batch_id: str
     tokens: int = 0
-    """What the provider reported as used, and for requests of unknown outcome the estimate; settles the reservation."""
+    """Tokens that the provider reported as used, plus the estimate for each request with an unknown outcome."""
     requests: int = 0
-    """Provider requests that were made for it."""
+    """How many provider requests were made for it."""
     deferred: list[str] = []
-    """Ids that the provider could not take now: neither failed nor paid."""
+    """Ids that the provider could not process now: they have neither failed nor been paid for."""
     until: float = 0.0
-    """When the deferred may be tried again."""
+    """When the deferred tasks may be tried again (seconds since the epoch)."""
     unsent: bool = False
-    """The deferred certainly never reached the provider: their charge is refunded."""
+    """Whether the deferred tasks certainly did not reach the provider: then their charge is refunded."""
     uncharged: int = 0
-    """Tasks that cost nothing: their vectors were known, or they were not sent; their charge is refunded."""
+    """How many tasks cost nothing: their vectors were cached, or they were not sent. Their charge is refunded."""
     requeue: dict[int, list[str]] = {}
-    """Ids for which the batch's requests did not suffice, by the size of the largest batch they should be in next."""
+    """Ids to queue again because the batch used up its request budget, by the most tasks of their next batch."""
     reached_ago_s: float = 0.0
-    """How many seconds ago its last request had reached the provider at the latest; 0 if there was none."""
+    """How many seconds ago the last request of the batch reached the provider, at the latest; 0 without a request."""
 
 
 class Results(Message):
-    """embedder (or fetcher, for tasks that cannot be processed) → publisher."""
+    """embedder → publisher: the results of a batch. fetcher → publisher: failures of tasks that cannot be processed."""
 
     batch_id: str
     reply_to: str
-    """The endpoint that waits for `Stored`; empty when nobody does."""
+    """The endpoint that waits for `Stored`; empty if none does."""
     results: list[Result]
     boot_id: str = ""
 
@@ -165,83 +166,82 @@ class Stored(Message):
 
 
 class Draining(Message):
-    """embedder → publisher: this embedder is stopping; while it says so, results may still come."""
+    """embedder → publisher, repeatedly while the embedder drains: more results may come."""
 
     embedder: str
-    """Its instance name."""
     boot_id: str
     done: bool = False
-    """The last one: everything it had is stored."""
+    """Whether this is the last one: all results are stored, and the embedder stops."""
 
 
 class Published(Message):
     """publisher → fetcher: these tasks are settled."""
 
     accepted: list[str]
-    """The API took the result, or the task is gone from it."""
+    """The API accepted the result, or no longer has the task."""
     dead: list[str] = []
-    """The API refused the result: it is a dead letter now, and the task must not be fetched again."""
+    """The API refused the result, which is now a dead letter: the task must not be fetched again."""
     dropped: list[str] = []
-    """A person dropped the dead letter: the task may be fetched again."""
+    """An operator dropped the dead letter: the task may be fetched again."""
 
 
 class Holding(Message):
-    """rate_limiter, publisher → fetcher: tasks that the sender is answerable for; renews their leases."""
+    """rate_limiter, publisher → fetcher, three times per lease: the sender has these tasks. Renews their leases."""
 
     stage: str
     ids: list[str]
     embedding: list[str] = []
-    """More ids, which a worker has right now: if these get lost, the worker may have died of them."""
+    """More ids: those that an embedder has now. If one of them is lost, it may have caused the embedder's death."""
     dead: list[str] | None = None
-    """Of the publisher: all its dead letters. None: it says nothing about them."""
+    """All dead letters of the publisher; None if the message does not list them."""
     inventory_complete: bool = False
-    """Of a rate limiter, once in its life: it knows by now what embedders have, so what it does not name it lost."""
+    """Sent once after a rate limiter starts: any dispatched task that this inventory does not list is lost."""
 
 
 class Deferred(Message):
-    """rate_limiter → fetcher: given back; they stay pending in the API."""
+    """rate_limiter → fetcher: the rate limiter gives these tasks back; they stay pending in the API."""
 
     ids: list[str]
     until: float
     """Not before this time (seconds since the epoch)."""
     reason: str
-    """`quota`, `provider` or `poison` (lost with its worker too often: report it failed)."""
+    """`quota`, `provider` or `poison` (lost together with its embedder too often: report the task failed)."""
     key: str | None = None
-    """If set, nothing of this batch key can be processed before `until` (`*`: of any key)."""
+    """If set, no task with this batch key can be processed before `until`; `*` stands for every key."""
 
 
 class TokenRequest(Message):
-    """fetcher, publisher → token_broker: send me the access token."""
+    """fetcher, publisher → token_broker: send the access token."""
 
     reply_to: str
     rejected: str = ""
-    """Fingerprint of a token that the API refused; it is replaced only if it is still the current one."""
+    """Fingerprint of a token that the API refused. The broker replaces it only if it is still the current one."""
 
 
 class Token(Message):
-    """token_broker → fetcher, publisher: the access token. It exists in memory only."""
+    """token_broker → fetcher, publisher: the access token. It is kept in memory only."""
 
     access_token: str
     expires_at: float
     fingerprint: str
 
     def __repr__(self) -> str:
-        """Name it without the secret."""
+        """Show everything except the secret."""
         return f"Token(fingerprint={self.fingerprint!r}, expires_at={self.expires_at!r})"
 
 
 class DeadLetters(Message):
-    """`python -m stages dead-letters` → publisher: what a person decided about dead letters."""
+    """`python -m stages dead-letters` → publisher: replay or drop these dead letters."""
 
     replay: list[str] = []
     drop: list[str] = []
 
 
 class QuotaWindow(Part):
-    """One quota window as `/health` shows it."""
+    """The state of one quota window, as `/health` shows it."""
 
     scope: str
-    """Empty for the global limits, else the model's name."""
+    """The model's name; empty for the global limits."""
     unit: str
     """tasks, tokens or requests."""
     period: str
@@ -250,8 +250,9 @@ class QuotaWindow(Part):
     limit: int
     remaining: int
     reset_at: float
+    """When the window next releases something (rolling), or ends (fixed); seconds since the epoch."""
     exhausted_at: float | None = None
-    """When it will be used up at the present rate; None: not before it resets."""
+    """When it will be used up at the present rate; None if it will not be before it resets."""
 
 
 class Sample(Part):
@@ -263,7 +264,7 @@ class Sample(Part):
 
 
 class Family(Part):
-    """One metric with all its samples."""
+    """One metric, with all its samples."""
 
     name: str
     kind: str
@@ -273,7 +274,7 @@ class Family(Part):
 
 
 class Heartbeat(Message):
-    """Every process → monitor: each second: I am alive, and this is how I fare."""
+    """every process → monitor, each second: the process is alive, and this is its state."""
 
     stage: str
     instance: str
@@ -281,9 +282,9 @@ class Heartbeat(Message):
     pid: int
     time: float
     blockers: list[str]
-    """Why no task could pass this process now, in words for `/ready`; empty when one could."""
+    """Sentences for `/ready`: why this process cannot process a task now. Empty if it can."""
     facts: dict[str, Any]
-    """What `/health` shows of it, by name: the processing mode, the rate-limit strategy, …"""
+    """What `/health` shows about the process, by name: the processing mode, the rate-limit strategy, …"""
     metrics: list[Family] = []
     windows: list[QuotaWindow] = []
 
@@ -307,13 +308,12 @@ AnyMessage: TypeAlias = (
 )
 
 encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+_decode: Callable[[bytes], AnyMessage] = msgspec.msgpack.Decoder(AnyMessage).decode
 
 
 def decode(frame: bytes) -> AnyMessage:
-    """Decode a frame; raises `msgspec.MsgspecError` and nothing else, whatever is wrong with it."""
+    """Decode a frame. Raises `msgspec.MsgspecError` for every invalid frame, and no other error."""
     try:
-        message: AnyMessage = _decode(frame)
-    except (UnicodeDecodeError, RecursionError) as error:  # msgspec passes these on as they are
-        raise msgspec.DecodeError(f"not a message: {error}") from error
-    return message
+        return _decode(frame)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec does not wrap these
+        raise msgspec.DecodeError(f"not a valid message: {error}") from error

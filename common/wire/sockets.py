@@ -1,8 +1,8 @@
-"""The ZeroMQ sockets of one process: its inbox, and a PUSH into every inbox that it has sent to.
+"""The ZeroMQ sockets of one process: its inbox, and one PUSH socket for each inbox that it sends to.
 
-A frame is two parts, the sender's instance name and the encoded message, so that an undecodable one can be traced.
-`IMMEDIATE` keeps messages out of pipes that lead nowhere: what cannot be sent now waits here, in order, or is dropped
-if its sender repeats it anyway (`wiring.is_repeated`).
+A frame has two parts: the sender's instance name, and the encoded message. The name tells where an undecodable message
+came from. With `IMMEDIATE`, ZeroMQ does not queue messages for a peer that is not connected. A message that cannot be
+sent now waits here, in order, or is dropped if its sender repeats it by itself (`wiring.is_repeated`).
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from pathlib import Path
 
 import zmq
 
-from common.ownership import is_owned, own, private_directory
+from common.ownership import own, private_directory
 from common.wire import wiring
 from common.wire.messages import Message, Token, encode
+from common.wire.timing import RECONNECT_INTERVAL_S
 
 HIGH_WATER_MARK = 100_000
-"""Messages; far above the window, so that no send ever waits for room (the design's rule 6)."""
-LARGEST_MESSAGE = 256 * 2**20
-"""Bytes; a batch of 2,048 inputs of 3,072 dimensions is 25 MB."""
-DRAINING = "draining"
-"""Stands behind the pid in the lock of an instance that is stopping."""
+"""Messages per socket: far above MAX_IN_FLIGHT, so a send never waits for room (the design's rule 6)."""
+LARGEST_MESSAGE_BYTES = 256 * 2**20
+"""Bytes. For comparison: the results of a batch of 2,048 texts with 3,072 dimensions are 25 MB."""
 LINGER_MS = 2_000
-"""How long a stopping process waits for its last messages to leave."""
+"""Milliseconds that a stopping process waits for its last messages to be sent."""
 
 
 class Sockets:
-    """The inbox and the peers of one instance."""
+    """The inbox of one instance, and its connections to other inboxes. Raises `Fatal` if the instance already runs."""
 
     def __init__(self, where: wiring.Wiring) -> None:
         self.wiring = where
@@ -37,29 +36,20 @@ class Sockets:
         self._context = zmq.Context()
         self.inbox: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
         self.inbox.set_hwm(HIGH_WATER_MARK)
-        self.inbox.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        self.inbox.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE_BYTES)
         self.inbox.bind(where.inbox)
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._waiting: defaultdict[str, deque[bytes]] = defaultdict(deque)
         self._sender = where.instance.encode()
         for stage in where.receivers():
-            self._connect(where.endpoint(stage))  # now, so that the first message finds its way open
+            self._connect(where.endpoint(stage))  # connect early, so the first message does not wait for the connection
 
     def lock_of(self, instance: str) -> Path:
-        """The file that a running instance keeps locked."""
+        """The lock file of an instance; locked for as long as the instance runs."""
         return self.wiring.sockets / f"{instance}.lock"
 
-    def mark_draining(self) -> None:
-        """Let the other processes on this machine see that this one is stopping."""
-        os.pwrite(self._lock, f"{os.getpid()} {DRAINING}".encode(), 0)
-
-    def others_draining(self, stage: str) -> bool:
-        """Whether an instance of the stage is stopping, and may still have something to say."""
-        locks = self.wiring.sockets.glob(f"{stage}*.lock")
-        return any(is_owned(lock) and lock.read_text().endswith(DRAINING) for lock in locks)
-
     def receive(self) -> tuple[str, bytes] | None:
-        """Take one frame from the inbox, as (sender, payload); None when there is none."""
+        """Take one frame from the inbox, as (sender, payload); None if the inbox is empty."""
         try:
             parts = self.inbox.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
@@ -67,7 +57,7 @@ class Sockets:
         return parts[0].decode(errors="replace"), b"".join(parts[1:])
 
     def send(self, to: str, message: Message) -> None:
-        """Send without ever waiting; what cannot leave yet is kept in order, or dropped if it is repeated anyway."""
+        """Send without waiting. A message that cannot be sent yet is kept in order, or dropped if it is repeated."""
         self.wiring.check(to, message)
         endpoint = to if "://" in to else self.wiring.endpoint(to)
         waiting = self._waiting.get(endpoint)
@@ -80,7 +70,7 @@ class Sockets:
             self._waiting[endpoint].append(payload)
 
     def flush(self) -> None:
-        """Send what was waiting, as far as it goes."""
+        """Send the waiting messages, as far as the peers are connected."""
         for endpoint, waiting in list(self._waiting.items()):
             while waiting and self._push(endpoint, waiting[0]):
                 waiting.popleft()
@@ -88,7 +78,7 @@ class Sockets:
                 del self._waiting[endpoint]
 
     def close(self) -> None:
-        """Let the last messages leave, then close."""
+        """Send the last messages, for at most `LINGER_MS`, then close."""
         self.flush()
         self._context.destroy(linger=LINGER_MS)
         os.close(self._lock)
@@ -105,6 +95,6 @@ class Sockets:
         socket = self._peers[endpoint] = self._context.socket(zmq.PUSH)
         socket.set_hwm(HIGH_WATER_MARK)
         socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL, int(RECONNECT_INTERVAL_S * 1000))
         socket.connect(endpoint)
         return socket

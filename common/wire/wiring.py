@@ -1,7 +1,7 @@
-"""Who may push what to whom, and at which endpoint: the only place that knows.
+"""The only table of which process may send which message to which other process, and at which endpoint.
 
-Every process binds one PULL socket, its inbox, at `ipc://RUNTIME_DIR/<instance>.sock`; all else is a PUSH into
-somebody's inbox. A request names the inbox to answer, so the edges back to an embedder need no name here.
+Every process binds one PULL socket, its inbox, at `ipc://RUNTIME_DIR/<instance>.sock`. Everything else is a PUSH into
+the inbox of another process. A request names the inbox for its reply (`reply_to`), so an embedder needs no fixed name.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 from common.wire import messages as m
 
 STAGES = ("fetcher", "token_broker", "rate_limiter", "embedder", "publisher", "monitor")
-"""Also the names of the packages under `stages/`."""
+"""The stages; each is a package under `stages/` of the same name."""
 
 OPERATOR = "operator"
-"""Sends on behalf of a person: `python -m stages …`."""
+"""The sender name of the commands `python -m stages …`, which act for an operator."""
 
-EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
+EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {  # (sender, receiver) → messages
     ("fetcher", "rate_limiter"): (m.Tasks,),
     ("fetcher", "publisher"): (m.Results,),
     ("fetcher", "token_broker"): (m.TokenRequest,),
@@ -34,21 +34,21 @@ EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {
 }
 
 REPEATED = (m.Ready, m.Holding, m.Draining, m.Heartbeat, m.TokenRequest)
-"""Said again by their senders anyway: dropped, rather than queued, when nobody listens."""
+"""Their senders repeat these. While the receiver is not connected they are dropped, not queued."""
 
 
 def is_repeated(message: m.Message) -> bool:
-    """Whether the sender says it again until it has had its effect: as `REPEATED`, and results until `Stored`."""
+    """Whether the sender repeats the message by itself: those in `REPEATED`, and results until `Stored` comes."""
     return isinstance(message, REPEATED) or (isinstance(message, m.Results) and bool(message.reply_to))
 
 
 def stage_of(instance: str) -> str:
-    """`embedder_07` → `embedder`; the other stages run once, under their own name."""
+    """The stage of an instance: `embedder_07` → `embedder`. Other stages have one instance with the stage's name."""
     return "embedder" if instance.startswith("embedder_") else instance
 
 
 class Wiring:
-    """The endpoints of one installation, and what one instance may send."""
+    """The endpoints of one pipeline, and what one instance may send."""
 
     def __init__(self, sockets: Path, instance: str) -> None:
         self.instance = instance
@@ -66,15 +66,15 @@ class Wiring:
         return f"{self._prefix}{instance}.sock"
 
     def instance_at(self, to: str) -> str:
-        """The instance behind what a `Send` names: an instance, or the endpoint from a message's `reply_to`."""
+        """The instance that `Send.to` names: either an instance name, or an endpoint from a message's `reply_to`."""
         return to.rpartition("/")[2].removesuffix(".sock")
 
     def receivers(self) -> list[str]:
-        """The stages that run once and that this one sends to."""
+        """The stages that this one sends to and that have a single instance."""
         return [to for sender, to in EDGES if sender == self.stage and to != "embedder"]
 
     def check(self, to: str, message: m.Message) -> None:
-        """Raise `AssertionError` for a message that no edge of the table carries: a bug, not an outage."""
+        """Raise `AssertionError` for a message that is not in `EDGES`: this is a bug, not an outage."""
         edge = (self.stage, stage_of(self.instance_at(to)))
         if type(message) not in EDGES.get(edge, ()):
             raise AssertionError(f"no edge carries {type(message).__name__} from {edge[0]} to {edge[1]}")

@@ -8,60 +8,54 @@ import sys
 from common import task_types
 from common.process import logs, metrics
 from common.process.actions import Actions, Instant
-from common.process.loop import Loop, Plan, main
+from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
+from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.engine import Embedding
-from stages.embedder.state import Embedder, Process, Processed
+from stages.embedder.state import Embedder
 from stages.embedder.worker_pool import Workshop
 
 
 def start() -> None:
     """Read the settings, put state and edges together, run until SIGTERM."""
-    config = settings.read_or_exit()
-    logs.set_up(INSTANCE, config.log_level)
-    loop = Loop(Wiring(config.sockets_dir, INSTANCE))
-    embedding = Embedding(config)
-    state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, config.concurrency_limit)
-    metrics.MOCK_MODE.set(config.mode is settings.Mode.MOCK)
-    workshop = Workshop(config.concurrency_limit, task_types.registered(), embedding, loop.background)
+    read = settings.read_or_exit()
+    logs.set_up(INSTANCE, read.log_level)
+    loop = Loop(Wiring(read.sockets_dir, INSTANCE))
+    engine = Embedding(read)
+    state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, read.concurrency_limit)
+    metrics.MOCK_MODE.set(read.mode is settings.Mode.MOCK)
+    pool = Workshop(read.concurrency_limit, task_types.registered(), engine, loop.background)
 
-    def tick(now: Instant) -> Actions:
-        state.paused = embedding.paused(now.wall)
-        state.patience = embedding.patience(now)
-        state.blockers = embedding.blockers()
-        state.facts = {**embedding.facts, "notices": embedding.remarks()}
-        return state.tick(now)
+    def on_tick(now: Instant) -> Actions:
+        state.key_cooldowns, state.provider_cooldowns = engine.paused(now.wall), engine.patience(now)
+        state.blockers, state.facts = engine.blockers(), {**engine.facts, "notices": engine.remarks()}
+        return state.on_tick(now)
 
-    def patience(message: messages.ProviderCooldowns, now: Instant) -> Actions:
-        embedding.obey(message.until, now)
-        return tick(now)
+    def on_cooldowns(message: messages.ProviderCooldowns, now: Instant) -> Actions:
+        engine.obey(message.until, now)
+        return on_tick(now)
 
-    def drain(now: Instant) -> Actions:
-        embedding.stop()
-        return state.drain(now)
+    def on_drain(now: Instant) -> Actions:
+        engine.stop()
+        return state.on_drain(now)
 
+    handlers: Handlers = {
+        messages.Batch: state.on_batch, messages.ProviderCooldowns: on_cooldowns, messages.Stored: state.on_stored,
+        BatchProcessed: state.on_processed,
+    }  # fmt: skip
     loop.run(
         Plan(
-            handlers={
-                messages.Batch: state.batch,
-                messages.ProviderCooldowns: patience,
-                messages.Stored: state.stored,
-                Processed: state.processed,
-            },
-            effects={Process: workshop.process},
-            tick=tick,
-            drain=drain,
-            drained=state.drained,
-            report=state.report,
+            handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
+            last_words=state.on_drained, report=state.report,
         )
-    )
-    workshop.close()
-    embedding.close()
+    )  # fmt: skip
+    pool.close()
+    engine.close()
 
 
 INSTANCE = sys.argv[1] if len(sys.argv) > 1 else "embedder_00"
 if not re.fullmatch(r"embedder_\d{2}", INSTANCE):
-    sys.exit(f"{INSTANCE!r} is no instance of the embedder: embedder_00 to embedder_99 are")
+    sys.exit(f"{INSTANCE!r} is not a valid instance name (embedder_00 … embedder_99)")
 main(INSTANCE, start)

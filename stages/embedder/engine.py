@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
-from common.failures.retry import LONGEST_PATIENCE, Backoff
+from common.failures.retry import LONGEST_WAIT_S, Backoff
 from common.process import clock as clocks
 from common.process import metrics
 from common.process.actions import Instant
@@ -136,7 +136,7 @@ class Embedding:
     def obey(self, patience: Mapping[str, float], now: Instant) -> None:
         """Leave those providers alone too that asked another embedder for patience."""
         for backend in self._backends:
-            seconds = min(patience.get(backend.provider.name, 0.0) - now.wall, LONGEST_PATIENCE)
+            seconds = min(patience.get(backend.provider.name, 0.0) - now.wall, LONGEST_WAIT_S)
             backend.gate.rest_until(now.mono + seconds, "it asked another embedder for patience")
 
     def stop(self) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 from common.process import metrics
 from common.task_types import Deferral, Outcome, TaskType
 from common.wire import messages as m
+from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.engine import Embedding
-from stages.embedder.state import Process, Processed
 
 
 class Workshop:
-    """Processes batches in the background; each comes back as a `Processed` event."""
+    """Processes batches in the background; each comes back as a `BatchProcessed` event."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Workshop:
         self._background = background
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="slot")
 
-    def process(self, action: Process) -> None:
+    def process(self, action: ProcessBatch) -> None:
         """Begin a batch."""
         metrics.BATCH_SIZE.observe(len(action.batch.tasks))
         self._background(self._pool, self._process, action.batch)
@@ -41,7 +41,7 @@ class Workshop:
         """Wait for the threads; none runs when the stage is drained."""
         self._pool.shutdown()
 
-    def _process(self, batch: m.Batch) -> Processed:
+    def _process(self, batch: m.Batch) -> BatchProcessed:
         kind, decode = self._types[batch.type], self._decoders[batch.type]
         session = self._embedding.session(batch.charge.requests if batch.charge and batch.limited else None)
         outcomes = kind.process(batch.key, [decode(task.content) for task in batch.tasks], session)
@@ -50,18 +50,18 @@ class Workshop:
         processed = _sorted_out(batch, outcomes)
         processed.tokens, processed.requests = session.tokens, session.requests
         processed.reached_at = session.reached_at
-        processed.cached += session.cached + session.refused
+        processed.uncharged += session.cached + session.refused
         return processed
 
 
-def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> Processed:
+def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> BatchProcessed:
     """Make results of the outcomes, and set the deferred ones apart."""
-    processed = Processed(batch.batch_id, [])
+    processed = BatchProcessed(batch.batch_id, [])
     unsent: list[str] = []
     for task, outcome in zip(batch.tasks, outcomes, strict=True):
         if isinstance(outcome, Deferral) and outcome.at_most:
-            processed.again.setdefault(outcome.at_most, []).append(task.id)
-            processed.cached += outcome.unsent
+            processed.requeue.setdefault(outcome.at_most, []).append(task.id)
+            processed.uncharged += outcome.unsent
         elif isinstance(outcome, Deferral):
             processed.deferred.append(task.id)
             processed.until = max(processed.until, outcome.until)
@@ -74,5 +74,5 @@ def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> Proce
             vector = np.ascontiguousarray(outcome, "<f4").tobytes()
             processed.results.append(m.Result(task.id, task.type, task.leased_at, vector=vector))
     processed.unsent = bool(unsent) and unsent == processed.deferred
-    processed.cached += 0 if processed.unsent else len(unsent)
+    processed.uncharged += 0 if processed.unsent else len(unsent)
     return processed

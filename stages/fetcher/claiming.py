@@ -76,7 +76,7 @@ class ClaimingFetcher(Fetcher):
     def answers(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on what the API said of claims."""
         granted: list[m.Task] = []
-        for answer in event.answers:
+        for answer in event.responses:
             self._under_way -= 1
             wanted = self._wanted.pop(answer.task_id, None)
             if wanted is None or answer.task_id not in self.leases:
@@ -131,7 +131,7 @@ class ClaimingFetcher(Fetcher):
 
     def _later(self, answer: ApiResponse, wanted: Wanted, now: Instant) -> Iterator[Any]:
         reason = in_words(answer)
-        error = Throttled(reason, answer.retry_after) if answer.retry_after else Transient(reason)
+        error = Throttled(reason, answer.retry_after_s) if answer.retry_after_s else Transient(reason)
         self._failures += 1
         self.breaker.failed(now.mono, reason, error=error)
         self._claim_after = max(self._claim_after, now.mono + self._backoff.delay(self._failures, error))

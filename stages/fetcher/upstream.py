@@ -81,7 +81,7 @@ class Upstream:
         handle, query = self._handle, {"limit": action.limit} if action.among is None else {"state": "in_progress"}
         handle.setopt(pycurl.FRESH_CONNECT, 0)
         handle.setopt(pycurl.URL, f"{self._url}{endpoint}?{urlencode(query)}")
-        handle.setopt(pycurl.HTTPHEADER, curl.bearer(action.token.access_token))
+        handle.setopt(pycurl.HTTPHEADER, curl.request_headers(action.token.access_token))
         self._multi.add_handle(handle)
         try:
             yield _Download(self._multi, handle, partial(self._why, endpoint), lambda: self._closing)
@@ -89,7 +89,7 @@ class Upstream:
             self._multi.remove_handle(handle)  # closes the connection, if there is more to come on it
 
     def _why(self, endpoint: str, code: int) -> str:
-        return f"GET {endpoint}: {curl.in_words(self._handle, code, self._timeout)}"
+        return f"GET {endpoint}: {curl.failure_text(self._handle, code, self._timeout)}"
 
 
 class _Download:
@@ -153,7 +153,7 @@ def _raise_for(endpoint: str, status: int, lines: list[bytes]) -> None:
     if status == 200:
         return
     sentence = f"GET {endpoint} answered {status}{hint(status)}"
-    delay = curl.patience(lines)
+    delay = curl.retry_after_s(lines)
     if delay is not None and status in PASSING:
         raise Throttled(sentence, delay)
     raise Transient(sentence)

@@ -1,4 +1,4 @@
-"""What the publisher asks of its edges, what they tell it, and what it keeps of a result."""
+"""What the publisher asks of its edges, and what it keeps of a result."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from common.recently_settled import Record
 from common.wire import messages as m
 
 
-class Entry(msgspec.Struct):
-    """A stored result, as it is kept in memory."""
+class OutboxEntry(msgspec.Struct):
+    """What the state keeps in memory of a stored result."""
 
     type: str
+    """The task type."""
     state: str
+    """The new state of the task: succeeded or failed."""
     leased_at: float
+    """When the task was first leased (seconds since the epoch)."""
     tries: int = 0
-    """PATCHes that did not get through."""
-    doubts: int = 0
-    """PATCHes that were answered with 400."""
+    """PATCHes that the API did not accept."""
+    doubtful_tries: int = 0
+    """PATCHes that the API answered with 400."""
 
 
 class DeadLetter(msgspec.Struct, array_like=True):
-    """A result that the API refused for good."""
+    """A result that the API refused for good, as it is stored."""
 
     result: m.Result
     status: int
+    """The HTTP status of the refusal; 0 if there was no response."""
     reason: str
+    """Why it was refused, in words."""
     at: float
-    """Seconds since the epoch."""
+    """When it became a dead letter (seconds since the epoch)."""
 
 
 class PutResult(NamedTuple):
@@ -44,28 +49,31 @@ class Settle(NamedTuple):
     record: Record
 
 
-class Bury(NamedTuple):
+class MoveToDeadLetters(NamedTuple):
     """Move a stored result to the dead letters."""
 
     task_id: str
     status: int
+    """The HTTP status of the refusal."""
     reason: str
+    """Why it was refused, in words."""
     at: float
+    """Seconds since the epoch."""
 
 
-class Revive(NamedTuple):
+class ReplayDeadLetter(NamedTuple):
     """Move a dead letter back to the outbox."""
 
     task_id: str
 
 
-class Drop(NamedTuple):
+class DropDeadLetter(NamedTuple):
     """Delete a dead letter."""
 
     task_id: str
 
 
-class Patch(NamedTuple):
+class SendPatch(NamedTuple):
     """PATCH the stored result of this task."""
 
     task_id: str

@@ -8,7 +8,7 @@ from typing import Any
 from common.api.patches import Patches
 from common.settings.settings import Settings
 from common.wire.messages import Result
-from stages.publisher.actions import Patch
+from stages.publisher.actions import SendPatch
 from stages.publisher.body import body
 from stages.publisher.state import CONNECTIONS
 
@@ -27,7 +27,7 @@ class Delivery:
         self._patches = Patches(settings, CONNECTIONS, post, watch)
         self.tick = self._patches.tick
 
-    def patch(self, action: Patch) -> None:
+    def patch(self, action: SendPatch) -> None:
         """Begin a PATCH."""
         self._patches.begin(action.task_id, body(self._stored(action.task_id)), action.token)
 

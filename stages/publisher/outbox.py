@@ -11,7 +11,15 @@ import msgspec
 from common.process.store import Store
 from common.recently_settled import DeleteSettled, Record
 from common.wire.messages import Result
-from stages.publisher.actions import Bury, DeadLetter, Drop, Entry, PutResult, Revive, Settle
+from stages.publisher.actions import (
+    DeadLetter,
+    DropDeadLetter,
+    MoveToDeadLetters,
+    OutboxEntry,
+    PutResult,
+    ReplayDeadLetter,
+    Settle,
+)
 from stages.publisher.body import state_of
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -22,8 +30,8 @@ _record = msgspec.msgpack.Decoder(Record).decode
 DATABASES = ("results", "dead", "settled")
 
 
-def _entry(result: Result) -> Entry:
-    return Entry(result.type, state_of(result), result.leased_at)
+def _entry(result: Result) -> OutboxEntry:
+    return OutboxEntry(result.type, state_of(result), result.leased_at)
 
 
 class Outbox:
@@ -35,9 +43,9 @@ class Outbox:
             PutResult: self._put,
             Settle: self._settle,
             DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
-            Bury: self._bury,
-            Revive: self._revive,
-            Drop: lambda action: self.store.delete("dead", action.task_id.encode()),
+            MoveToDeadLetters: self._bury,
+            ReplayDeadLetter: self._revive,
+            DropDeadLetter: lambda action: self.store.delete("dead", action.task_id.encode()),
         }
 
     def result(self, task_id: str) -> Result:
@@ -47,11 +55,11 @@ class Outbox:
             raise KeyError(task_id)
         return decode_result(stored)
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, OutboxEntry]:
         """What the state keeps of each stored result."""
         return {task_id: _entry(result) for task_id, result in self.store.scan("results", decode_result)}
 
-    def dead(self) -> dict[str, Entry]:
+    def dead(self) -> dict[str, OutboxEntry]:
         """What the state keeps of each dead letter."""
         return {task_id: _entry(letter.result) for task_id, letter in self.store.scan("dead", decode_letter)}
 
@@ -67,12 +75,12 @@ class Outbox:
             self.store.delete("results", task_id.encode())
         self.store.put("settled", action.record.key, _encode(action.record))
 
-    def _bury(self, action: Bury) -> None:
+    def _bury(self, action: MoveToDeadLetters) -> None:
         letter = DeadLetter(self.result(action.task_id), action.status, action.reason, action.at)
         self.store.put("dead", action.task_id.encode(), _encode(letter))
         self.store.delete("results", action.task_id.encode())
 
-    def _revive(self, action: Revive) -> None:
+    def _revive(self, action: ReplayDeadLetter) -> None:
         stored = self.store.latest("dead", action.task_id.encode())  # it may have been buried in this very turn
         if stored is not None:
             self.store.put("results", action.task_id.encode(), _encode(decode_letter(stored).result))

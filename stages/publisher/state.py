@@ -1,14 +1,14 @@
-"""What the publisher decides: which result is PATCHed when, and what the API's answer means for it.
+"""What the publisher decides: when each result is PATCHed, and what follows from the API's response.
 
-    Results ──stored──► due ──PATCH──► sending ──accepted, or gone from the API──► settled
+    Results ──stored──► due ──PATCH──► sending ──accepted, or the task is gone──► settled
                          ▲               │
-                         └──try later────┤
+                         └──try again────┤
                                          └──refused for good──► dead letter ──replayed──► due
                                                                             └──dropped
 
-The first result of a task wins; a later one for the same processing is acknowledged and dropped. Acceptances are
-settled together, at most `SETTLE_BATCH` in one transaction: a process killed in between sends these again, the same
-bytes, and nothing else twice.
+The first result of a task wins. A later result for the same lease is acknowledged and dropped. Acceptances are settled
+together, at most `SETTLE_BATCH` in one transaction. A publisher that is killed in between sends these results again,
+the same bytes, and no other result twice.
 """
 
 from __future__ import annotations
@@ -20,25 +20,34 @@ from typing import Any, NamedTuple
 
 from common.api.access_token import AccessToken
 from common.api.responses import ApiResponse, ApiResponses, in_words
+from common.api.status import Meaning, meaning
 from common.failures.breaker import Breaker
+from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_PATIENCE, Backoff
+from common.failures.retry import LONGEST_WAIT_S, Backoff
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
-from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S, renewal_interval_s
-from stages.publisher.actions import Bury, Drop, Entry, Patch, PutResult, Revive, Settle
-from stages.publisher.verdicts import Verdict, verdict
+from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S, renewal_interval_s
+from stages.publisher.actions import (
+    DropDeadLetter,
+    MoveToDeadLetters,
+    OutboxEntry,
+    PutResult,
+    ReplayDeadLetter,
+    SendPatch,
+    Settle,
+)
 
 CONNECTIONS = 16
-"""PATCHes under way at a time: measured enough for 14,500 a second on a local API."""
+"""PATCHes under way at a time: measured to be enough for 14,500 a second on a local API."""
 SETTLE_BATCH = 512
-"""Acceptances in one transaction: 4.8 µs each instead of 331 for one alone."""
-SETTLE_AFTER = 0.05
-"""Seconds that an acceptance waits for others."""
+"""Acceptances in one transaction: 4.8 µs each, instead of 331 µs for a transaction of one."""
+SETTLE_AFTER_S = 0.05
+"""How long an acceptance waits for others."""
 
 
-class Limits(NamedTuple):
+class PublisherConfig(NamedTuple):
     """The settings that the decisions depend on."""
 
     lease_seconds: float = 15.0
@@ -51,36 +60,46 @@ class Publisher:
     """The state; its handlers return actions."""
 
     def __init__(
-        self, limits: Limits, inbox: str, stored: dict[str, Entry], dead: dict[str, Entry], now: Instant
+        self,
+        config: PublisherConfig,
+        inbox: str,
+        stored: dict[str, OutboxEntry],
+        dead: dict[str, OutboxEntry],
+        now: Instant,
     ) -> None:
-        self.limits = limits
+        self.config = config
         self.entries = stored
+        """The results in the outbox, by task id."""
         self.dead = dead
+        """The dead letters, by task id."""
         self.settled = RecentlySettled(SETTLED_KEPT_S)
-        backoff = Backoff(1.0, limits.backoff_factor, 60.0)
-        self.breaker = Breaker("api", limits.breaker_threshold, backoff)
-        self._backoff = Backoff(0.5, limits.backoff_factor, 60.0)
-        self._bearer = AccessToken(inbox)
+        self.breaker = Breaker("api", config.breaker_threshold, Backoff(1.0, config.backoff_factor, 60.0))
+        self._backoff = Backoff(0.5, config.backoff_factor, 60.0)
+        self._token = AccessToken(inbox)
         self._due: deque[str] = deque(stored)
         self._later: list[tuple[float, str]] = []
+        """Heap of results that wait for their next try: (monotonic seconds, task id)."""
         self._sending: set[str] = set()
         self._accepted: list[str] = []
         self._accepted_at = 0.0
-        self._not_before = 0.0
-        self._patience_for = ""
-        """What the API said when it asked for patience."""
+        self._throttle = Cooldown()
+        """The API asked all clients to wait until then."""
         self._next_holding = now.mono
         self._draining = False
         self._drained_from = float("inf")
+        self._draining_embedders: dict[str, float] = {}
+        """Embedders that are draining → when they last said so (monotonic seconds)."""
 
-    def drained(self, now: Instant) -> bool:
-        """Whether nothing is under way, and embedders that were stopped too have had time to say so."""
-        return not self._sending and not self._accepted and now.mono >= self._drained_from
+    def is_drained(self, now: Instant) -> bool:
+        """Whether nothing is under way, and no embedder that is draining may still send results."""
+        if self._sending or self._accepted or now.mono < self._drained_from:
+            return False
+        return not any(now.mono - heard <= DRAINING_SILENT_AFTER_S for heard in self._draining_embedders.values())
 
-    # ---- what comes in ----
+    # ---- messages and events ----
 
-    def results(self, message: m.Results, now: Instant) -> Actions:
-        """Store what is new, then say so to whoever waits for it."""
+    def on_results(self, message: m.Results, now: Instant) -> Actions:
+        """Store the results that are new, then acknowledge all."""
         settled: list[str] = []
         dead: list[str] = []
         new: list[str] = []
@@ -94,7 +113,7 @@ class Publisher:
                     settled.append(task_id)
                     continue
                 state = "succeeded" if result.failure is None else "failed"
-                self.entries[task_id] = Entry(result.type, state, result.leased_at)
+                self.entries[task_id] = OutboxEntry(result.type, state, result.leased_at)
                 self._due.append(task_id)
                 new.append(task_id)
                 yield PutResult(result)
@@ -102,115 +121,124 @@ class Publisher:
             yield Send(message.reply_to, m.Stored(message.batch_id))
         if new:
             yield Send("fetcher", m.Holding("publisher", new))
-            yield Log("stored", task_fields(new))
+            yield Log("results_stored", task_fields(new))
         if settled or dead:
             yield Send("fetcher", m.Published(settled, dead))
         yield from self._send(now)
 
-    def token(self, message: m.Token, now: Instant) -> Actions:
+    def on_draining(self, message: m.Draining, now: Instant) -> Actions:
+        """Note that an embedder is draining: until it is done, its results may still come."""
+        if message.done:
+            self._draining_embedders.pop(message.embedder, None)
+        else:
+            self._draining_embedders[message.embedder] = now.mono
+        return ()
+
+    def on_token(self, message: m.Token, now: Instant) -> Actions:
         """Use this access token from now on."""
-        self._bearer.take(message)
+        self._token.take(message)
         return self._send(now)
 
-    def answers(self, event: ApiResponses, now: Instant) -> Actions:
-        """Act on what the API said."""
-        for answer in event.answers:
-            self._sending.discard(answer.task_id)
-            judged = verdict(answer.status)
-            if judged is Verdict.ACCEPTED or judged is Verdict.GONE:
+    def on_responses(self, event: ApiResponses, now: Instant) -> Actions:
+        """Act on the API's responses to PATCHes."""
+        for response in event.responses:
+            self._sending.discard(response.task_id)
+            found = meaning(response.status)
+            if found is Meaning.OK or found is Meaning.GONE:
                 self.breaker.succeeded()
-                self._bearer.worked()
+                self._token.worked()
                 if not self._accepted:
                     self._accepted_at = now.mono
-                self._accepted.append(answer.task_id)
-                if judged is Verdict.GONE:
-                    yield Log("task_gone", {"task_id": answer.task_id}, "warning")
+                self._accepted.append(response.task_id)
+                if found is Meaning.GONE:
+                    yield Log("task_gone", {"task_id": response.task_id}, "warning")
             else:
-                yield from self._not_accepted(answer, judged, now)
+                yield from self._not_accepted(response, found, now)
         yield from self._send(now)
         if self._settle_due(now):
             yield from self._settle(now)
 
-    def dead_letters(self, message: m.DeadLetters, now: Instant) -> Actions:
-        """Do what a person decided."""
+    def on_dead_letters(self, message: m.DeadLetters, now: Instant) -> Actions:
+        """Replay or drop the dead letters that an operator chose."""
         for task_id in message.replay:
             if entry := self.dead.pop(task_id, None):
-                self.entries[task_id] = Entry(entry.type, entry.state, entry.leased_at)
+                self.entries[task_id] = OutboxEntry(entry.type, entry.state, entry.leased_at)
                 self._due.append(task_id)
-                yield Revive(task_id)
+                yield ReplayDeadLetter(task_id)
                 yield Log("dead_letter_replayed", {"task_id": task_id})
         dropped = [task_id for task_id in message.drop if self.dead.pop(task_id, None)]
         for task_id in dropped:
-            yield Drop(task_id)
+            yield DropDeadLetter(task_id)
             yield Log("dead_letter_dropped", {"task_id": task_id})
         if dropped:
             yield Send("fetcher", m.Published([], [], dropped))
         yield from self._send(now)
 
-    # ---- what time brings ----
+    # ---- the clock ----
 
-    def tick(self, now: Instant) -> Actions:
-        """Settle, renew what is held, ask for a token, send what has become due."""
+    def on_tick(self, now: Instant) -> Actions:
+        """Settle, renew leases, request a token, and send what has become due."""
         if self._settle_due(now):
             yield from self._settle(now)
         for record in self.settled.forget(now.wall):
             yield DeleteSettled(record)
         if now.mono >= self._next_holding:
-            self._next_holding = now.mono + renewal_interval_s(self.limits.lease_seconds)
+            self._next_holding = now.mono + renewal_interval_s(self.config.lease_seconds)
             yield Send("fetcher", m.Holding("publisher", list(self.entries), [], list(self.dead)))
-        yield from self._bearer.ask(now)
+        yield from self._token.ask(now)
         yield from self._send(now)
 
-    def drain(self, now: Instant) -> Actions:
-        """Begin no PATCH any more: what is not accepted is safe in the outbox."""
+    def on_drain(self, now: Instant) -> Actions:
+        """Start no more PATCHes: what the API has not accepted is safe in the outbox."""
         self._draining = True
         self._drained_from = now.mono + DRAIN_AT_LEAST_S
         return self._settle(now)
 
     def report(self, now: Instant) -> Report:
-        """What the heartbeat says."""
+        """The content of the heartbeat."""
         blockers = []
-        if problem := self._bearer.problem(now):
+        if problem := self._token.problem(now):
             blockers.append(problem)
         if self.breaker.reason:
             blockers.append(f"the API does not take results: {self.breaker.reason}")
-        elif (wait := self._not_before - now.mono) > 0:
-            blockers.append(f"the API asks for patience: {self._patience_for}; next PATCH in {wait:.0f} s")
+        elif (wait_s := self._throttle.remaining_s(now.mono)) > 0:
+            blockers.append(f"the API asks to wait: {self._throttle.reason}; next PATCH in {wait_s:.0f} s")
         return Report(blockers, {"outbox": len(self.entries), "dead_letters": len(self.dead)})
 
-    # ---- answers ----
+    # ---- responses ----
 
-    def _not_accepted(self, answer: ApiResponse, judged: Verdict, now: Instant) -> Iterator[Any]:
-        task_id, entry = answer.task_id, self.entries[answer.task_id]
-        reason = in_words(answer)
-        if answer.status in {401, 403}:
-            yield from self._bearer.refused(answer.fingerprint, now)
-        if judged is Verdict.TOKEN:
-            self.breaker.succeeded()  # it answers; without that, a probe would have no outcome
+    def _not_accepted(self, response: ApiResponse, found: Meaning, now: Instant) -> Iterator[Any]:
+        task_id, entry = response.task_id, self.entries[response.task_id]
+        reason = in_words(response)
+        if found in {Meaning.TOKEN_REFUSED, Meaning.TOKEN_DOUBTED}:
+            yield from self._token.refused(response.fingerprint, now)
+        if found is Meaning.TOKEN_REFUSED:
+            self.breaker.succeeded()  # the API answers; a probe needs an outcome
             self._due.appendleft(task_id)
             return
         entry.tries += 1
-        entry.doubts += judged is Verdict.DOUBTFUL
-        if judged is Verdict.REFUSED or entry.doubts > self.limits.max_retries:
-            self.breaker.succeeded()  # it answers
-            yield from self._bury(task_id, answer, reason, now)
+        entry.doubtful_tries += found is Meaning.DOUBTFUL
+        refused = found in {Meaning.REFUSED, Meaning.CONFLICT}
+        if refused or entry.doubtful_tries > self.config.max_retries:
+            self.breaker.succeeded()  # the API answers
+            yield from self._dead_letter(task_id, response, reason, now)
             return
-        patience = min(answer.retry_after, LONGEST_PATIENCE)
-        error = Throttled(reason, patience) if patience else Transient(reason)
-        if judged is Verdict.DOUBTFUL:
+        wait_s = min(response.retry_after_s, LONGEST_WAIT_S)
+        error = Throttled(reason, wait_s) if wait_s else Transient(reason)
+        if found is Meaning.DOUBTFUL:
             self.breaker.succeeded()
         else:
             self.breaker.failed(now.mono, reason, error=error)
-            if now.mono + patience > self._not_before:
-                self._not_before, self._patience_for = now.mono + patience, reason
+            self._throttle = self._throttle.extended(now.mono + wait_s, reason)
         heapq.heappush(self._later, (now.mono + self._backoff.delay(entry.tries, error), task_id))
-        yield Log("patch_failed", {"task_id": task_id, "status": answer.status, "reason": reason}, "warning")
+        yield Log("patch_failed", {"task_id": task_id, "status": response.status, "reason": reason}, "warning")
 
-    def _bury(self, task_id: str, answer: ApiResponse, reason: str, now: Instant) -> Iterator[Any]:
+    def _dead_letter(self, task_id: str, response: ApiResponse, reason: str, now: Instant) -> Iterator[Any]:
         self.dead[task_id] = self.entries.pop(task_id)
-        yield Bury(task_id, answer.status, reason, now.wall)
+        yield MoveToDeadLetters(task_id, response.status, reason, now.wall)
         yield Send("fetcher", m.Published([], [task_id]))
-        yield Log("dead_letter", {"task_id": task_id, "status": answer.status, "reason": reason}, "error")
+        fields = {"task_id": task_id, "status": response.status, "reason": reason}
+        yield Log("result_dead_lettered", fields, "error")
 
     # ---- settling ----
 
@@ -218,7 +246,7 @@ class Publisher:
         if not self._accepted:
             return False
         idle = not self._due and not self._sending
-        return idle or len(self._accepted) >= SETTLE_BATCH or now.mono - self._accepted_at >= SETTLE_AFTER
+        return idle or len(self._accepted) >= SETTLE_BATCH or now.mono - self._accepted_at >= SETTLE_AFTER_S
 
     def _settle(self, now: Instant) -> Iterator[Any]:
         if not self._accepted:
@@ -237,19 +265,19 @@ class Publisher:
             yield Count("ai_tasks_processed_total", (task_type, state), number)
         for task_type, values in durations.items():
             yield Observe("ai_task_processing_duration_seconds", (task_type,), values)
-        yield Log("accepted", task_fields(record.ids))
+        yield Log("results_accepted", task_fields(record.ids))
 
     # ---- sending ----
 
     def _send(self, now: Instant) -> Iterator[Any]:
-        """Begin as many PATCHes as there are connections, while the API and the token allow it."""
+        """Start as many PATCHes as there are connections, while the API and the token allow it."""
         while self._later and self._later[0][0] <= now.mono:
             self._due.append(heapq.heappop(self._later)[1])
-        token = self._bearer.usable(now)
-        if token is None or self._draining or now.mono < self._not_before:
+        token = self._token.usable(now)
+        if token is None or self._draining or not self._throttle.is_over(now.mono):
             return
         while self._due and len(self._sending) < CONNECTIONS and self.breaker.allows(now.mono):
             task_id = self._due.popleft()
             self._sending.add(task_id)
             self.breaker.began()
-            yield Patch(task_id, token)
+            yield SendPatch(task_id, token)

@@ -4,45 +4,41 @@ from __future__ import annotations
 
 from common.process import clock, logs
 from common.process.actions import Instant, Report
-from common.process.loop import Loop, Plan, main
+from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
 from stages.rate_limiter import quota_metrics
-from stages.rate_limiter.quota_store import Windows
-from stages.rate_limiter.state import Limits, RateLimiter
+from stages.rate_limiter.quota_store import QuotaStore
+from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
 
 
 def start() -> None:
     """Read the settings, put state and edges together, run until SIGTERM."""
-    config = settings.read_or_exit()
-    logs.set_up("rate_limiter", config.log_level)
-    loop = Loop(Wiring(config.sockets_dir, "rate_limiter"))
-    windows = Windows(config, config.state_dir)
-    limits = Limits(
-        config.embed_batch_size,
-        config.lease_seconds,
-        config.hold_seconds,
-        config.max_dispatches,
-    )
-    state = RateLimiter(limits, windows, loop.boot_id, clock.now())
+    read = settings.read_or_exit()
+    logs.set_up("rate_limiter", read.log_level)
+    loop = Loop(Wiring(read.sockets_dir, "rate_limiter"))
+    now = clock.now()
+    windows = QuotaStore(read, read.state_dir, now.wall)
+    config = RateLimiterConfig(read.embed_batch_size, read.lease_seconds, read.hold_seconds, read.max_dispatches)
+    state = RateLimiter(config, windows.quotas, loop.boot_id, now)
 
     def report(now: Instant) -> Report:
         told = state.report(now)
         quota_metrics.show(told.windows, state.charging.ratios.by_model())
         return told
 
+    handlers: Handlers = {
+        messages.Tasks: state.on_tasks,
+        messages.Ready: state.on_ready,
+        messages.Finished: state.on_finished,
+    }
     loop.run(
         Plan(
-            handlers={messages.Tasks: state.tasks, messages.Ready: state.ready, messages.Finished: state.finished},
-            writes=windows.writes,
-            store=windows.store,
-            breaker=state.suspects.breaker,
-            tick=state.tick,
-            drain=state.drain,
-            report=report,
+            handlers, writes=windows.writes, store=windows.store, breaker=state.quarantine.breaker,
+            tick=state.on_tick, drain=state.on_drain, report=report,
         )
-    )
+    )  # fmt: skip
 
 
 main("rate_limiter", start)

@@ -1,39 +1,39 @@
-"""What providers ask for: to be left alone until some time (`retry-after`, `x-ratelimit-*`). One hears it, all obey.
+"""The cooldowns that providers ask for (`retry-after`, `x-ratelimit-*`): one embedder hears of one, all obey it.
 
-An embedder says so in its next `Ready`, within a tenth of a second, and the rate limiter tells all the others, also
-those that start later. What an embedder concludes by itself, such as an open breaker, is not shared: it may be its own
-network or its own key that is broken, and then the others can go on.
+An embedder reports a cooldown in its next `Ready`, within a tenth of a second. The rate limiter tells all other
+embedders, and those that start later. What an embedder concludes by itself, such as an open breaker, is not shared:
+its own network or key may be broken, and then the others can go on.
 
-A provider that asks for patience counts requests. So, while it does and for a while after, no batch leaves smaller than
-it could be: many small requests would only be refused again.
+A provider that asks for a cooldown counts requests. While it does, and for a while afterwards, each batch is as large
+as it may be: many small requests would only be refused again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-SAME = 0.1
-"""Seconds by which two embedders may differ about one and the same time; what differs by more is news."""
-SCARCE = 60.0
-"""Seconds for which requests are saved afterwards: providers count them by the minute."""
+SAME_WITHIN_S = 0.1
+"""Two embedders may report one cooldown with ends that differ by this much."""
+SAVE_REQUESTS_S = 60.0
+"""How long requests are saved after a cooldown: providers count them by the minute."""
 
 
-class Patience:
-    """Providers by name, and until when they are to be left alone (seconds since the epoch)."""
+class CooldownBoard:
+    """The cooldowns of all providers, by name (seconds since the epoch)."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
 
-    def heard(self, told: Mapping[str, float]) -> dict[str, float]:
-        """Take in what an embedder says; return what is new of it, which the others must be told."""
-        news = {name: until for name, until in told.items() if until > self._until.get(name, 0.0) + SAME}
-        self._until.update(news)
-        return news
+    def report(self, reported: Mapping[str, float]) -> dict[str, float]:
+        """Take what an embedder reports; returns the cooldowns that are new, for the other embedders."""
+        new = {name: until for name, until in reported.items() if until > self._until.get(name, 0.0) + SAME_WITHIN_S}
+        self._until.update(new)
+        return new
 
     def in_force(self, wall: float) -> dict[str, float]:
-        """Return what an embedder that starts now must know."""
+        """The cooldowns that an embedder which starts now must know."""
         return {name: until for name, until in self._until.items() if until > wall}
 
-    def scarce(self, wall: float) -> bool:
-        """Tell whether requests should be few."""
-        return any(wall < until + SCARCE for until in self._until.values())
+    def saves_requests(self, wall: float) -> bool:
+        """Whether batches should be as large as possible."""
+        return any(wall < until + SAVE_REQUESTS_S for until in self._until.values())

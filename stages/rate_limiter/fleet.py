@@ -1,4 +1,9 @@
-"""The embedders as the rate limiter knows them: what each has, and what it could take."""
+"""The embedders as the rate limiter knows them: which are alive, which batches each one has, and what it can take.
+
+dispatched ──named in a `Ready`──► confirmed ──`Finished`, or named no more──► gone (the publisher has the results)
+│                                  │
+└──missing from every `Ready`──► lost in transit        the embedder falls silent, or boots again ──► dead
+"""
 
 from __future__ import annotations
 
@@ -8,115 +13,138 @@ import msgspec
 
 from common.process.actions import Instant
 from common.wire import messages as m
-from common.wire.timing import MISSING_AFTER_S, UNREAD_S
+from common.wire.timing import MISSING_AFTER_S, SILENT_AFTER_S, UNREAD_S
 
 
-class Sent(msgspec.Struct):
-    """A batch that an embedder has, or should have."""
+class DispatchedBatch(msgspec.Struct):
+    """A batch that was sent to an embedder."""
 
     ids: list[str]
-    sent_at: float
-    """Monotonic seconds."""
     tasks: dict[str, m.Task] = {}
-    """Empty for a batch that was learnt from `Ready` after a restart: its contents are not known here."""
+    """Empty for a batch that was learnt from a `Ready` after a restart: only its ids are known."""
     key: str = ""
+    """The batch key."""
     charge: m.Charge | None = None
+    """What was charged to the quotas for it."""
     confirmed: bool = False
+    """Whether a `Ready` has named it: the embedder has it."""
     missed_at: float | None = None
-    """Monotonic seconds of the first `Ready` that did not name it; none has named it yet."""
+    """When a `Ready` first did not name it (monotonic seconds); None if no `Ready` has come since it was sent."""
 
 
-class News(NamedTuple):
-    """What `Ready` says of batches that was not known."""
+class InventoryChanges(NamedTuple):
+    """What a `Ready` changes in what is known of an embedder's batches."""
 
-    finished: list[Sent]
-    """Named before, and no more: their `Finished` was lost. The publisher has the results."""
-    lost: dict[str, Sent]
-    """Never named: lost on their way. By batch id."""
-    learnt: list[Sent]
-    """Handed out before this process started, or before it took the embedder for dead."""
+    finished: list[DispatchedBatch]
+    """Named before and not named now: their `Finished` was lost. The publisher has the results."""
+    lost: dict[str, DispatchedBatch]
+    """Lost in transit, by batch id."""
+    learnt: list[DispatchedBatch]
+    """Sent before this process started, or before it treated the embedder as dead."""
 
 
-class Worker(msgspec.Struct):
+class EmbedderEntry(msgspec.Struct):
     """One embedder."""
 
     name: str
     boot_id: str
     inbox: str
-    heard: float
-    """Monotonic seconds of its last `Ready`."""
+    heard_at: float
+    """When its last `Ready` came (monotonic seconds)."""
     free: int = 0
-    batches: dict[str, Sent] = {}
-    paused: dict[str, float] = {}
+    """Slots that are free, less the batches in transit."""
+    batches: dict[str, DispatchedBatch] = {}
+    """By batch id."""
+    key_cooldowns: dict[str, float] = {}
+    """Batch keys that its provider cannot serve now → until when (wall seconds)."""
     busy_until: float = 0.0
-    """Monotonic seconds until which it may have batches that it does not know of yet."""
+    """Until then it may have batches in its inbox that it does not know of yet (monotonic seconds)."""
 
-    def compare(self, held: list[m.HeldBatch], now: Instant) -> News:
-        """Take over what the embedder says it has; a batch may be on its way to one that does not name it."""
-        news = News([], {}, [])
+    def on_ready(self, message: m.Ready, now: Instant) -> InventoryChanges:
+        """Take over what the embedder reports."""
+        if now.mono - self.heard_at > SILENT_AFTER_S / 2:
+            for sent in self.batches.values():  # one of the two was stopped: this `Ready` may predate the batch
+                sent.missed_at = None
+        self.heard_at, self.inbox, self.key_cooldowns = now.mono, message.inbox, message.key_cooldowns
+        changes = self._compare(message.held, now)
+        in_transit = sum(not sent.confirmed for sent in self.batches.values())
+        self.free = max(0, message.free - in_transit) if now.mono >= self.busy_until else 0
+        return changes
+
+    def _compare(self, held: list[m.HeldBatch], now: Instant) -> InventoryChanges:
+        changes = InventoryChanges([], {}, [])
         named = {batch.batch_id: batch for batch in held}
         for batch_id, sent in list(self.batches.items()):
             if batch_id in named:
                 sent.confirmed = True
             elif sent.confirmed:
-                news.finished.append(self.batches.pop(batch_id))
+                changes.finished.append(self.batches.pop(batch_id))
             elif sent.missed_at is None:
-                sent.missed_at = now.mono  # perhaps said before it came, and only read now
+                sent.missed_at = now.mono  # this `Ready` may have been sent before the batch arrived
             elif now.mono - sent.missed_at >= MISSING_AFTER_S:
-                news.lost[batch_id] = self.batches.pop(batch_id)
+                changes.lost[batch_id] = self.batches.pop(batch_id)
         for batch_id, batch in named.items():
             if batch_id not in self.batches:
-                sent = Sent(batch.ids, now.mono, {}, batch.key, batch.charge, confirmed=True)
+                sent = DispatchedBatch(batch.ids, {}, batch.key, batch.charge, confirmed=True)
                 self.batches[batch_id] = sent
-                news.learnt.append(sent)
-        return news
+                changes.learnt.append(sent)
+        return changes
 
     def takes(self, key: str, wall: float) -> bool:
-        """Whether it has a slot for this batch key now."""
-        return self.free > 0 and self.paused_until(key) <= wall
+        """Whether it has a free slot for this batch key now."""
+        return self.free > 0 and self.cooldown_until(key) <= wall
 
-    def paused_until(self, key: str) -> float:
-        """When its provider can serve this batch key; in the past if it can."""
-        return max(self.paused.get(key, 0.0), self.paused.get("*", 0.0))
+    def cooldown_until(self, key: str) -> float:
+        """When its provider can serve this batch key (wall seconds); in the past if it can now."""
+        return max(self.key_cooldowns.get(key, 0.0), self.key_cooldowns.get("*", 0.0))
 
 
-class Workers(dict[str, Worker]):
-    """All embedders that are heard of, by name."""
+class Fleet(dict[str, EmbedderEntry]):
+    """All embedders that are alive, by name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._buried: dict[str, str] = {}
-        """Embedder → its boot that counted as dead last."""
+        self._dead_boots: dict[str, str] = {}
+        """Embedder → its boot that was treated as dead last."""
 
-    def of_boot(self, name: str, boot_id: str) -> Worker | None:
-        """The embedder of this name, if it still is the same process."""
-        worker = self.get(name)
-        return worker if worker and worker.boot_id == boot_id else None
+    def with_boot(self, name: str, boot_id: str) -> EmbedderEntry | None:
+        """The embedder of this name, if it is still the same process."""
+        entry = self.get(name)
+        return entry if entry and entry.boot_id == boot_id else None
 
-    def add(self, message: m.Ready, now: Instant) -> Worker:
-        """Get to know an embedder, or one again that counted as dead."""
-        worker = self[message.embedder] = Worker(message.embedder, message.boot_id, message.inbox, now.mono)
-        if self._buried.pop(message.embedder, None) == message.boot_id:
-            worker.busy_until = now.mono + UNREAD_S  # it was only stopped, and reads now what was sent to it before
-        return worker
+    def add(self, message: m.Ready, now: Instant) -> EmbedderEntry:
+        """Add an embedder that is new, or that was treated as dead and was only stopped."""
+        entry = self[message.embedder] = EmbedderEntry(message.embedder, message.boot_id, message.inbox, now.mono)
+        if self._dead_boots.pop(message.embedder, None) == message.boot_id:
+            entry.busy_until = now.mono + UNREAD_S  # it reads now what was sent to it before
+        return entry
 
-    def bury(self, worker: Worker) -> None:
-        """Count it as dead."""
-        del self[worker.name]
-        self._buried[worker.name] = worker.boot_id
+    def remove_dead(self, entry: EmbedderEntry) -> None:
+        """Treat an embedder as dead."""
+        del self[entry.name]
+        self._dead_boots[entry.name] = entry.boot_id
 
-    def sent(self) -> list[Sent]:
-        """All batches that are under way."""
-        return [sent for worker in self.values() for sent in worker.batches.values()]
+    def silent(self, now: Instant) -> list[EmbedderEntry]:
+        """Embedders that have sent no `Ready` for too long."""
+        return [entry for entry in self.values() if now.mono - entry.heard_at > SILENT_AFTER_S]
+
+    def excuse(self, gap_s: float, now: Instant) -> None:
+        """Do not count the time in which this process was stopped: it says nothing about the embedders."""
+        for entry in self.values():
+            entry.heard_at = min(entry.heard_at + gap_s, now.mono)
+
+    def batches(self) -> list[DispatchedBatch]:
+        """All batches that embedders have or should have."""
+        return [sent for entry in self.values() for sent in entry.batches.values()]
 
     def ids(self) -> list[str]:
-        """Whatever an embedder has, or should have."""
-        return [task_id for sent in self.sent() for task_id in sent.ids]
+        """The ids of all tasks that embedders have or should have."""
+        return [task_id for sent in self.batches() for task_id in sent.ids]
 
     def free_slots(self, key: str, wall: float) -> int:
-        """How many batches of this key could be handed out."""
-        return sum(worker.free for worker in self.values() if worker.takes(key, wall))
+        """How many batches of this key could be dispatched now."""
+        return sum(entry.free for entry in self.values() if entry.takes(key, wall))
 
-    def unsettled(self, key: str) -> bool:
-        """Whether a batch under way may not spend all that it was charged with; `*` is any key."""
-        return any(sent.charge and key in ("*", sent.key) for sent in self.sent())
+    def has_unsettled(self, key: str) -> bool:
+        """Whether a batch is under way that may not spend all that it was charged; `*` stands for any key."""
+        return any(sent.charge and key in ("*", sent.key) for sent in self.batches())

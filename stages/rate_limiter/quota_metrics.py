@@ -1,15 +1,26 @@
-"""What /metrics shows of the windows."""
+"""The metrics of the quota windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from common.process import metrics
 from common.wire.messages import QuotaWindow
+from stages.rate_limiter.quota.counters import Counts
+from stages.rate_limiter.quota.quotas import Quotas
+
+
+class MeasuredQuotas(Quotas):
+    """The quotas, with the duration of each check in a histogram: decisions have no clock."""
+
+    def admits(self, model: str, token_estimates: Sequence[int] | Counts, now: float) -> int:
+        """As `Quotas.admits`."""
+        with metrics.RATE_LIMIT_CHECK.time():
+            return super().admits(model, token_estimates, now)
 
 
 def show(windows: Iterable[QuotaWindow], ratios: Mapping[str, float]) -> None:
-    """Set the gauges: those of the global limits on tasks have names of their own, which dashboards rely on."""
+    """Set the gauges. The global limits on tasks have names of their own as well, which dashboards rely on."""
     metrics.WINDOW_EXHAUSTED.clear()  # a forecast that no longer holds must not stay
     for window in windows:
         labels = window.scope, window.unit, window.period

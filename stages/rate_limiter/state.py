@@ -1,16 +1,16 @@
 """What the rate limiter decides: when a task may be spent on a provider, in which batch, and on which embedder.
 
-A task waits in a group (same type, same batch key, same number of attempts) until an embedder has a free slot and the
-quotas admit it. Its charge and its batch leave in one turn, the charge committed first. Then the embedder holds it:
+A task waits in a group (same type, same batch key, same attempt) until an embedder has a free slot and the quotas admit
+it. Its charge and its batch leave in one turn, the charge committed first. Then an embedder has it:
 
-    waiting ──admitted, slot free──► sent ──named in Ready──► held ──Finished──► gone (the publisher has its result)
-       ▲                              │                         │
-       └──not held within 3 s─────────┴──embedder silent or ────┘
-                                         started anew: attempt + 1
+    waiting ──admitted, slot free──► dispatched ──named in a Ready──► confirmed ──Finished──► gone (results are stored)
+       ▲                               │                                 │
+       └──lost in transit──────────────┴──embedder silent or booted ─────┘
+                                          again: attempt + 1
 
-A task whose embedder died with it is suspect. A batch of 256 is not tried again whole, but in smaller ones and then one
-by one (`placement.py`). So the one that kills its workers is found within three deaths, and its neighbours are not
-blamed for it. When one is given up for it, and when the embedders themselves are at fault, is in `suspects.py`.
+A task whose embedder died while it had the task is quarantined. A batch of 256 is not tried again as a whole, but in
+smaller batches, and then one by one (`placement.py`). So a poison task is found within three deaths, and its neighbours
+are not blamed. `poison.py` decides when a task is reported failed, and when the embedders themselves are at fault.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from typing import Any, NamedTuple
 from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.wire import messages as m
 from common.wire.timing import LEARNING_S, SILENT_AFTER_S, renewal_interval_s
-from stages.rate_limiter.charging import Charging, Quotas, used_up
-from stages.rate_limiter.clock_jumps import LEAP, ClockWatch
-from stages.rate_limiter.cooldowns import Patience
-from stages.rate_limiter.fleet import Sent, Worker, Workers
+from stages.rate_limiter.actions import PutQuota
+from stages.rate_limiter.charging import Charging, exhausted
+from stages.rate_limiter.clock_jumps import JUMP_S, ClockJumps
+from stages.rate_limiter.cooldowns import CooldownBoard
+from stages.rate_limiter.fleet import DispatchedBatch, EmbedderEntry, Fleet
 from stages.rate_limiter.placement import Placement
-from stages.rate_limiter.poison import Suspects
-from stages.rate_limiter.quota.counters import Window
+from stages.rate_limiter.poison import Quarantine
+from stages.rate_limiter.quota.counters import WindowId
+from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.waiting import Group, Waiting
 
-NEVER_FITS = 3600.0
-"""Seconds until a task is tried again that is larger than a token quota."""
+NEVER_FITS_RETRY_S = 3600.0
+"""A task that is larger than a token quota is tried again after this time: the limit may have been raised."""
+REVIEW_INTERVAL_S = 1.0
+"""How often tasks that waited for long in quarantine, and groups that were blocked, are looked at."""
 
 
-class PutQuota(NamedTuple):
-    """Action: store the windows as they are now; it goes into this turn's transaction."""
-
-
-class Limits(NamedTuple):
+class RateLimiterConfig(NamedTuple):
     """The settings that the decisions depend on."""
 
     batch_size: int = 256
@@ -51,291 +51,269 @@ class Limits(NamedTuple):
 class RateLimiter:
     """The state; its handlers return actions."""
 
-    def __init__(self, limits: Limits, quotas: Quotas, boot_id: str, now: Instant) -> None:
-        self.limits = limits
+    def __init__(self, config: RateLimiterConfig, quotas: Quotas, boot_id: str, now: Instant) -> None:
+        self.config = config
         self.quotas = quotas
         self.waiting = Waiting()
         self.owned: set[str] = set()
-        """Ids that wait here or that an embedder has."""
-        self.workers = Workers()
+        """Ids of the tasks that wait here or that an embedder has."""
+        self.fleet = Fleet()
+        self.charging = Charging(quotas)
+        self.quarantine = Quarantine(config.max_dispatches)
+        self._cooldowns = CooldownBoard()
+        self._placement = Placement(config.batch_size, self.fleet, self.quarantine, quotas, self._cooldowns)
+        self._clock = ClockJumps(quotas.latest, now)
         self._boot_id = boot_id
-        self._batches = 0
-        self._opens = now.mono + LEARNING_S
-        self._relearnt = False
-        """Whether the fetcher was told what is here after `LEARNING_S`."""
+        self._batch_count = 0
+        self._opens_at = now.mono + LEARNING_S
+        self._inventory_sent = False
+        """Whether the fetcher has got the complete inventory that follows `LEARNING_S`."""
         self._next_holding = now.mono
         self._next_try = 0.0
         self._next_review = 0.0
-        self.charging = Charging(quotas)
-        self.suspects = Suspects(limits.max_dispatches)
-        self._patience = Patience()
-        self._placement = Placement(limits.batch_size, self.workers, self.suspects, quotas, self._patience)
-        self._blocking: set[tuple[str, Window]] = set()
-        self._clock = ClockWatch(quotas.latest, now)
-        self._ticked = now.mono
+        self._blocking: set[tuple[str, WindowId]] = set()
+        """Quota windows, with their scopes, that hold tasks back now."""
+        self._ticked_at = now.mono
         self._draining = False
 
-    # ---- what comes in ----
+    # ---- messages ----
 
-    def tasks(self, message: m.Tasks, now: Instant) -> Actions:
-        """Queue new tasks; one that is already here, or with an embedder, was only sent twice."""
+    def on_tasks(self, message: m.Tasks, now: Instant) -> Actions:
+        """Queue new tasks. A task that is already here, or with an embedder, was sent twice and is ignored."""
         for task in message.tasks:
             if task.id in self.owned:
                 continue
             if self.quotas.never_fits(task.key, task.tokens):
-                yield from self._refuse(task, now)
+                yield Log("task_exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
+                yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS_RETRY_S, "quota"))
             else:
                 self.owned.add(task.id)
                 self.waiting.add([task])
         yield from self._dispatch(now)
 
-    def ready(self, message: m.Ready, now: Instant) -> Actions:
-        """Learn what an embedder has and could take; what it should have and has not is queued again."""
-        worker = yield from self._worker_of(message, now)
-        if news := self._patience.heard(message.provider_cooldowns):
-            yield from (
-                Send(other.inbox, m.ProviderCooldowns(news)) for other in self.workers.values() if other is not worker
-            )
-        if now.mono - worker.heard > SILENT_AFTER_S / 2:
-            for sent in worker.batches.values():  # one of us was stopped: it may not have read what it does not name
-                sent.missed_at = None
-        worker.heard, worker.inbox, worker.paused = now.mono, message.inbox, message.key_cooldowns
-        found = worker.compare(message.held, now)
-        for sent in found.finished:
-            self._finish(worker, sent)
-        for batch_id, sent in found.lost.items():
-            yield Log("batch_lost", {"batch_id": batch_id, "embedder": worker.name}, "warning")
+    def on_ready(self, message: m.Ready, now: Instant) -> Actions:
+        """Learn what an embedder has and can take. A batch that it should have and has not is queued again."""
+        entry = yield from self._entry_of(message, now)
+        if new := self._cooldowns.report(message.provider_cooldowns):
+            others = [other for other in self.fleet.values() if other is not entry]
+            yield from (Send(other.inbox, m.ProviderCooldowns(new)) for other in others)
+        changes = entry.on_ready(message, now)
+        for sent in changes.finished:
+            self._release(entry, sent)
+        for batch_id, sent in changes.lost.items():
+            yield Log("batch_lost", {"batch_id": batch_id, "embedder": entry.name}, "warning")
             self._requeue(list(sent.tasks.values()))
-            self.suspects.undecided(now)
-        for sent in found.learnt:
-            self._adopt(sent.ids)
-        on_the_way = sum(not sent.confirmed for sent in worker.batches.values())
-        worker.free = max(0, message.free - on_the_way) if now.mono >= worker.busy_until else 0
+            self.quarantine.on_undecided(now)
+        for sent in changes.learnt:
+            twice = self.owned.intersection(sent.ids)
+            self.owned.update(sent.ids)
+            if twice:
+                self.waiting.remove(twice)
         yield from self._dispatch(now)
 
-    def finished(self, message: m.Finished, now: Instant) -> Actions:
-        """Settle the charge of a batch; what its provider could not take now goes back to the fetcher."""
-        worker = self.workers.of_boot(message.embedder, message.boot_id)
-        sent = worker.batches.get(message.batch_id) if worker else None
-        if worker is None or sent is None:
+    def on_finished(self, message: m.Finished, now: Instant) -> Actions:
+        """Settle the charge of a batch. What its provider cannot take now goes back to the fetcher."""
+        entry = self.fleet.with_boot(message.embedder, message.boot_id)
+        sent = entry.batches.pop(message.batch_id, None) if entry else None
+        if entry is None or sent is None:
             return
-        del worker.batches[message.batch_id]
-        self._finish(worker, sent)
-        worker.free += now.mono >= worker.busy_until
+        self._release(entry, sent)
+        entry.free += now.mono >= entry.busy_until
         if sent.charge is not None:
             self.charging.settle(sent, sent.charge, message, now.wall)
             yield PutQuota()
-        yield from self._again(sent, message, now)
+        yield from self._requeue_rest(sent, message, now)
         if message.deferred:
-            yield Log("deferred", {"reason": "provider", "until": message.until, **task_fields(message.deferred)})
+            fields = {"reason": "provider", "until": message.until, **task_fields(message.deferred)}
+            yield Log("tasks_deferred", fields)
             yield Send("fetcher", m.Deferred(message.deferred, message.until, "provider"))
         yield from self._dispatch(now)
 
-    # ---- what time brings ----
+    # ---- the clock ----
 
-    def tick(self, now: Instant) -> Actions:
-        """Bury silent embedders, say what is held (if only nothing), and try again what waited for a quota."""
+    def on_tick(self, now: Instant) -> Actions:
+        """Remove silent embedders, renew leases (even of nothing), and retry what waited for a quota."""
         yield from self._clock.look(now)
-        gap, self._ticked = now.mono - self._ticked, now.mono
-        if gap > SILENT_AFTER_S / 2:
-            for worker in self.workers.values():  # this process was stopped: that says nothing about the embedders
-                worker.heard = min(worker.heard + gap, now.mono)
-        for worker in list(self.workers.values()):
-            if now.mono - worker.heard > SILENT_AFTER_S:
-                yield from self._bury(worker, now)
-        first = not self._relearnt and now.mono >= self._opens
-        if first or now.mono >= self._next_holding:
-            self._relearnt = self._relearnt or first
-            self._next_holding = now.mono + renewal_interval_s(self.limits.lease_seconds)
-            yield from self._hold(first)
+        gap_s, self._ticked_at = now.mono - self._ticked_at, now.mono
+        if gap_s > SILENT_AFTER_S / 2:
+            self.fleet.excuse(gap_s, now)
+        for entry in self.fleet.silent(now):
+            yield from self._remove_dead(entry, now)
+        complete = not self._inventory_sent and now.mono >= self._opens_at
+        if complete or now.mono >= self._next_holding:
+            self._inventory_sent = self._inventory_sent or complete
+            self._next_holding = now.mono + renewal_interval_s(self.config.lease_seconds)
+            waiting, embedding = self.waiting.ids(), self.fleet.ids()
+            yield Send("fetcher", m.Holding("rate_limiter", waiting, embedding, inventory_complete=complete))
         if now.mono >= self._next_try:
             yield from self._dispatch(now)
 
-    def drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
-        """Hand out nothing more; what waits is pending in the API, and leased."""
+    def on_drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
+        """Dispatch nothing more. Tasks that wait here are leased, and still pending in the API."""
         self._draining = True
         return ()
 
     def report(self, now: Instant) -> Report:
-        """What the heartbeat says."""
+        """The content of the heartbeat."""
         blockers = []
-        if not self.workers:
+        if not self.fleet:
             blockers.append("no embedder has reported ready")
-        if problem := self.suspects.problem():
+        if problem := self.quarantine.problem():
             blockers.append(problem)
         windows = self.charging.windows(now.wall)
-        if reasons := used_up(windows):
+        if reasons := exhausted(windows):
             blockers.append(f"waiting for a quota: {reasons}")
-        facts: dict[str, Any] = {"waiting": len(self.waiting.ids()), "working": len(self.workers.ids())}
-        if (ahead := self.quotas.latest - now.wall) > LEAP:
-            facts["clock_behind_windows_seconds"] = round(ahead, 1)
+        facts: dict[str, Any] = {"waiting": len(self.waiting.ids()), "embedding": len(self.fleet.ids())}
+        if (ahead_s := self.quotas.latest - now.wall) > JUMP_S:
+            facts["clock_behind_windows_seconds"] = round(ahead_s, 1)
         return Report(blockers, facts, windows)
 
-    # ---- waiting tasks ----
-
-    def _refuse(self, task: m.Task, now: Instant) -> Iterator[Any]:
-        """A task that no window could ever hold is looked at again only now and then: the limits may be raised."""
-        yield Log("exceeds_token_quota", {"task_id": task.id, "tokens": task.tokens}, "error")
-        yield Send("fetcher", m.Deferred([task.id], now.wall + NEVER_FITS, "quota"))
+    # ---- tasks that come again ----
 
     def _requeue(self, tasks: list[m.Task], at_most: int = 0) -> None:
-        """Queue again in front, in their order; the caller has taken them from their worker."""
+        """Queue tasks before the others, in their order."""
         self.owned.update(task.id for task in tasks)
         self.waiting.add_first(tasks, at_most)
 
-    def _again(self, sent: Sent, message: m.Finished, now: Instant) -> Iterator[Any]:
-        """Queue in front what a batch could not do with the requests that it was charged with."""
+    def _requeue_rest(self, sent: DispatchedBatch, message: m.Finished, now: Instant) -> Iterator[Any]:
+        """Queue again what the request budget of a batch did not cover."""
         unknown: list[str] = []
         for at_most, ids in message.requeue.items():
-            yield Log("again", {"at_most": at_most, **task_fields(ids)})
+            yield Log("batch_requeued", {"at_most": at_most, **task_fields(ids)})
             self._requeue([sent.tasks[task_id] for task_id in ids if task_id in sent.tasks], at_most)
             unknown += [task_id for task_id in ids if task_id not in sent.tasks]
-        if unknown:
-            yield Send("fetcher", m.Deferred(unknown, now.wall, "quota"))  # taken before this process started
-
-    def _adopt(self, ids: list[str]) -> None:
-        """An embedder has these already: whoever queued them here meanwhile queued them twice."""
-        twice = self.owned.intersection(ids)
-        self.owned.update(ids)
-        if twice:
-            self.waiting.remove(twice)
-
-    def _hold(self, relearnt: bool) -> Iterator[Any]:
-        yield Send(
-            "fetcher", m.Holding("rate_limiter", self.waiting.ids(), self.workers.ids(), inventory_complete=relearnt)
-        )
+        if unknown:  # the batch was dispatched before this process started: only the fetcher can get the tasks
+            yield Send("fetcher", m.Deferred(unknown, now.wall, "quota"))
 
     # ---- embedders ----
 
-    def _worker_of(self, message: m.Ready, now: Instant) -> Generator[Any, None, Worker]:
-        if worker := self.workers.of_boot(message.embedder, message.boot_id):
-            return worker
-        if earlier := self.workers.get(message.embedder):
-            yield from self._bury(earlier, now)
-        worker = self.workers.add(message, now)
-        if known := self._patience.in_force(now.wall):
-            yield Send(worker.inbox, m.ProviderCooldowns(known))
-        return worker
+    def _entry_of(self, message: m.Ready, now: Instant) -> Generator[Any, None, EmbedderEntry]:
+        if entry := self.fleet.with_boot(message.embedder, message.boot_id):
+            return entry
+        if earlier := self.fleet.get(message.embedder):
+            yield from self._remove_dead(earlier, now)
+        entry = self.fleet.add(message, now)
+        if known := self._cooldowns.in_force(now.wall):
+            yield Send(entry.inbox, m.ProviderCooldowns(known))
+        return entry
 
-    def _finish(self, worker: Worker, sent: Sent) -> None:
+    def _release(self, entry: EmbedderEntry, sent: DispatchedBatch) -> None:
         self.owned.difference_update(sent.ids)
-        self.suspects.finished(worker.name, sent.ids)
+        self.quarantine.on_finished(entry.name, sent.ids)
 
-    def _bury(self, worker: Worker, now: Instant) -> Iterator[Any]:
-        """An embedder is dead: queue its tasks again, as suspects if it had them; give up what it died of."""
-        self.workers.bury(worker)
-        had = list(worker.batches.values())
-        self.owned.difference_update(i for sent in had for i in sent.ids)
-        again = [task for sent in had if not sent.confirmed for task in sent.tasks.values()]
-        poison: list[str] = []
-        if any(sent.confirmed for sent in had):
-            tasks = [task for sent in had if sent.confirmed for task in sent.tasks.values()]
-            suspects, poison = self.suspects.died(worker.name, tasks, now)
-            again += suspects
-        elif had:
-            self.suspects.undecided(now)
-        self.owned.update(task.id for task in again)
-        self.suspects.forget(i for sent in had for i in sent.ids if i not in self.owned)
-        self.waiting.add(again)
-        yield Log("embedder_lost", {"embedder": worker.name, **task_fields([task.id for task in again])}, "warning")
-        if poison:
-            yield Send("fetcher", m.Deferred(poison, now.wall, "poison"))
+    def _remove_dead(self, entry: EmbedderEntry, now: Instant) -> Iterator[Any]:
+        """An embedder is dead: queue its tasks again, in quarantine if it had them, and report poison tasks."""
+        self.fleet.remove_dead(entry)
+        batches = list(entry.batches.values())
+        self.owned.difference_update(i for sent in batches for i in sent.ids)
+        retried = [task for sent in batches if not sent.confirmed for task in sent.tasks.values()]
+        poison_ids: list[str] = []
+        if any(sent.confirmed for sent in batches):
+            tasks = [task for sent in batches if sent.confirmed for task in sent.tasks.values()]
+            outcome = self.quarantine.on_death(entry.name, tasks, now)
+            retried, poison_ids = retried + outcome.retried, outcome.poison_ids
+        elif batches:
+            self.quarantine.on_undecided(now)
+        self.owned.update(task.id for task in retried)
+        self.quarantine.forget(i for sent in batches for i in sent.ids if i not in self.owned)
+        self.waiting.add(retried)
+        fields = {"embedder": entry.name, **task_fields([task.id for task in retried])}
+        yield Log("embedder_lost", fields, "warning")
+        if poison_ids:
+            yield Send("fetcher", m.Deferred(poison_ids, now.wall, "poison"))
+
+    # ---- dispatch ----
 
     def _dispatch(self, now: Instant) -> Iterator[Any]:
         """Fill the free slots, oldest group first, as far as the quotas admit."""
         if now.mono >= self._next_review:
-            self._next_review = now.mono + 1.0
+            self._next_review = now.mono + REVIEW_INTERVAL_S
             yield from self._return_outdated(now)
-        if self._draining or now.mono < self._opens or not self.suspects.breaker.allows(now.mono):
+        if self._draining or now.mono < self._opens_at or not self.quarantine.breaker.allows(now.mono):
             return
-        self._next_try = now.mono + 1.0
+        self._next_try = now.mono + REVIEW_INTERVAL_S
         charged = False
-        blocking: set[tuple[str, Window]] = set()
+        blocking: set[tuple[str, WindowId]] = set()
         self._placement.reserve(self.waiting, now)
-        for group in self.waiting.turns(innocent_first=self.suspects.probing):
+        for group in self.waiting.turns(first_attempts_first=self.quarantine.is_probing):
             queue = self.waiting[group]
             served = yield from self._serve(group, queue, now)
             charged = charged or served
             if queue:
-                yield from self._give_back(group, queue, blocking, now)
-            self.waiting.had_its_turn(group, served=served)
-        for _, window in blocking - self._blocking:  # the moment when it begins to hold work back, not each look
+                yield from self._defer(group, queue, blocking, now)
+            self.waiting.end_turn(group, served=served)
+        for _, window in blocking - self._blocking:  # counted when it begins to hold tasks back, not at each look
             yield Count("rate_limit_exceeded_total", (window.period,))
         self._blocking = blocking
         if charged:
             yield PutQuota()
 
     def _return_outdated(self, now: Instant) -> Iterator[Any]:
-        """Let the fetcher find out which suspects that waited for long are still pending."""
-        outdated = self.suspects.outdated(now)
+        """Give tasks that waited for long in quarantine back to the fetcher: it finds out if they are pending."""
+        outdated = self.quarantine.outdated(now)
         ids = self.waiting.remove(outdated) if outdated else []
         if not ids:
             return
         self.owned.difference_update(ids)
-        self.suspects.forget(ids)
-        yield Log("deferred", {"reason": "embedder", "until": now.wall, **task_fields(ids)})
+        self.quarantine.forget(ids)
+        yield Log("tasks_deferred", {"reason": "embedder", "until": now.wall, **task_fields(ids)})
         yield Send("fetcher", m.Deferred(ids, now.wall, "provider"))
 
     def _serve(self, group: Group, queue: deque[m.Task], now: Instant) -> Generator[Any, None, bool]:
-        """Hand out what a group may have now; returns whether it was anything."""
+        """Dispatch what a group may have now; returns whether that was anything."""
         served = False
-        while queue and self.suspects.breaker.allows(now.mono):
-            worker = self._placement.worker_for(group, now)
-            if worker is None:
+        while queue and self.quarantine.breaker.allows(now.mono):
+            entry = self._placement.embedder_for(group, now)
+            if entry is None:
                 break
-            batch = self._admitted(group, queue, now)
-            if not batch:
+            size = self._placement.size(group, len(queue), now)
+            estimates = [queue[i].tokens for i in range(min(size, len(queue)))]
+            admitted = self.quotas.admits(group.key, estimates, now.wall)
+            if not admitted:
                 break
-            # first, so that the fetcher never takes for lost what an embedder may have, should this process die now
+            batch = [queue.popleft() for _ in range(admitted)]
+            # first, so that the fetcher does not treat as lost what an embedder may have if this process dies now
             yield Send("fetcher", m.Holding("rate_limiter", [], [task.id for task in batch]))
-            yield self._hand_out(group, batch, worker, now)
+            yield self._batch_for(entry, group, batch, now)
             served = True
         return served
 
-    def _admitted(self, group: Group, queue: deque[m.Task], now: Instant) -> list[m.Task]:
-        size = self._placement.size(group, len(queue), now)
-        estimates = [queue[i].tokens for i in range(min(size, len(queue)))]
-        admitted = self.quotas.admits(group.key, estimates, now.wall)
-        return [queue.popleft() for _ in range(admitted)]
-
-    def _hand_out(self, group: Group, batch: list[m.Task], worker: Worker, now: Instant) -> Send:
-        self._batches += 1
-        self.suspects.breaker.began()
-        batch_id = f"{self._boot_id[:8]}-{self._batches}"
-        charge = self.charging.charge(group.key, batch, self.workers.free_slots(group.key, now.wall), now.wall)
+    def _batch_for(self, entry: EmbedderEntry, group: Group, batch: list[m.Task], now: Instant) -> Send:
+        self._batch_count += 1
+        self.quarantine.breaker.began()
+        batch_id = f"{self._boot_id[:8]}-{self._batch_count}"
+        charge = self.charging.charge(group.key, batch, self.fleet.free_slots(group.key, now.wall), now.wall)
         tasks = {task.id: task for task in batch}
-        worker.batches[batch_id] = Sent(list(tasks), now.mono, tasks, group.key, charge)
-        worker.free -= 1
+        entry.batches[batch_id] = DispatchedBatch(list(tasks), tasks, group.key, charge)
+        entry.free -= 1
         limited = self.quotas.limits(group.key)
-        return Send(worker.inbox, m.Batch(batch_id, worker.boot_id, group.type, group.key, batch, charge, limited))
+        return Send(entry.inbox, m.Batch(batch_id, entry.boot_id, group.type, group.key, batch, charge, limited))
 
-    # ---- quotas ----
-
-    def _give_back(
-        self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, Window]], now: Instant
+    def _defer(
+        self, group: Group, queue: deque[m.Task], blocking: set[tuple[str, WindowId]], now: Instant
     ) -> Iterator[Any]:
-        """What would wait longer than `hold_seconds` goes back to the API, where a person can still change it.
+        """Give tasks back that would wait longer than `hold_seconds`: in the API a person can still change them.
 
-        Not while a batch is under way that may not spend all that it was charged with: its end comes first.
+        Not while a batch is under way that may not spend all that it was charged: its end comes first.
         """
         first = queue[0].tokens
         blocked = self.quotas.blocked_by(group.key, first, now.wall)
         until, key, reason = now.wall, group.key, "quota"
         if blocked:
             key = "*" if "" in blocked else group.key
-            if self.workers.unsettled(key):
+            if self.fleet.has_unsettled(key):
                 return
             blocking |= {(scope, window) for scope in blocked for window in blocked[scope]}
             until = self.quotas.opens_at(group.key, first, now.wall)
-            # not a second later than it opens: of a minute's quota that would be one part in sixty
+            # exactly when it opens: a second later would be one part in sixty of a minute's quota
             self._next_try = min(self._next_try, now.mono + max(0.0, until - now.wall))
-        elif self.workers:
-            until, reason = min(worker.paused_until(group.key) for worker in self.workers.values()), "provider"
-        if until - now.wall <= self.limits.hold_seconds:
+        elif self.fleet:
+            until, reason = min(entry.cooldown_until(group.key) for entry in self.fleet.values()), "provider"
+        if until - now.wall <= self.config.hold_seconds:
             return
         ids = [task.id for task in queue]
         queue.clear()
         self.owned.difference_update(ids)
-        self.suspects.forget(ids)
-        yield Log("deferred", {"reason": reason, "until": until, "key": key, **task_fields(ids)})
+        self.quarantine.forget(ids)
+        yield Log("tasks_deferred", {"reason": reason, "until": until, "key": key, **task_fields(ids)})
         yield Send("fetcher", m.Deferred(ids, until, reason, key))

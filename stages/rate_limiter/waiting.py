@@ -1,7 +1,7 @@
-"""What waits, in groups of those that may share a batch, and in which order the groups are served.
+"""The tasks that wait, in groups of those that may share a batch, and the order in which the groups are served.
 
-The oldest group is first. One that was served goes behind the others, so that each turn begins with a group that got
-nothing in the last.
+The oldest group is served first. A group that was served goes behind the others, so that each turn begins with a group
+that got nothing in the last one.
 """
 
 from __future__ import annotations
@@ -11,52 +11,54 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from common.wire import messages as m
-from stages.rate_limiter.poison import ALONE
+from stages.rate_limiter.poison import ALONE_FROM_ATTEMPT
 
 
 class Group(NamedTuple):
-    """What may share a batch."""
+    """What tasks must have in common to share a batch."""
 
     type: str
+    """The task type."""
     key: str
+    """The batch key."""
     attempt: int
-    """1, 2, or `ALONE` for all later ones."""
+    """1, 2, or `ALONE_FROM_ATTEMPT` for all later attempts."""
     at_most: int = 0
-    """The largest batch that may be formed of them, because a larger one was refused; 0: any."""
+    """The largest batch that may be formed, because a larger one was refused; 0: any size."""
 
 
 class Waiting(dict[Group, deque[m.Task]]):
-    """The queues; first in, first out, but for what was lost on its way or comes again."""
+    """The queues by group: first in, first out, except for tasks that are queued again."""
 
     def ids(self) -> list[str]:
-        """Whatever waits."""
+        """The ids of all tasks that wait."""
         return [task.id for queue in self.values() for task in queue]
 
     def add(self, tasks: Iterable[m.Task]) -> None:
-        """Queue behind the others of their groups."""
+        """Queue tasks behind the others of their groups."""
         for task in tasks:
             self._queue_of(task, 0).append(task)
 
     def add_first(self, tasks: list[m.Task], at_most: int = 0) -> None:
-        """Queue before the others of their groups, in this order."""
+        """Queue tasks before the others of their groups, in this order."""
         for task in reversed(tasks):
             self._queue_of(task, at_most).appendleft(task)
 
     def remove(self, ids: set[str]) -> list[str]:
-        """Take these out; returns those that waited."""
+        """Remove tasks; returns the ids of those that were waiting."""
         found = [task_id for task_id in self.ids() if task_id in ids]
         if found:
             for group, queue in self.items():
                 self[group] = deque(task for task in queue if task.id not in ids)
         return found
 
-    def turns(self, *, innocent_first: bool) -> list[Group]:
+    def turns(self, *, first_attempts_first: bool) -> list[Group]:
         """The groups in the order in which they are served now."""
         groups = list(self)
-        return sorted(groups, key=lambda group: group.attempt) if innocent_first else groups
+        return sorted(groups, key=lambda group: group.attempt) if first_attempts_first else groups
 
-    def had_its_turn(self, group: Group, *, served: bool) -> None:
-        """Put a group behind the others if it got anything, and away if it is empty."""
+    def end_turn(self, group: Group, *, served: bool) -> None:
+        """Put a group that was served behind the others, and drop one that is empty."""
         queue = self[group]
         if served or not queue:
             del self[group]
@@ -64,4 +66,4 @@ class Waiting(dict[Group, deque[m.Task]]):
             self[group] = queue
 
     def _queue_of(self, task: m.Task, at_most: int) -> deque[m.Task]:
-        return self.setdefault(Group(task.type, task.key, min(task.attempt, ALONE), at_most), deque())
+        return self.setdefault(Group(task.type, task.key, min(task.attempt, ALONE_FROM_ATTEMPT), at_most), deque())

@@ -205,5 +205,5 @@ class TokenBroker:
 
     def _pause(self, now: Instant) -> float:
         """Seconds until the endpoint may be asked again."""
-        opens_at = self.breaker.retry_at if self.breaker.state is State.OPEN else 0.0
+        opens_at = self.breaker.cooldown.until if self.breaker.state is State.OPEN else 0.0
         return max(0.0, self._retry_at - now.mono, opens_at - now.mono)

@@ -46,22 +46,22 @@ def test_what_no_retry_mends_opens_it_at_once() -> None:
 
 
 def test_it_opens_for_its_back_off_half_of_it_random() -> None:
-    assert 5.0 <= opened().retry_at <= 10.0
+    assert 5.0 <= opened().cooldown.until <= 10.0
 
 
 def test_it_opens_longer_each_time_the_probe_fails() -> None:
     growing = Breaker("api", 1, Backoff(first=1.0, factor=100.0, longest=10_000.0))
     growing.failed(0.0, "down")
-    assert growing.retry_at <= 1.0
+    assert growing.cooldown.until <= 1.0
     assert growing.allows(1.0)
     growing.failed(1.0, "down")
-    assert 51.0 <= growing.retry_at <= 101.0
+    assert 51.0 <= growing.cooldown.until <= 101.0
 
 
 def test_it_stays_open_as_long_as_the_other_side_asks() -> None:
     throttled = breaker()
     throttled.failed(0.0, "busy", error=Throttled("busy", 300.0), at_once=True)
-    assert throttled.retry_at == 300.0
+    assert throttled.cooldown.until == 300.0
     assert not throttled.allows(299.9)
     assert throttled.allows(300.0)
 
@@ -102,15 +102,15 @@ def test_closing_forgets_how_often_it_was_open() -> None:
     growing = Breaker("api", 1, Backoff(first=1.0, factor=100.0, longest=10_000.0))
     for now in (0.0, 1000.0, 2000.0):
         growing.failed(now, "down")
-        assert growing.retry_at <= now + 1.0
+        assert growing.cooldown.until <= now + 1.0
         growing.succeeded()
 
 
 def test_the_failure_of_an_earlier_call_does_not_prolong_the_pause() -> None:
     late = opened()
-    before = late.retry_at
+    before = late.cooldown.until
     late.failed(4.0, "late")
-    assert late.retry_at == before
+    assert late.cooldown.until == before
     assert late.reason == "down"
 
 

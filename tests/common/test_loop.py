@@ -19,12 +19,12 @@ from structlog.testing import capture_logs
 
 from common.process import metrics
 from common.process.actions import Count, Instant, Log, Report, Send
-from common.process.loop import FRAMES_A_TURN, Loop, Plan
+from common.process.loop import FRAMES_PER_TURN, Loop, Plan
 from common.process.store import Store
 from common.wire import messages as m
 from common.wire.wiring import Wiring
 
-PATIENCE = 30.0
+TIMEOUT_S = 30.0
 
 
 class Write(NamedTuple):
@@ -92,7 +92,7 @@ class Bench:
         """Run the loop, and send SIGTERM to this process as soon as `until` holds."""
         handlers = {m.Results: self.tell, Poked: self.tell, **plan.pop("handlers", {})}
         tick = plan.pop("tick", lambda _: ())
-        gives_up = time.monotonic() + PATIENCE
+        gives_up = time.monotonic() + TIMEOUT_S
         asked = False
 
         def ticking(now: Instant) -> Iterator[Any]:
@@ -142,7 +142,7 @@ def test_each_message_goes_to_its_handler_in_order(bench: Bench) -> None:
 
 
 def test_more_frames_than_one_turn_takes_are_all_handled(bench: Bench) -> None:
-    many = 3 * FRAMES_A_TURN + 1
+    many = 3 * FRAMES_PER_TURN + 1
     bench.fetcher.send(*(results(str(number)) for number in range(many)))
     bench.run(lambda: len(bench.told) == many)
 
@@ -261,7 +261,7 @@ def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
 
 
 def test_what_a_thread_posts_wakes_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.process.loop.TICK", 2.0)
+    monkeypatch.setattr("common.process.loop.TICK_S", 2.0)
     at: list[float] = []
 
     def told(*_: Any) -> Iterable[Any]:
@@ -385,7 +385,7 @@ def test_sigterm_drains_once_and_ends_when_the_stage_is_drained(bench: Bench) ->
     )
     assert len(drains) == 1
     assert bench.told == [Poked("settled while draining")]
-    assert [entry["event"] for entry in bench.log] == ["started", "draining", "stopped"]
+    assert [entry["event"] for entry in bench.log] == ["process_started", "drain_started", "process_stopped"]
 
 
 def test_what_is_decided_while_draining_is_still_done(bench: Bench) -> None:

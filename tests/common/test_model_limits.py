@@ -31,7 +31,7 @@ def test_a_limit_is_named_as_its_variable_is() -> None:
         ('{"m": {"per_day": 10000000000000001}}', "in m.per_day: input should be less than or equal to"),
         ('{"m": {"per_day": "ten"}}', "in m.per_day: input should be a valid integer (it is 'ten')"),
         ('{"m": {"per_day": true}}', "in m.per_day: input should be a valid integer (it is True)"),
-        ('{"m": {"per_dy": 1}}', "in m.per_dy: there is no such name"),
+        ('{"m": {"per_dy": 1}}', "in m.per_dy: this name is unknown"),
         ('{"m": 5}', "in m: input should be a valid dictionary"),
         ('{"m": {}, "m": {}}', "has 'm' twice"),
         ('{" ": {}}', "a model has no name"),

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.recently_settled import BUCKET_SECONDS, RecentlySettled, Record
+from common.recently_settled import BUCKET_S, RecentlySettled, Record
 
 NOW = 1_750_000_000.0
 KEEP = 60.0
@@ -27,26 +27,26 @@ def test_it_is_known_for_as_long_as_promised_and_then_forgotten() -> None:
     record = lately.settle(NOW, ["a"])
     assert list(lately.forget(NOW + KEEP)) == []
     assert lately.at("a") == NOW
-    assert list(lately.forget(NOW + KEEP + BUCKET_SECONDS)) == [record]
+    assert list(lately.forget(NOW + KEEP + BUCKET_S)) == [record]
     assert lately.at("a") is None
     assert len(lately) == 0
-    assert list(lately.forget(NOW + KEEP + BUCKET_SECONDS)) == []
+    assert list(lately.forget(NOW + KEEP + BUCKET_S)) == []
 
 
 def test_a_bucket_holds_what_was_settled_within_five_seconds() -> None:
     lately = RecentlySettled(KEEP)
     first = lately.settle(NOW, ["a"])
-    same = lately.settle(NOW + BUCKET_SECONDS - 0.1, ["b"])
-    other = lately.settle(NOW + BUCKET_SECONDS, ["c"])
-    assert list(lately.forget(NOW + KEEP + BUCKET_SECONDS)) == [first, same]
-    assert list(lately.forget(NOW + KEEP + 2 * BUCKET_SECONDS)) == [other]
+    same = lately.settle(NOW + BUCKET_S - 0.1, ["b"])
+    other = lately.settle(NOW + BUCKET_S, ["c"])
+    assert list(lately.forget(NOW + KEEP + BUCKET_S)) == [first, same]
+    assert list(lately.forget(NOW + KEEP + 2 * BUCKET_S)) == [other]
 
 
 def test_settling_again_counts_from_the_last_time() -> None:
     lately = RecentlySettled(KEEP)
     lately.settle(NOW, ["a"])
     lately.settle(NOW + 30, ["a"])
-    lately.forget(NOW + KEEP + BUCKET_SECONDS)
+    lately.forget(NOW + KEEP + BUCKET_S)
     assert lately.at("a") == NOW + 30
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.failures.retry import LONGEST_PATIENCE, retry_after
+from common.failures.retry import LONGEST_WAIT_S, retry_after
 
 NOW = 1_445_412_470.0  # Wed, 21 Oct 2015 07:27:50 GMT
 
@@ -21,7 +21,7 @@ NOW = 1_445_412_470.0  # Wed, 21 Oct 2015 07:27:50 GMT
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 10.0),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 -0000"}, 10.0),
         ({"Retry-After": "Wed, 21 Oct 2015 07:00:00 GMT"}, 0.0),
-        ({"Retry-After": "99999999"}, LONGEST_PATIENCE),
+        ({"Retry-After": "99999999"}, LONGEST_WAIT_S),
         ({"Retry-After": "inf"}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 +99999999999999"}, None),
@@ -40,4 +40,4 @@ def test_headers(headers: dict[str, str], seconds: float | None) -> None:
 @given(st.text(), st.text())
 def test_no_header_breaks_it(retry: str, reset: str) -> None:
     wait = retry_after({"Retry-After": retry, "x-ratelimit-reset": reset}, NOW)
-    assert wait is None or 0 <= wait <= LONGEST_PATIENCE
+    assert wait is None or 0 <= wait <= LONGEST_WAIT_S

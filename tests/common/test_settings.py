@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.failures.errors import SettingsError
-from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, Strategy, read
+from common.settings.model_limits import Strategy
+from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, read
 
 REQUIRED = {
     "API_BASE_URL": "http://api.example",
@@ -143,7 +144,7 @@ def test_every_problem_is_reported_at_once_by_variable_name(tmp_path: Path) -> N
         ("EMBEDDER_PROCESSES", "0", "greater than or equal to 1"),
         ("CONCURRENCY_LIMIT", "five", "integer"),
         ("ORY_PROJECT_SLUG", "evil.example/", "match pattern"),
-        ("RATE_LIMIT_TIMEZONE", "../../etc/passwd", "is not an IANA time zone such as Europe/Berlin"),
+        ("RATE_LIMIT_TIMEZONE", "../../etc/passwd", "must be an IANA time zone such as Europe/Berlin"),
         ("LOG_LEVEL", "TRACE", "must be DEBUG, INFO, WARNING or ERROR, not 'TRACE'"),
     ],
 )
@@ -186,7 +187,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_socket_path_that_the_kernel_would_refuse_names_its_remedy(tmp_path: Path) -> None:
     found = only(STATE_DIR=str(tmp_path / ("y" * 60)))
     assert found.startswith("RUNTIME_DIR: ")
-    assert "set RUNTIME_DIR to a folder of at most 89, such as /run/atp" in found
+    assert "set RUNTIME_DIR to a folder of at most 89 characters, such as /run/atp" in found
 
 
 def test_secrets_are_never_shown(tmp_path: Path) -> None:
@@ -250,14 +251,14 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> 
         str(tmp_path): "cannot be read: Is a directory",
         write(tmp_path / "empty", "\n"): "is empty",
         write(tmp_path / "large", "x" * 70_000): "is larger than 65536 bytes",
-        "/proc/self/exe": "does not hold UTF-8 text",
+        "/proc/self/exe": "does not contain UTF-8 text",
     }
     for path, why in cases.items():
         found = only(OAUTH2_CLIENT_SECRET="", OAUTH2_CLIENT_SECRET_FILE=path)
-        remedy = "put the value there, or set OAUTH2_CLIENT_SECRET itself"
+        remedy = "put the value there, or set OAUTH2_CLIENT_SECRET instead"
         assert found == f"OAUTH2_CLIENT_SECRET_FILE: {path} {why}; {remedy}"
 
 
 def test_a_variable_and_its_file_form_exclude_each_other(tmp_path: Path) -> None:
     found = only(OAUTH2_CLIENT_ID_FILE=write(tmp_path / "id", "me"))
-    assert found == "OAUTH2_CLIENT_ID: is set, and OAUTH2_CLIENT_ID_FILE too; set one of them"
+    assert found == "OAUTH2_CLIENT_ID: OAUTH2_CLIENT_ID_FILE is set too; set only one of them"

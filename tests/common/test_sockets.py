@@ -81,15 +81,6 @@ def test_a_second_copy_is_refused_and_the_first_keeps_its_inbox(folder: Path) ->
         assert is_owned(again.lock_of("fetcher"))
 
 
-def test_a_stopping_instance_is_seen_by_the_others_until_it_is_gone(folder: Path) -> None:
-    with opened(folder, "publisher") as publisher:
-        with opened(folder, "embedder_00") as embedder:
-            assert not publisher.others_draining("embedder")
-            embedder.mark_draining()
-            assert publisher.others_draining("embedder")
-        assert not publisher.others_draining("embedder")
-
-
 def test_only_the_user_gets_at_the_sockets(folder: Path) -> None:
     folder.mkdir(mode=0o755)
     with opened(folder, "fetcher"):

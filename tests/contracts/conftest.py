@@ -1,4 +1,4 @@
-"""The same tests over every kind of installation."""
+"""Runs the same tests with every kind of installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.rate_limiter.quota.buckets import Strategy
+from common.settings.model_limits import Strategy
 from tests.contracts.installations import KINDS, Installation
 from tests.decisions import START
 from tests.samples import settings

@@ -1,4 +1,4 @@
-"""Quotas that can be killed: in memory, with what a disk would hold, and on a disk."""
+"""Quotas that can be killed: in memory, with a copy of what was committed, and with LMDB on a disk."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from common.settings.model_limits import Strategy
 from common.settings.settings import Settings
-from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.actions import PutQuota
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota_store import Windows, limits_of
-from stages.rate_limiter.state import PutQuota
+from stages.rate_limiter.quota_store import QuotaStore, limits_of
 
 
 class Installation(ABC):
-    """One rate limiter's quotas; what was put is kept from the commit on."""
+    """The quotas of one rate limiter; a commit makes what was put durable."""
 
     quotas: Quotas
 
@@ -24,7 +24,7 @@ class Installation(ABC):
 
     @abstractmethod
     def put(self) -> None:
-        """Write the windows in this turn."""
+        """Write the quota windows in this turn."""
 
     @abstractmethod
     def commit(self) -> None:
@@ -32,15 +32,15 @@ class Installation(ABC):
 
     @abstractmethod
     def restart(self, now: float) -> None:
-        """Be killed, and start again at this time (Unix seconds) with what was committed."""
+        """Simulate a kill and a restart at this time (Unix seconds) with what was committed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file, if there is one."""
+        """Close the file, if there is one."""
 
 
 class InMemory(Installation):
-    """The windows themselves."""
+    """Quotas in memory only."""
 
     def __init__(self, configured: Settings, _: Path, __: pytest.MonkeyPatch, now: float) -> None:
         super().__init__(configured)
@@ -66,13 +66,13 @@ class InMemory(Installation):
 
 
 class OnDisk(Installation):
-    """The windows with LMDB behind them, as the process has them."""
+    """Quotas stored in LMDB, as in the process."""
 
     def __init__(self, configured: Settings, folder: Path, patch: pytest.MonkeyPatch, now: float) -> None:
         super().__init__(configured)
         self._folder = folder
         self._patch = patch
-        self._windows: Windows | None = None
+        self._windows: QuotaStore | None = None
         self.restart(now)
 
     def put(self) -> None:
@@ -85,8 +85,8 @@ class OnDisk(Installation):
 
     def restart(self, now: float) -> None:
         self.close()
-        self._patch.setattr("time.time", lambda: now)
-        self.quotas = self._windows = Windows(self.settings, self._folder)
+        self._windows = QuotaStore(self.settings, self._folder, now)
+        self.quotas = self._windows.quotas
 
     def close(self) -> None:
         if self._windows is not None:

@@ -1,4 +1,4 @@
-"""What must hold of quotas across a kill, in memory and on disk."""
+"""What must be true of quotas after a kill, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from stages.rate_limiter.quota.buckets import Strategy
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.scope import Receipt
 from tests.contracts.installations import Installation
 from tests.decisions import START
@@ -28,17 +29,17 @@ def used(installation: Installation, now: float, scope: str = "") -> dict[str, i
 
 
 def charge(installation: Installation, tasks: int, tokens: int, now: float = NOW) -> Receipt:
-    receipt = installation.quotas.charge(MODEL, tasks, tokens, 1, now)
+    receipt = installation.quotas.charge(MODEL, Amounts(tasks, tokens, 1), now)
     installation.put()
     return receipt
 
 
 @both
-def test_what_was_committed_is_there_and_what_was_not_is_not(install: Install, strategy: Strategy) -> None:
+def test_only_committed_charges_survive_a_kill(install: Install, strategy: Strategy) -> None:
     installation = install(strategy, **LIMITS)
     charge(installation, 7, 70)
     installation.commit()
-    charge(installation, 9, 90)  # killed before its commit: so its batch never left
+    charge(installation, 9, 90)  # killed before the commit, so that its batch was never sent
     installation.restart(NOW + 1)
     assert used(installation, NOW + 1) == {"tasks": 7, "tokens": 70, "requests": 1}
     assert used(installation, NOW + 1, MODEL) == {"tasks": 7}
@@ -53,7 +54,7 @@ def test_a_charge_is_settled_and_refunded_after_a_restart(install: Install, stra
     installation.commit()
     installation.restart(NOW + 20)
     installation.quotas.settle(receipt, 400, 120, NOW + 20)
-    installation.quotas.refund(receipt, 4, 0, 1, NOW + 20)
+    installation.quotas.refund(receipt, Amounts(4, 0, 1), NOW + 20)
     installation.put()
     installation.commit()
     installation.restart(NOW + 30)
@@ -73,7 +74,7 @@ def test_a_settlement_that_was_not_committed_leaves_the_reservation(install: Ins
 
 
 @both
-def test_a_clock_set_back_while_it_was_down_grants_nothing(install: Install, strategy: Strategy) -> None:
+def test_a_clock_set_back_during_a_restart_grants_no_quota(install: Install, strategy: Strategy) -> None:
     installation = install(strategy, **LIMITS)
     charge(installation, 50, 0)
     installation.commit()
@@ -84,19 +85,19 @@ def test_a_clock_set_back_while_it_was_down_grants_nothing(install: Install, str
 
 
 @both
-def test_a_year_switched_off_frees_everything_and_harms_nothing(install: Install, strategy: Strategy) -> None:
+def test_a_year_of_downtime_frees_the_whole_quota(install: Install, strategy: Strategy) -> None:
     installation = install(strategy, **LIMITS)
     receipt = charge(installation, 50, 900)
     installation.commit()
     later = NOW + 366 * 86_400
     installation.restart(later)
-    installation.quotas.refund(receipt, 50, 900, 1, later)  # expired: there is nothing to give back
+    installation.quotas.refund(receipt, Amounts(50, 900, 1), later)  # expired: nothing is left to refund
     assert used(installation, later) == {"tasks": 0, "tokens": 0, "requests": 0}
     assert installation.quotas.admits(MODEL, [1] * 60, later) == 50
 
 
 @pytest.mark.parametrize(("before", "after"), [(Strategy.ROLLING, Strategy.FIXED), (Strategy.FIXED, Strategy.ROLLING)])
-def test_another_strategy_finds_what_was_spent(install: Install, before: Strategy, after: Strategy) -> None:
+def test_usage_survives_a_change_of_the_strategy(install: Install, before: Strategy, after: Strategy) -> None:
     installation = install(before, **LIMITS)
     charge(installation, 30, 0)
     installation.commit()

@@ -1,1 +1,1 @@
-"""What is deployed, checked with the programs that will read it."""
+"""Checks the deployed files with the programs that read them."""

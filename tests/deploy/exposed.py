@@ -1,4 +1,4 @@
-"""The names of all series that /metrics may show."""
+"""The names of all series that /metrics can expose."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stages.monitor import pages
 from stages.monitor.state import View
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
-"""What Prometheus adds to a metric's name, by its kind."""
+"""The suffixes that Prometheus adds to the name of a metric, by type."""
 
 
 @cache
 def exposed() -> frozenset[str]:
-    """What the processes count, what the monitor adds, and what Prometheus itself knows of a target."""
+    """The metrics of the processes, those that the monitor adds, and `up`, which Prometheus adds."""
     now = Instant(0.0, 0.0)
     counted = [(metric.name, metric.type) for metric in REGISTRY.collect()]
     added = [(family.name, family.kind) for family in pages._processes(View(["fetcher"], now), now)]

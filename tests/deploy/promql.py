@@ -1,4 +1,4 @@
-"""As much of PromQL as is needed to tell which metrics and labels an expression reads."""
+"""Finds the metrics that a PromQL expression reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _STRING = re.compile(r'"[^"]*"')
 _SELECTOR = re.compile(r"\{[^}]*\}")
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
 _DURATION = re.compile(r"\[[^]]*\]")
-_NAME = re.compile(r"(?<!\w)[a-zA-Z_:][a-zA-Z0-9_:]*(?!\w)(?!\s*\()")  # what a parenthesis follows is a function
+_NAME = re.compile(r"(?<!\w)[a-zA-Z_:][a-zA-Z0-9_:]*(?!\w)(?!\s*\()")  # a name before a parenthesis is a function
 _OPERATORS = frozenset({"and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring"})
 
 
 def metrics(expression: str) -> set[str]:
-    """The names of all metrics that it reads."""
+    """The names of all metrics that an expression reads."""
     for noise in (_STRING, _SELECTOR, _LABELS, _DURATION):
         expression = noise.sub(" ", expression)
     return set(_NAME.findall(expression)) - _OPERATORS

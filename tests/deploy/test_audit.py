@@ -1,4 +1,4 @@
-"""`make audit` tells three things apart: nothing known, something known, and nobody to ask."""
+"""`make audit` distinguishes three outcomes: no vulnerability, some vulnerabilities, and an unreachable database."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.deploy.tools import ROOT
 
 
 class Database(BaseHTTPRequestHandler):
-    """osv.dev, as far as pip-audit asks it; its server says which package is vulnerable."""
+    """A stand-in for osv.dev; its server says which package is vulnerable."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]
-        known = {"vulns": [vulnerability(asked)]} if asked["name"] == getattr(self.server, "vulnerable", "") else {}
+        package = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]
+        known = {"vulns": [vulnerability(package)]} if package["name"] == getattr(self.server, "vulnerable", "") else {}
         body = json.dumps(known).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -29,7 +29,7 @@ class Database(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def vulnerability(package: dict[str, str]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def vulnerability(package: dict[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def database(vulnerable: str = "") -> Iterator[str]:
-    """Its URL."""
+    """Run the database; yields its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Database) as server:
         server.vulnerable = vulnerable  # type: ignore[attr-defined]
         Thread(target=server.serve_forever, daemon=True).start()
@@ -48,7 +48,7 @@ def database(vulnerable: str = "") -> Iterator[str]:
 
 
 def audit(url: str, cache: Path) -> tuple[bool, list[str]]:
-    """Whether it succeeded, and its lines on standard output."""
+    """Run `make audit`; returns whether it succeeded, and the lines of its output."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -62,12 +62,12 @@ def audit(url: str, cache: Path) -> tuple[bool, list[str]]:
     return done.returncode == 0, done.stdout.splitlines()
 
 
-def test_nothing_known(tmp_path: Path) -> None:
+def test_the_audit_succeeds_without_known_vulnerabilities(tmp_path: Path) -> None:
     with database() as url:
         assert audit(url, tmp_path) == (True, ["No known vulnerabilities found"])
 
 
-def test_something_known(tmp_path: Path) -> None:
+def test_the_audit_fails_and_names_a_vulnerable_package(tmp_path: Path) -> None:
     with database(vulnerable="requests") as url:
         succeeded, lines = audit(url, tmp_path)
     assert not succeeded
@@ -75,7 +75,7 @@ def test_something_known(tmp_path: Path) -> None:
     assert lines[-1] == "Found 1 known vulnerability in 1 package"
 
 
-def test_nobody_to_ask(tmp_path: Path) -> None:
+def test_the_audit_fails_if_the_database_cannot_be_reached(tmp_path: Path) -> None:
     with database() as url:
         pass
     succeeded, lines = audit(url, tmp_path)
@@ -84,5 +84,5 @@ def test_nobody_to_ask(tmp_path: Path) -> None:
     assert lines[0].startswith("Not audited, so nothing is known: requests.exceptions.ConnectionError: "), lines
 
 
-def test_a_package_that_the_database_does_not_know_is_not_passed_over() -> None:
+def test_the_audit_is_strict_about_unknown_packages() -> None:
     assert "--strict" in (ROOT / "Makefile").read_text().split("\naudit:")[1].split("\n\n")[0]

@@ -22,12 +22,12 @@ def expressions() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
-def test_every_metric_that_is_drawn_is_exposed(expression: str) -> None:
+def test_every_metric_on_the_dashboard_is_exposed(expression: str) -> None:
     assert metrics(expression)
     assert metrics(expression) <= exposed()
 
 
-def test_prometheus_takes_every_expression(tmp_path: Path) -> None:
+def test_prometheus_accepts_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {"record": f"expression_{number}", "expr": expression.replace("$__rate_interval", "1m")}
         for number, expression in enumerate(expressions())
@@ -37,19 +37,19 @@ def test_prometheus_takes_every_expression(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", file)
 
 
-def test_every_panel_asks_the_datasource_that_is_provisioned() -> None:
+def test_every_panel_uses_the_provisioned_datasource() -> None:
     provisioned = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
-    asked = {
-        asking["datasource"]["uid"]
+    used = {
+        source["datasource"]["uid"]
         for panel in DASHBOARD["panels"]
         if panel["type"] != "row"
-        for asking in (panel, *panel["targets"])
+        for source in (panel, *panel["targets"])
     }
-    assert len(asked) == 1
-    assert f"uid: {asked.pop()}\n" in provisioned
+    assert len(used) == 1
+    assert f"uid: {used.pop()}\n" in provisioned
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells = [

@@ -9,17 +9,17 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     installed("hadolint", "Dockerfile")
 
 
-def test_it_runs_as_another_than_root_and_supervisord_is_its_first_process() -> None:
+def test_the_image_runs_supervisord_without_root() -> None:
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert DOCKERFILE.endswith('CMD ["supervisord", "-c", "supervisord.conf"]\n')
     assert "HEALTHCHECK" in DOCKERFILE
 
 
-def test_only_what_is_named_can_get_into_it() -> None:
+def test_only_listed_files_can_get_into_the_image() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line[0] == "!"} == {
@@ -30,7 +30,7 @@ def test_only_what_is_named_can_get_into_it() -> None:
     }
 
 
-def test_it_installs_from_the_lock_file_by_hash() -> None:
+def test_the_image_installs_from_the_lock_file_with_hashes() -> None:
     assert "--require-hashes" in DOCKERFILE
     assert "https:" not in DOCKERFILE
 
@@ -47,5 +47,5 @@ def test_the_lock_file_has_every_dependency_with_its_hashes() -> None:
     assert len(locked) > len(names)
 
 
-def test_the_lock_file_names_no_place() -> None:
+def test_the_lock_file_contains_no_url() -> None:
     assert not re.search(r"://|--(index-url|extra-index-url|find-links|trusted-host)|file:", LOCK)

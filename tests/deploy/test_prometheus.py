@@ -13,15 +13,15 @@ ALERTS = (FOLDER / "alerts.yml").read_text()
 EXPRESSIONS = re.findall(r"^ +expr: (.+)$", ALERTS, re.MULTILINE)
 
 
-def test_prometheus_takes_the_configuration_and_its_alerts() -> None:
+def test_prometheus_accepts_the_configuration_and_its_alerts() -> None:
     promtool("check", "config", FOLDER / "prometheus.yml")
 
 
-def test_alerts_are_raised_when_they_should_be() -> None:
+def test_alerts_fire_when_they_should() -> None:
     promtool("test", "rules", ROOT / "tests/deploy/alerts_test.yml")
 
 
-def test_every_alert_has_its_expression_in_one_line() -> None:
+def test_every_alert_has_its_expression_on_one_line() -> None:
     assert len(EXPRESSIONS) == ALERTS.count("- alert: ") > 5
 
 
@@ -31,7 +31,7 @@ def test_every_metric_of_an_alert_is_exposed(expression: str) -> None:
     assert metrics(expression) <= exposed()
 
 
-def test_what_an_expression_reads_is_found() -> None:
+def test_the_metrics_of_an_expression_are_found() -> None:
     expression = (
         'sum by (a) (rate(b_total{c=~"d|e"}[5m])) / on (f) max(g{i="j k"}) unless h offset 5m > bool 2 or vector(1)'
     )

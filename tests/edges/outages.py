@@ -1,6 +1,6 @@
-"""`python -m tests.edges.outages`: outages of all that is outside, and what each has cost; `--write`: into the docs.
+"""`python -m tests.edges.outages`: measures what outages of the external services cost; `--write` updates the docs.
 
-For each fault: tasks are queued, it strikes while they run, lasts, is lifted, and everything must come to rest.
+For each fault, tasks are queued, the fault begins while they run and ends after a while, and all tasks must end.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sandbox.pipeline import ROOT, Pipeline
 
 PAGE = ROOT / "docs" / "outages.md"
 TASKS = 2000
-LASTS = 8.0
-"""Seconds."""
+LASTS_S = 8.0
+"""Duration of most outages."""
 SETTINGS: dict[str, Any] = {
     "PROCESSING_MODE": "openai",
     "EMBEDDING_DIMENSIONS": 256,
@@ -31,31 +31,31 @@ SETTINGS: dict[str, Any] = {
     "REQUEST_TIMEOUT": 2,
     "OPENAI_TIMEOUT": 2,
 }
-THINKS = 0.2
-"""Seconds that the provider thinks about each request, so that the fault finds work in every stage."""
+PROVIDER_LATENCY_S = 0.2
+"""The provider takes this long for each request, so that every stage has work when the fault begins."""
 REQUESTS = {
     "API": ("api_requests", "status_code"),
     "token endpoint": ("oauth2_token_requests", "status"),
     "OpenAI": ("openai_requests", "status"),
 }
-"""Side → the metric that counts requests to it, and its label that says how they ended."""
+"""Side → the metric that counts requests to it, and its label with the outcome."""
 GOOD = {"200", "success"}
 
 
 class Outage(NamedTuple):
-    """One row's fault."""
+    """The fault of one row."""
 
     side: str
     what: str
     how: str
-    """As the sandbox is told."""
+    """The command for the sandbox."""
     begin: Callable[[Sandbox], object]
     end: Callable[[Sandbox], object] = Sandbox.clear_faults
-    lasts: float = LASTS
+    lasts: float = LASTS_S
 
 
 class Row(NamedTuple):
-    """What it has cost."""
+    """The cost of one fault."""
 
     fault: str
     how: str
@@ -68,7 +68,7 @@ class Row(NamedTuple):
     recovered: float
 
     def markdown(self) -> str:
-        """As a line of the table."""
+        """The row as a line of the table."""
         numbers = (self.tasks, self.lost, self.failed, self.paid_twice, self.requests)
         shown = [self.fault, f"`{self.how}`", f"{self.lasted:.1f} s", *map(str, numbers), f"{self.recovered:.1f} s"]
         return "| " + " | ".join(shown) + " |"
@@ -80,9 +80,9 @@ HEAD = (
 )
 
 
-def _fault(side: str, what: str, service: str, lasts: float = LASTS, **fields: Any) -> Outage:
-    told = {"service": service, **fields}
-    how = " ".join(f"{name}={value}" for name, value in told.items() if name not in {"body", "headers"})
+def _fault(side: str, what: str, service: str, lasts: float = LASTS_S, **fields: Any) -> Outage:
+    spec = {"service": service, **fields}
+    how = " ".join(f"{name}={value}" for name, value in spec.items() if name not in {"body", "headers"})
     return Outage(side, what, how, lambda sandbox: sandbox.fault(service, **fields), lasts=lasts)
 
 
@@ -90,7 +90,7 @@ def _down(side: str, service: str) -> Outage:
     def begin(sandbox: Sandbox) -> None:
         sandbox.down(service)
         if service == "oauth2":
-            sandbox.revoke()  # else nobody would miss it
+            sandbox.revoke()  # otherwise it would not be needed
 
     what = "refuses connections" + (", all tokens revoked" if service == "oauth2" else "")
     return Outage(side, what, f"down {service}", begin, lambda sandbox: sandbox.up(service))
@@ -119,43 +119,43 @@ OUTAGES = (
 
 
 class Run:
-    """A pipeline on which one outage after another is tried."""
+    """A pipeline on which outages are measured one after another."""
 
     def __init__(self, sandbox: Sandbox, pipeline: Pipeline) -> None:
         self._sandbox = sandbox
         self._pipeline = pipeline
-        sandbox.settings(openai={"latency_seconds": THINKS})
+        sandbox.settings(openai={"latency_seconds": PROVIDER_LATENCY_S})
 
     def measure(self, outage: Outage, tasks: int = TASKS) -> Row:
-        """Let it happen."""
+        """Measure one outage."""
         sandbox, pipeline = self._sandbox, self._pipeline
-        pipeline.kill("token_broker")  # it remembers refused tokens for minutes; each outage finds a fresh one
+        pipeline.kill("token_broker")  # it remembers rejected tokens for minutes; each outage needs a new one
         pipeline.wait_ready()
         before, requests = sandbox.summary(), self._failed_requests(outage.side)
         offset = sum(before["api"]["tasks"].values())
         sandbox.queue(tasks)
-        sandbox.wait_until(lambda told: told["api"]["accepted"] - before["api"]["accepted"] > tasks // 10)
-        began = time.time()
+        sandbox.wait_until(lambda summary: summary["api"]["accepted"] - before["api"]["accepted"] > tasks // 10)
+        began_at = time.time()
         outage.begin(sandbox)
-        pipeline.let_pass(outage.lasts)
-        lifted = time.time()
+        pipeline.run_for(outage.lasts)
+        ended_at = time.time()
         outage.end(sandbox)
-        sandbox.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0, 180)
+        sandbox.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0, 180)
         pipeline.wait_until(self._at_rest, "the pipeline to be at rest", 180)
-        told, record = sandbox.summary(), sandbox.record(offset)
+        summary, record = sandbox.summary(), sandbox.record(offset)
         accepted = [patch["time"] for task in record for patch in task["patches"] if patch["accepted"]]
         return Row(
-            f"{outage.side} {outage.what}", outage.how, lifted - began, len(record),
+            f"{outage.side} {outage.what}", outage.how, ended_at - began_at, len(record),
             lost=sum(task["state"] not in {"succeeded", "failed"} for task in record),
             failed=sum(task["state"] == "failed" for task in record),
-            paid_twice=told["openai"]["paid_again"] - before["openai"]["paid_again"],
+            paid_twice=summary["openai"]["paid_again"] - before["openai"]["paid_again"],
             requests=self._failed_requests(outage.side) - requests,
-            recovered=min((at - lifted for at in accepted if at > lifted), default=0.0),
+            recovered=min((at - ended_at for at in accepted if at > ended_at), default=0.0),
         )  # fmt: skip
 
     def _failed_requests(self, side: str) -> int:
-        """How many requests there have had no good answer, by the service's own count; heartbeats bring it."""
-        self._pipeline.let_pass(1.5)
+        """The number of failed requests to this side, as the service counts them; it arrives with the heartbeats."""
+        self._pipeline.run_for(1.5)
         name, label = REQUESTS[side]
         families = text_string_to_metric_families(str(self._pipeline.get("/metrics")[1]))
         samples = [sample for family in families if family.name == name for sample in family.samples]
@@ -163,17 +163,17 @@ class Run:
 
     def _at_rest(self) -> bool:
         processes: dict[str, dict[str, Any]] = (self._pipeline.get("/health")[1] or {}).get("processes", {})
-        return bool(processes) and not any(processes[stage].get(fact) for stage, fact in RESTLESS)
+        return bool(processes) and not any(processes[stage].get(fact) for stage, fact in ZERO_AT_REST)
 
 
-RESTLESS = (("fetcher", "leased"), ("fetcher", "lost"), ("publisher", "outbox"))
+ZERO_AT_REST = (("fetcher", "leased"), ("fetcher", "lost"), ("publisher", "outbox"))
 
 
 def main() -> int:
-    """Returns 0 if no task was lost or failed."""
+    """Measure the outages; returns 0 if no task was lost or has failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--only", default="", help="a regular expression for the faults to try")
+    parser.add_argument("--only", default="", help="a regular expression that selects faults")
     options = parser.parse_args()
     rows = []
     with (

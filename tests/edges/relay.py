@@ -1,4 +1,4 @@
-"""What may stand between the service and the API: a relay on another address or with TLS, and a proxy."""
+"""Programs between the service and the API: a relay with another address or with TLS, and a proxy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
 
 
 class Relay(ThreadingTCPServer):
-    """Passes every connection on to `target`; what it does itself is TLS, or another kind of address."""
+    """Forwards every connection to `target`; itself it uses TLS, or another kind of address."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -48,7 +48,7 @@ class Relay(ThreadingTCPServer):
             _pump(request, closing.enter_context(socket.create_connection(self._to)))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke is the other side's affair."""
+        """Ignore broken connections."""
 
 
 class Proxy(ThreadingHTTPServer):
@@ -58,9 +58,9 @@ class Proxy(ThreadingHTTPServer):
 
     def __init__(self, status: int = 200) -> None:
         self.status = status
-        """What CONNECT is answered with."""
-        self.seen: list[str] = []
-        """Request lines."""
+        """The status of the response to CONNECT."""
+        self.requests: list[str] = []
+        """The lines of the requests received so far."""
         super().__init__(("127.0.0.1", 0), _ProxyHandler)
 
 
@@ -69,14 +69,14 @@ class _ProxyHandler(BaseHTTPRequestHandler):
     server: Proxy
 
     def do_GET(self) -> None:
-        self.server.seen.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         connection = http.client.HTTPConnection(url.netloc, timeout=30)
         connection.request(self.command, f"{url.path}?{url.query}".rstrip("?"), body, dict(self.headers))
-        answer = connection.getresponse()
-        content = answer.read()
-        self.send_response(answer.status)
+        response = connection.getresponse()
+        content = response.read()
+        self.send_response(response.status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -86,7 +86,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_CONNECT(self) -> None:
-        self.server.seen.append(f"CONNECT {self.path}")
+        self.server.requests.append(f"CONNECT {self.path}")
         self.send_response(self.server.status)
         self.end_headers()
         self.close_connection = True
@@ -101,7 +101,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(server: Relay | Proxy) -> Iterator[int]:
-    """Run it on a thread; yields its port."""
+    """Run the server on a thread; yields its port."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

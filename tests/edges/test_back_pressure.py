@@ -1,4 +1,4 @@
-"""A dead API: results wait up to the window, nothing grows, nobody works, and each probe is one request."""
+"""An API outage: results wait up to MAX_IN_FLIGHT, nothing grows, no process works, and each probe is one request."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.pipelines import alone
+from tests.pipelines import pipeline_with_own_sandbox
 
-WINDOW = 200
+MAX_IN_FLIGHT = 200
 TASKS = 1000
-WATCHED = 5.0
-"""Seconds."""
+WATCHED_S = 5.0
+"""How long the pipeline is measured during the outage."""
 SETTINGS: dict[str, Any] = {
-    "PROCESSING_MODE": "openai",  # so that the sandbox counts what is paid
-    "MAX_IN_FLIGHT": WINDOW,
+    "PROCESSING_MODE": "openai",  # so that the sandbox counts what is charged
+    "MAX_IN_FLIGHT": MAX_IN_FLIGHT,
     "POLLING_INTERVAL_SECONDS": 0.5,
-    "RETRY_BACKOFF_FACTOR": 1,  # a probe every 0.5 to 1 s, instead of ever fewer
+    "RETRY_BACKOFF_FACTOR": 1,  # a probe every 0.5 to 1 s, without growing pauses
     "LEASE_SECONDS": 3,
 }
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    with alone(tmp_path_factory.mktemp("p"), **SETTINGS) as running:
+    with pipeline_with_own_sandbox(tmp_path_factory.mktemp("p"), **SETTINGS) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def at_rest(outside: Sandbox, pipeline: Pipeline) -> None:
-    """Begin when the outage of the test before is over, and its tasks are done."""
+    """Wait until the outage of the previous test is over, and its tasks are done."""
     pipeline.wait_ready()
-    outside.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+    outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0)
     pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == 0, "an empty outbox")
 
 
-def family(pipeline: Pipeline) -> list[psutil.Process]:
+def processes_of(pipeline: Pipeline) -> list[psutil.Process]:
     return [psutil.Process(program["pid"]) for program in pipeline.programs().values()]
 
 
@@ -59,37 +59,39 @@ def probes(pipeline: Pipeline) -> int:
     return len([event for event in pipeline.events("breaker_half_open") if event["service"] == "api"])
 
 
-def test_a_dead_api_stops_everything_and_loses_nothing(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_an_api_outage_stops_all_work_and_loses_no_task(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.fault("api", method="PATCH", status=503)
     outside.queue(TASKS)
-    pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == WINDOW, "the window to be full of results")
+    pipeline.wait_until(lambda: fact(pipeline, "publisher", "outbox") == MAX_IN_FLIGHT, "the outbox to be full")
     pipeline.wait_until(lambda: probes(pipeline) >= 2, "the breaker to probe")
-    processes = family(pipeline)
-    requests, looked, asked = (
+    processes = processes_of(pipeline)
+    requests, probes_before, paid_before = (
         outside.summary()["api"]["requests"],
         probes(pipeline),
         outside.summary()["openai"]["inputs"],
     )
     used, before = cpu(processes), memory(processes)
-    pipeline.let_pass(WATCHED)
+    pipeline.run_for(WATCHED_S)
     spent, grown = cpu(processes) - used, memory(processes) - before
-    sent, probed = outside.summary()["api"]["requests"] - requests, probes(pipeline) - looked
-    assert fact(pipeline, "publisher", "outbox") == fact(pipeline, "fetcher", "leased") == WINDOW
-    assert asked == outside.summary()["openai"]["inputs"] == WINDOW
-    assert WATCHED / 2 <= probed <= 2 * WATCHED + 2
-    assert abs(sent - probed) <= 1
-    assert spent < 0.15 * WATCHED  # of one core, with the pages that this test reads
+    sent, probes_sent = outside.summary()["api"]["requests"] - requests, probes(pipeline) - probes_before
+    assert fact(pipeline, "publisher", "outbox") == fact(pipeline, "fetcher", "leased") == MAX_IN_FLIGHT
+    assert paid_before == outside.summary()["openai"]["inputs"] == MAX_IN_FLIGHT
+    assert WATCHED_S / 2 <= probes_sent <= 2 * WATCHED_S + 2
+    assert abs(sent - probes_sent) <= 1
+    assert spent < 0.15 * WATCHED_S  # of one core, with the pages that this test reads
     assert grown < 4 * 2**20
     assert pipeline.get("/ready")[0] == 503
 
     outside.clear_faults()
-    outside.wait_until(lambda told: told["api"]["tasks"].get("succeeded") == TASKS)
-    told = outside.summary()
-    assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)
+    outside.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded") == TASKS)
+    summary = outside.summary()
+    assert (summary["api"]["accepted_twice"], summary["openai"]["paid_again"]) == (0, 0)
     assert not pipeline.events("leases_expired")
 
 
-def test_changes_of_the_breaker_are_logged_once_each_with_the_reason(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_each_change_of_the_circuit_breaker_is_logged_once_with_its_reason(
+    outside: Sandbox, pipeline: Pipeline
+) -> None:
     before = len(pipeline.events())
 
     def changes() -> list[tuple[str, str]]:
@@ -106,7 +108,7 @@ def test_changes_of_the_breaker_are_logged_once_each_with_the_reason(outside: Sa
     assert {reason for _, reason in changes()[:-1]} == {"PATCH answered 503"}
 
 
-def test_state_and_reason_are_on_the_pages(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_the_state_of_the_circuit_breaker_and_its_reason_are_on_the_pages(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.fault("api", status=500)
     outside.queue(20)
     state = 'circuit_breaker_state{service="api"}'
@@ -128,13 +130,13 @@ def test_state_and_reason_are_on_the_pages(outside: Sandbox, pipeline: Pipeline)
     )
 
 
-def test_a_restart_probes_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
-    """Nothing of a breaker is kept: the new process simply tries."""
+def test_a_restarted_stage_probes_the_api_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
+    """A circuit breaker is not stored: the new process tries at once."""
     outside.fault("api", status=500, headers={"Retry-After": "600"})
     outside.queue(20)
-    pipeline.wait_until(lambda: "asks for patience" in str(pipeline.get("/ready")), "the API to ask for patience")
+    pipeline.wait_until(lambda: "asks to wait" in str(pipeline.get("/ready")), "the API to ask for a pause")
     outside.clear_faults()
     for stage in ("fetcher", "publisher"):
         pipeline.kill(stage)
     pipeline.wait_ready()  # in far less time than the API has asked for
-    outside.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
+    outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0)

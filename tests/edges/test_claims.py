@@ -1,4 +1,4 @@
-"""Claims against an API, with other workers and crashes."""
+"""CLAIM_TASKS with a second pipeline that claims tasks, and with crashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def done(sandbox: Sandbox, number: int) -> bool:
     return int(sandbox.summary()["api"]["accepted"]) >= number
 
 
-def test_tasks_are_claimed_first_and_taken_back_after_crashes(sandbox: Sandbox, start: Start) -> None:
+def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, start: Start) -> None:
     others = sandbox.queue(20)
     for task_id in others:
         sandbox.fault("api", method="PATCH", path=task_id, status=409)
@@ -46,10 +46,10 @@ def test_tasks_are_claimed_first_and_taken_back_after_crashes(sandbox: Sandbox, 
         pipeline.kill(stage)
     pipeline.wait_until(
         lambda: all(states(sandbox, task_id)[-1:] == ["succeeded"] for task_id in more),  # `others` may be done by now
-        "what was claimed when its holder died",
+        "the tasks that were claimed when a process died",
         60,
     )
     assert pipeline.events("taken_back")
-    told = sandbox.summary()
+    summary = sandbox.summary()
     assert not any(states(sandbox, task_id)[-1:] == ["in_progress"] for task_id in ids)
-    assert (told["api"]["accepted_twice"], told["openai"]["paid_again"]) == (0, 0)
+    assert (summary["api"]["accepted_twice"], summary["openai"]["paid_again"]) == (0, 0)

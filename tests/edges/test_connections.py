@@ -1,4 +1,4 @@
-"""Connections that break, stall, drip or were closed meanwhile: what both edges make of them."""
+"""How both edges handle connections that break, stall, are slow, or were closed meanwhile."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ BROKEN: list[dict[str, Any]] = [
     {"framing": "chunked_close"},
 ]
 SLOW: list[dict[str, Any]] = [{"delay": 60}, {"dribble": 5}]
-SOON = 10.0
-"""Seconds: long after the time-out even on a busy machine, and long before the answer."""
+SOON_S = 10.0
+"""Longer than the timeout even on a busy machine, and much shorter than the response takes."""
 
 
 @pytest.mark.parametrize("fault", BROKEN, ids=str)
-def test_a_broken_answer_is_no_answer_and_the_next_one_counts(
+def test_a_broken_response_is_an_error_and_the_next_request_succeeds(
     sandbox: Sandbox, edges: Api, fault: dict[str, Any]
 ) -> None:
     ids = sandbox.queue(3)
     number = sandbox.fault("api", **fault)
-    answer = edges.patch_one(ids[0])
-    assert answer.status == 0
-    assert answer.error == "PATCH /api/ai-tasks/:id: the connection broke before the answer was whole"
+    response = edges.patch_one(ids[0])
+    assert response.status == 0
+    assert response.error == "PATCH /api/ai-tasks/:id: the connection broke before the response was complete"
     assert "the connection broke" in str(failure(edges.get()).error)
     sandbox.clear_faults(number)
-    assert [answer.status for answer in edges.patch(ids)] == [200] * 3
+    assert [response.status for response in edges.patch(ids)] == [200] * 3
     page(edges.get())
 
 
-def test_an_answer_that_ends_with_the_connection_is_whole(sandbox: Sandbox, edges: Api) -> None:
+def test_a_response_that_ends_with_the_connection_is_complete(sandbox: Sandbox, edges: Api) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", framing="until_close")
     assert len(page(edges.get()).candidates) == 1
@@ -55,57 +55,57 @@ def test_an_answer_that_ends_with_the_connection_is_whole(sandbox: Sandbox, edge
 
 
 @pytest.mark.parametrize("fault", SLOW, ids=str)
-def test_request_timeout_is_for_the_whole_answer(sandbox: Sandbox, token: Token, fault: dict[str, Any]) -> None:
+def test_request_timeout_limits_the_whole_response(sandbox: Sandbox, token: Token, fault: dict[str, Any]) -> None:
     (task_id, *_) = sandbox.queue(20)
     sandbox.fault("api", **fault)
     with api(sandbox.api, token, request_timeout=0.5) as edges:
         began = time.monotonic()
-        assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
+        assert "no complete response within REQUEST_TIMEOUT (0.5 s)" in edges.patch_one(task_id).error
         half = time.monotonic()
-        assert "no whole answer within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
-        assert 0.4 < half - began < SOON
-        assert 0.4 < time.monotonic() - half < SOON
+        assert "no complete response within REQUEST_TIMEOUT (0.5 s)" in str(failure(edges.get()).error)
+        assert 0.4 < half - began < SOON_S
+        assert 0.4 < time.monotonic() - half < SOON_S
 
 
-def test_request_timeout_is_for_connecting_too(token: Token, full_backlog: str) -> None:
+def test_request_timeout_limits_connecting_too(token: Token, full_backlog: str) -> None:
     with api(full_backlog, token, request_timeout=0.4) as edges:
         began = time.monotonic()
         assert "REQUEST_TIMEOUT" in edges.patch_one("a").error
         assert "REQUEST_TIMEOUT" in str(failure(edges.get()).error)
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < SOON_S
 
 
-def test_nobody_there(token: Token) -> None:
+def test_an_unreachable_server_is_an_error_with_its_reason(token: Token) -> None:
     with api(f"http://127.0.0.1:{free_port()}", token) as edges:
-        assert "it cannot be connected to" in edges.patch_one("a").error
+        assert "the connection failed" in edges.patch_one("a").error
         assert isinstance(failure(edges.get()).error, Transient)
     with api("http://no-such-host.invalid", token) as edges:
         assert "cannot be resolved" in edges.patch_one("a").error
         assert "cannot be resolved" in str(failure(edges.get()).error)
 
 
-def test_connections_that_the_server_closes_cost_no_request(sandbox: Sandbox, edges: Api) -> None:
-    """Idle for as long as the server allows: each request meets a connection that is closed in the same moment."""
+def test_a_connection_closed_by_the_server_costs_no_request(sandbox: Sandbox, edges: Api) -> None:
+    """Connections idle exactly as long as the server allows, so that it closes them while requests are sent."""
     sandbox.settings(api={"keep_alive_seconds": 0.03})
     ids = sandbox.queue(16)
     statuses: list[int] = []
     for number in range(40):
-        statuses += [answer.status for answer in edges.patch(ids)]
+        statuses += [response.status for response in edges.patch(ids)]
         page(edges.get(1))
         wake_at = time.perf_counter() + 0.0285 + number % 8 * 0.0005
         while time.perf_counter() < wake_at:
-            pass  # to the tenth of a millisecond, which no sleep keeps
+            pass  # a sleep is not precise to a tenth of a millisecond
     assert statuses == [200] * len(statuses)
     opened = sandbox.summary()["api"]["connections_opened"]
     assert opened > 100
 
     sandbox.settings(api={"keep_alive_seconds": 60})
     for _ in range(20):
-        edges.patch(ids)  # those that had to be sent again do not open a connection each from then on
+        edges.patch(ids)  # requests that had to be repeated do not open new connections for ever
     assert sandbox.summary()["api"]["connections_opened"] <= opened + 16
 
 
-def test_connections_are_kept_and_used_again(sandbox: Sandbox, edges: Api) -> None:
+def test_connections_are_reused(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(10)
     for _ in range(20):
         edges.patch(ids)
@@ -113,19 +113,19 @@ def test_connections_are_kept_and_used_again(sandbox: Sandbox, edges: Api) -> No
     assert sandbox.summary()["api"]["connections_opened"] <= 11
 
 
-def test_an_answer_that_comes_at_once_waits_for_no_tick(sandbox: Sandbox, edges: Api) -> None:
-    """libcurl may have read it by the time that the PATCH has begun; then nothing more is to come from its socket."""
+def test_an_immediate_response_does_not_wait_for_a_tick(sandbox: Sandbox, edges: Api) -> None:
+    """libcurl may have read the response when the PATCH call returns; then its socket reports nothing more."""
     ids = sandbox.queue(1)
     for _ in range(300):
-        assert edges.patch_unticked(ids[0]).status == 200
+        assert edges.patch_without_ticks(ids[0]).status == 200
 
 
-def test_a_server_that_comes_back_is_found_again(sandbox: Sandbox, edges: Api) -> None:
+def test_a_server_is_used_again_after_an_outage(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(16)
     for _ in range(3):
-        assert [answer.status for answer in edges.patch(ids)] == [200] * 16
+        assert [response.status for response in edges.patch(ids)] == [200] * 16
         sandbox.down("api")
-        assert {answer.status for answer in edges.patch(ids)} == {0}
+        assert {response.status for response in edges.patch(ids)} == {0}
         failure(edges.get())
         sandbox.up("api")
         page(edges.get())
@@ -138,8 +138,8 @@ def test_a_poll_under_way_does_not_keep_the_fetcher_from_stopping(sandbox: Sandb
     with api(sandbox.api, token, request_timeout=60) as edges:
         upstream = Upstream(edges.settings, Reader({}), lambda pool, *call: polled.append(pool.submit(*call)))
         upstream.poll(edges.poll())
-        sandbox.wait_until(lambda told: told["api"]["requests"] > before)
+        sandbox.wait_until(lambda summary: summary["api"]["requests"] > before)
         began = time.monotonic()
         upstream.close()
         assert isinstance(polled[0].result(), PollFailed)
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < SOON_S

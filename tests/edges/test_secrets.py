@@ -1,4 +1,4 @@
-"""Canaries: secrets and a text that all outside throws back at the service, and that must be nowhere after it."""
+"""Canaries: external services send secrets and a text back to the service; they must not appear in any output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import zmq
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.processes import ended
+from tests.processes import run_module
 
 TEXT = "CanaryPatient Zoë has a secret"
 SECRET = "canary-secret+/=&%ü"
@@ -49,8 +49,8 @@ MALFORMED: list[Any] = [
 ]
 
 
-class Seen:
-    """Everything that a run shows of itself."""
+class Traces:
+    """Everything that a run leaves behind or shows."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -65,7 +65,7 @@ class Seen:
             self.commands += " ".join([process.info["name"] or "", *(process.info["cmdline"] or [])]).encode()
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of all that is left."""
+        """Name and content of all files, pages and command lines."""
         for path in self.pipeline.folder.rglob("*"):
             if path.is_file():
                 yield path.name, path.read_bytes()
@@ -74,7 +74,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
     settings: dict[str, object] = {
         "PROCESSING_MODE": "openai",
         "OAUTH2_CLIENT_SECRET": SECRET,
@@ -94,18 +94,18 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             yield _run(pipeline, sandbox)
 
 
-def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
-    """Have tasks done and refused, with every echo on the way; then stop."""
-    watched = Seen(pipeline)
+def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
+    """Process tasks until every echo has been received and some results were refused; then stop."""
+    traces = Traces(pipeline)
     for number in range(12):
         sandbox.queue(1, text=f"{TEXT} {number}" + " refuse me" * (number % 6 == 0))
     sandbox.queue_raw(MALFORMED)
 
     def done() -> bool:
-        watched.look()
-        struck = all(fault["applied"] for fault in sandbox.faults())
+        traces.look()
+        applied = all(fault["applied"] for fault in sandbox.faults())
         tasks = sandbox.summary()["api"]["tasks"]
-        return struck and bool(pipeline.events("dead_letter")) and tasks.get("succeeded", 0) >= 9
+        return applied and bool(pipeline.events("result_dead_lettered")) and tasks.get("succeeded", 0) >= 9
 
     pipeline.wait_until(done, "all echoes, and all tasks", 60)
     sandbox.fault("oauth2", status=401, body=ECHO)
@@ -114,15 +114,15 @@ def _run(pipeline: Pipeline, sandbox: Sandbox) -> Seen:
     _send_garbage(pipeline)
     pipeline.wait_until(lambda: pipeline.events("undecodable_frame"), "the undecodable frames to be logged")
     for arguments in (["check"], ["dead-letters", "list"]):
-        told = ended("stages", *arguments, environment=pipeline.environment)
-        watched.pages.append((told.stdout + told.stderr).encode())
-    watched.look()
+        completed = run_module("stages", *arguments, environment=pipeline.environment)
+        traces.pages.append((completed.stdout + completed.stderr).encode())
+    traces.look()
     pipeline.stop()
-    return watched
+    return traces
 
 
 def _send_garbage(pipeline: Pipeline) -> None:
-    """A frame that does not decode, into every inbox."""
+    """Send a frame that cannot be decoded to every inbox."""
     with zmq.Context() as context:
         for inbox in (pipeline.folder / "state" / "run").glob("*.sock"):
             with context.socket(zmq.PUSH) as socket:
@@ -131,15 +131,15 @@ def _send_garbage(pipeline: Pipeline) -> None:
                 socket.send_multipart([b"fetcher", f"{TEXT} {SECRET} {KEY}".encode()])
 
 
-def test_the_canaries_are_nowhere(seen: Seen) -> None:
-    for name, content in seen.files():
+def test_no_secret_appears_in_files_pages_or_command_lines(traces: Traces) -> None:
+    for name, content in traces.files():
         found = CANARIES.search(content)
         shown = content[max(0, found.start() - 300) : found.end() + 100] if found else b""
         assert not found, f"in {name}: {shown!r}"
 
 
-def test_it_was_looked_where_they_would_be(seen: Seen) -> None:
-    files = dict(seen.files())
+def test_the_search_covers_the_places_where_a_secret_could_be(traces: Traces) -> None:
+    files = dict(traces.files())
     assert b"token_request_failed" in files["pipeline.log"]
     assert b"stages.fetcher" in files["commands"]
     assert b'"status": "' in files["pages"] or b"ai_tasks_processed_total" in files["pages"]
@@ -147,8 +147,8 @@ def test_it_was_looked_where_they_would_be(seen: Seen) -> None:
     assert b"invalid_content" in files["pipeline.log"] or b"task_invalid" in files["pipeline.log"]
 
 
-def test_state_and_sockets_are_for_their_owner_alone(seen: Seen) -> None:
-    state = seen.pipeline.folder / "state"
+def test_only_the_owner_can_access_state_and_sockets(traces: Traces) -> None:
+    state = traces.pipeline.folder / "state"
     for path in (state, *state.rglob("*")):
         mode = stat.S_IMODE(path.lstat().st_mode)
         wanted = 0o700 if path.is_dir() or path.is_socket() else 0o600
@@ -156,8 +156,8 @@ def test_state_and_sockets_are_for_their_owner_alone(seen: Seen) -> None:
     assert (state / "publisher" / "data.mdb").exists()
 
 
-def test_the_results_that_were_refused_do_not_repeat_the_text(seen: Seen) -> None:
-    failed = [event for event in seen.pipeline.events() if event["event"] in {"task_invalid", "dead_letter"}]
+def test_log_events_of_failed_tasks_do_not_contain_the_text(traces: Traces) -> None:
+    failed = [event for event in traces.pipeline.events() if event["event"] in {"task_invalid", "result_dead_lettered"}]
     assert failed
     assert not [event for event in failed if "Canary" in json.dumps(event)]
-    assert Path(seen.pipeline.log).stat().st_size > 1000
+    assert Path(traces.pipeline.log).stat().st_size > 1000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.embedder.state import Embedder
 from tests.decisions import START, after, of
@@ -16,10 +16,10 @@ from tests.embedder.fakes import MODEL, Clock, Scripted, embedding
 
 
 def readies(state: Embedder, seconds: float) -> list[m.Ready]:
-    return of(m.Ready, state.tick(after(seconds)))
+    return of(m.Ready, state.on_tick(after(seconds)))
 
 
-@pytest.mark.parametrize("news", [{"patience": {"openai": 5e9}}, {"paused": {"*": 5e9}}], ids=str)
+@pytest.mark.parametrize("news", [{"provider_cooldowns": {"openai": 5e9}}, {"key_cooldowns": {"*": 5e9}}], ids=str)
 def test_it_is_said_before_the_next_second(news: dict[str, Any]) -> None:
     state = Embedder("embedder_00", "boot", "ipc://embedder_00", 2)
     assert len(readies(state, 0)) == 1
@@ -32,9 +32,9 @@ def test_it_is_said_before_the_next_second(news: dict[str, Any]) -> None:
 
 def test_the_end_of_a_pause_is_said_at_once_too() -> None:
     state = Embedder("embedder_00", "boot", "ipc://embedder_00", 2)
-    state.paused = {"model": START.wall + 60}
+    state.key_cooldowns = {"model": START.wall + 60}
     readies(state, 0)
-    state.paused = {}
+    state.key_cooldowns = {}
     assert [said.key_cooldowns for said in readies(state, 0.1)] == [{}]
 
 
@@ -59,7 +59,7 @@ def test_it_is_never_shortened_nor_longer_than_an_hour() -> None:
     shared.obey({"openai": clock().wall + 5}, clock())
     assert shared.patience(clock()) == asked
     shared.obey({"openai": clock().wall + 1e9}, clock())
-    assert shared.patience(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_PATIENCE)}
+    assert shared.patience(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_WAIT_S)}
 
 
 def test_an_open_breaker_is_no_request_for_patience() -> None:

@@ -24,14 +24,14 @@ def test_a_cut_text_is_a_beginning_with_at_most_so_many_tokens(text: str, limit:
 def test_excess_is_exact_where_it_matters(text: str, limit: int) -> None:
     exact = token_count.count(text)
     found = token_count.excess(text, limit)
-    if token_count.bound(text) > limit * token_count.LONGEST_TOKEN:
+    if token_count.bound(text) > limit * token_count.LONGEST_TOKEN_BYTES:
         assert limit < found <= exact, "not counted"
     else:
         assert found == (exact if exact > limit else 0)
 
 
 def test_no_token_is_longer_than_the_bound() -> None:
-    assert max(map(len, token_count._encoding().token_byte_values())) == token_count.LONGEST_TOKEN
+    assert max(map(len, token_count._encoding().token_byte_values())) == token_count.LONGEST_TOKEN_BYTES
 
 
 def test_a_text_of_many_megabytes_is_refused_without_counting() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from stages.embedder.providers.rate_limit_headers import delay, duration, pause
 
 NOW = 1_800_000_000.0
@@ -52,8 +52,8 @@ def test_durations_are_parsed_and_anything_else_is_refused(value: str, seconds: 
             },
             2,
         ),
-        ({"retry-after": "99999999"}, LONGEST_PATIENCE),
-        ({"retry-after-ms": "99999999999"}, LONGEST_PATIENCE),
+        ({"retry-after": "99999999"}, LONGEST_WAIT_S),
+        ({"retry-after-ms": "99999999999"}, LONGEST_WAIT_S),
     ],
 )
 def test_the_delay_after_a_429_comes_from_the_most_specific_header(headers: dict[str, str], seconds: float) -> None:
@@ -100,5 +100,5 @@ NAMES = ["retry-after", "retry-after-ms"] + [
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)), st.integers(0, 10**9))
 def test_any_header_gives_a_delay_within_bounds(headers: dict[str, str], tokens: int) -> None:
-    assert 0 <= delay(headers, NOW) <= LONGEST_PATIENCE
-    assert 0 <= pause(headers, tokens) <= LONGEST_PATIENCE
+    assert 0 <= delay(headers, NOW) <= LONGEST_WAIT_S
+    assert 0 <= pause(headers, tokens) <= LONGEST_WAIT_S

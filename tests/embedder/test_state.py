@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+from common.process.actions import Send
 from common.wire import messages as m
-from common.wire.timing import READY_INTERVAL_S
-from stages.embedder.state import RESEND, Embedder, Process, Processed
+from common.wire.timing import DRAINING_INTERVAL_S, READY_INTERVAL_S
+from stages.embedder.actions import BatchProcessed, ProcessBatch
+from stages.embedder.state import RESEND, Embedder
 from tests import samples
 from tests.decisions import START, after, events, kinds, of, sent_to
 
@@ -28,21 +30,21 @@ class Working:
         return self
 
     def tick(self) -> list[Any]:
-        return list(self.state.tick(self.now))
+        return list(self.state.on_tick(self.now))
 
     def batch(self, batch_id: str, *ids: str, boot: str = BOOT) -> list[Any]:
         tasks = [samples.task(task_id) for task_id in ids]
-        return list(self.state.batch(m.Batch(batch_id, boot, samples.TYPE, "model", tasks), self.now))
+        return list(self.state.on_batch(m.Batch(batch_id, boot, samples.TYPE, "model", tasks), self.now))
 
     def processed(self, batch_id: str, *ids: str, **fields: Any) -> list[Any]:
         results = [samples.result(task_id) for task_id in ids]
-        return list(self.state.processed(Processed(batch_id, results, **fields), self.now))
+        return list(self.state.on_processed(BatchProcessed(batch_id, results, **fields), self.now))
 
     def stored(self, batch_id: str) -> list[Any]:
-        return list(self.state.stored(m.Stored(batch_id), self.now))
+        return list(self.state.on_stored(m.Stored(batch_id), self.now))
 
     def drain(self) -> list[Any]:
-        return list(self.state.drain(self.now))
+        return list(self.state.on_drain(self.now))
 
 
 def ready(actions: Iterable[Any]) -> m.Ready:
@@ -57,7 +59,7 @@ def finished(actions: Iterable[Any]) -> m.Finished:
 
 def test_it_says_ready_as_soon_as_it_runs() -> None:
     state = Embedder("embedder_07", BOOT, "ipc://embedder_07", 3)
-    said = ready(state.tick(START))
+    said = ready(state.on_tick(START))
     assert (said.embedder, said.boot_id, said.inbox) == ("embedder_07", BOOT, "ipc://embedder_07")
     assert (said.free, said.held, said.key_cooldowns) == (3, [], {})
 
@@ -71,22 +73,22 @@ def test_and_every_second_from_then_on() -> None:
 
 def test_it_tells_which_batch_keys_its_provider_cannot_serve() -> None:
     embedder = Working()
-    embedder.state.paused = {"model": 5.0}
+    embedder.state.key_cooldowns = {"model": 5.0}
     assert ready(embedder.after(1).tick()).key_cooldowns == {"model": 5.0}
 
 
 def test_it_processes_a_batch_at_once() -> None:
     embedder = Working()
     actions = embedder.batch("b1", "a", "b")
-    (process,) = of(Process, actions)
+    (process,) = of(ProcessBatch, actions)
     assert [task.id for task in process.batch.tasks] == ["a", "b"]
-    assert "embedding" in events(actions)
+    assert "batch_started" in events(actions)
 
 
 def test_but_says_first_that_it_has_it() -> None:
     """If it dies of the batch within a second, the rate limiter must know which batch that was."""
     actions = Working().batch("b1", "a", "b")
-    assert kinds(actions) == ["Ready", "Process"]
+    assert kinds(actions) == ["Ready", "ProcessBatch"]
     said = ready(actions)
     assert [(held.batch_id, held.key, held.ids) for held in said.held] == [("b1", "model", ["a", "b"])]
     assert said.free == 1
@@ -145,7 +147,7 @@ def test_a_batch_that_still_runs_is_not_sent() -> None:
 def test_once_stored_the_batch_is_gone_and_its_slot_free() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
-    embedder.processed("b1", "a", tokens=7, requests=2, cached=1)
+    embedder.processed("b1", "a", tokens=7, requests=2, uncharged=1)
     actions = embedder.stored("b1")
     assert kinds(actions) == ["Finished", "Ready"]
     said = finished(actions)
@@ -209,11 +211,11 @@ def test_it_is_drained_when_all_that_was_paid_for_is_stored() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     embedder.drain()
-    assert not embedder.state.drained(embedder.now)
+    assert not embedder.state.is_drained(embedder.now)
     embedder.processed("b1", "a")
-    assert not embedder.state.drained(embedder.now)
+    assert not embedder.state.is_drained(embedder.now)
     embedder.stored("b1")
-    assert embedder.state.drained(embedder.now)
+    assert embedder.state.is_drained(embedder.now)
 
 
 def test_the_report_tells_what_runs_what_is_not_stored_and_what_is_in_the_way() -> None:
@@ -226,3 +228,22 @@ def test_the_report_tells_what_runs_what_is_not_stored_and_what_is_in_the_way() 
     report = embedder.state.report(embedder.now)
     assert report.facts == {"mode": "mock", "running": 1, "unstored": 1}
     assert report.blockers == ["no key"]
+
+
+def test_a_draining_embedder_tells_the_publisher_until_it_is_drained() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    assert sent_to("publisher", embedder.drain()) == [m.Draining("embedder_00", BOOT)]
+    assert sent_to("publisher", embedder.after(DRAINING_INTERVAL_S / 2).tick()) == []
+    assert sent_to("publisher", embedder.after(DRAINING_INTERVAL_S / 2).tick()) == [m.Draining("embedder_00", BOOT)]
+    embedder.processed("b1", "a")
+    embedder.stored("b1")
+    assert embedder.state.is_drained(embedder.now)
+    assert list(embedder.state.on_drained(embedder.now)) == [
+        Send("publisher", m.Draining("embedder_00", BOOT, done=True))
+    ]
+
+
+def test_an_embedder_that_is_not_draining_says_nothing_about_it() -> None:
+    embedder = Working()
+    assert sent_to("publisher", [*embedder.tick(), *embedder.after(60).tick()]) == []

@@ -15,7 +15,7 @@ import pytest
 
 from sandbox.pipeline import ROOT, Pipeline
 from tests.extending import tei
-from tests.pipelines import alone
+from tests.pipelines import pipeline_with_own_sandbox
 
 TASK_TYPE = ROOT / "tests" / "example_package"
 PROVIDER = ROOT / "tests" / "example_provider"
@@ -40,7 +40,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     folder, keeping = tmp_path_factory.mktemp("run"), {"api": {"keep_results": True}}
     with tei.serving() as url:
         settings = {"PROCESSING_MODE": "openai", "PYTHONPATH": installed, "TEI_URL": url, "TEI_MODEL": tei.MODEL}
-        with alone(folder, keeping, POLLING_INTERVAL_SECONDS=0.3, **settings) as running:
+        with pipeline_with_own_sandbox(folder, keeping, POLLING_INTERVAL_SECONDS=0.3, **settings) as running:
             yield running
 
 

@@ -1,6 +1,6 @@
-"""`python -m tests.faults.table`: run the faults and print what each has cost.
+"""`python -m tests.faults.table`: run the fault tests and print what each fault has cost.
 
-With `--last`, only print the last run's; other arguments go to pytest. The rows are written by the tests, into
+With `--last`, only print the rows of the last run; other arguments go to pytest. The tests write the rows to
 `bench/results/faults.json`.
 """
 
@@ -34,7 +34,7 @@ def table() -> str:
 
 
 def main() -> int:
-    """Returns pytest's exit status."""
+    """Run the tests and print the table; returns the exit status of pytest."""
     status = 0
     if "--last" not in sys.argv[1:]:
         ROWS.unlink(missing_ok=True)

@@ -14,14 +14,14 @@ from sandbox.pipeline import Pipeline
 from stages.dead_letters import Letters
 from stages.dead_letters import letters as read_letters
 from tests.faults.ledger import Ledger
-from tests.processes import ended
+from tests.processes import run_module
 
 REFUSED = 422
 TEXT = "a text that no command may show"
 
 
 def command(pipeline: Pipeline, *words: str) -> subprocess.CompletedProcess[str]:
-    return ended("stages", "dead-letters", *words, environment=pipeline.environment)
+    return run_module("stages", "dead-letters", *words, environment=pipeline.environment)
 
 
 def listed(pipeline: Pipeline) -> Letters:

@@ -25,11 +25,11 @@ MAY_COST = {  # program: accepted twice, paid twice
 
 
 @pytest.mark.parametrize("program", MAY_COST)
-def test_a_killed_stage_costs_no_more_than_the_design_says(program: str, pipeline: Pipeline, ledger: Ledger) -> None:
+def test_a_killed_stage_costs_no_more_than_the_design_allows(program: str, pipeline: Pipeline, ledger: Ledger) -> None:
     pipeline.sandbox.call("POST", "/tasks?ids=false", {"count": TASKS})
     ledger.wait_accepted(TASKS // 5)
     pipeline.kill(program)
-    ledger.struck()
+    ledger.mark_fault()
     ledger.wait_done()
     cost = ledger.cost(f"kill {program}")
     accepted_twice, paid_twice = MAY_COST[program]
@@ -39,20 +39,23 @@ def test_a_killed_stage_costs_no_more_than_the_design_says(program: str, pipelin
     assert cost.back_at_work < 20
 
 
-def test_forty_random_kills_in_one_run_lose_nothing(short_lease: Pipeline, short_ledger: Ledger) -> None:
-    pipeline, ledger = short_lease, short_ledger  # with a long one, the tasks of a dead rate limiter would miss most
-    chance = random.Random(3)
+def test_forty_random_kills_in_one_run_lose_no_task(short_lease: Pipeline, short_ledger: Ledger) -> None:
+    pipeline, ledger = (
+        short_lease,
+        short_ledger,
+    )  # with long leases, most tasks of a killed rate limiter would be missing at the end
+    rng = random.Random(3)
     killed: Counter[str] = Counter()
-    ledger.struck()
+    ledger.mark_fault()
     while killed.total() < KILLS:
         pipeline.sandbox.call("POST", "/tasks?ids=false", {"count": TASKS // KILLS})
-        running = [name for name, told in pipeline.programs().items() if told["statename"] == "RUNNING"]
+        running = [name for name, info in pipeline.programs().items() if info["statename"] == "RUNNING"]
         if running:
-            program = chance.choice(sorted(running))
+            program = rng.choice(sorted(running))
             pipeline.kill(program)
             killed[program] += 1
-        # not a wait for anything: the moments of the kills are what is random
-        time.sleep(chance.uniform(0.0, 1.0))
+        # the sleep waits for nothing: it makes the moments of the kills random
+        time.sleep(rng.uniform(0.0, 1.0))
     ledger.wait_done()
     ledger.wait_unleased()
     cost = ledger.cost(f"{KILLS} kills at random")

@@ -11,7 +11,7 @@ import pytest
 from common.process.store import Store
 from sandbox.pipeline import Pipeline
 from tests.needs import missing
-from tests.processes import ended
+from tests.processes import run_module
 from tests.samples import ENVIRONMENT
 
 OWNERS = ["fetcher", "rate_limiter", "publisher"]
@@ -22,7 +22,7 @@ SETTINGS = {**ENVIRONMENT, "METRICS_PORT": "0"}
 def test_no_second_copy_starts(pipeline: Pipeline) -> None:
     for program, told in pipeline.programs().items():
         words = ["embedder", program] if program.startswith("embedder") else [program]
-        done = ended(f"stages.{words[0]}", *words[1:], environment=pipeline.environment)
+        done = run_module(f"stages.{words[0]}", *words[1:], environment=pipeline.environment)
         assert done.returncode == 1
         assert f"is in use by another process (pid {told['pid']}); stop that one first" in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
@@ -34,7 +34,7 @@ def test_state_of_another_version_is_refused(stage: str, tmp_path: Path) -> None
     with store._env.begin(write=True) as txn:
         txn.put(b"version", b"0")
     store.close()
-    done = ended(f"stages.{stage}", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
+    done = run_module(f"stages.{stage}", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
     assert done.returncode == 1
     assert f"STATE_DIR: {tmp_path}/{stage} was written by another version" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -43,7 +43,7 @@ def test_state_of_another_version_is_refused(stage: str, tmp_path: Path) -> None
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_a_state_directory_of_another_user_is_named(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
-    done = ended("stages.publisher", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
+    done = run_module("stages.publisher", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
     assert done.returncode == 1
     assert f"{tmp_path} belongs to user {NOBODY}, and this process runs as user 0" in done.stdout
 
@@ -53,7 +53,7 @@ def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
     if subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
         missing("mounting a read-only folder needs root")
     environment = {**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": str(tmp_path.parent / "run")}
-    done = ended("stages.publisher", environment=environment, before=mount)
+    done = run_module("stages.publisher", environment=environment, before=mount)
     assert done.returncode == 1
     assert f"STATE_DIR: {tmp_path} " in done.stdout
     assert "ead-only" in done.stdout
@@ -61,7 +61,7 @@ def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
 
 def test_a_runtime_directory_too_long_for_sockets_is_a_wrong_setting(tmp_path: Path) -> None:
     environment = {**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": f"/{'x' * 100}"}
-    done = ended("stages.publisher", environment=environment)
+    done = run_module("stages.publisher", environment=environment)
     assert done.returncode == 2
     assert done.stderr.startswith("RUNTIME_DIR: ")
     assert "101 characters long" in done.stderr

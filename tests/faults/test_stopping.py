@@ -33,13 +33,13 @@ def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
 ) -> None:
     pipeline, ledger = short_lease, short_ledger
     stop, start = STOPS[way]
+    programs, before = len(pipeline.programs()), len(pipeline.events("process_stopped"))
     pipeline.sandbox.queue(TASKS)
     ledger.wait_accepted(TASKS // 10)
-    programs, before = len(pipeline.programs()), len(pipeline.events("stopped"))
     try:
         stop(pipeline)
-        ledger.struck()
-        stopped, stored = len(pipeline.events("stopped")) - before, len(outbox(pipeline))
+        ledger.mark_fault()
+        stopped, stored = len(pipeline.events("process_stopped")) - before, len(outbox(pipeline))
         paid, accepted = ledger.paid(), ledger.accepted()
     finally:
         start(pipeline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.recently_settled import BUCKET_SECONDS, DeleteSettled, Record
+from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import REQUEUED_AFTER_S
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PutDead, PutLease, PutSettled
@@ -229,7 +229,7 @@ def test_what_was_settled_is_stored_and_forgotten_when_no_page_can_show_it_any_m
     assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
     keep = REQUEUED_AFTER_S + SLOWEST_PAGE
     assert of(DeleteSettled, fetcher.after(keep).tick()) == []
-    assert of(DeleteSettled, fetcher.after(BUCKET_SECONDS).tick()) == [DeleteSettled(put.record)]
+    assert of(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
 
 
 def test_records_of_one_turn_do_not_overwrite_one_another() -> None:

@@ -1,4 +1,4 @@
-"""What is read without a network: pages, and the frames between the processes."""
+"""Decoding without a network: pages of the API, and the frames between the processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def good(number: int) -> dict[str, Any]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ODD, max_size=6), st.integers(1, 40))
-def test_no_odd_element_hides_a_good_one(odd: list[Any], size: int) -> None:
+def test_a_malformed_element_hides_no_valid_one(odd: list[Any], size: int) -> None:
     page: list[Any] = []
     for number, element in enumerate([*odd, None]):
         page += [element, good(number)]
@@ -49,7 +49,7 @@ def test_no_odd_element_hides_a_good_one(odd: list[Any], size: int) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"[" + tail + b"]"))
-def test_any_bytes_are_a_page_or_none(body: bytes) -> None:
+def test_any_bytes_give_a_page_or_a_transient_error(body: bytes) -> None:
     with contextlib.suppress(Transient):
         READER.read([body], 0.0, 1000, ())
 
@@ -70,7 +70,7 @@ def frames(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=2000, deadline=None)
 @given(frames())
-def test_any_frame_decodes_or_is_refused_as_the_loop_expects(frame: bytes) -> None:
+def test_any_frame_decodes_or_raises_the_error_that_the_loop_expects(frame: bytes) -> None:
     try:
         found = decode(frame)
     except msgspec.MsgspecError:
@@ -78,7 +78,7 @@ def test_any_frame_decodes_or_is_refused_as_the_loop_expects(frame: bytes) -> No
     assert isinstance(found, Message)
 
 
-def test_a_frame_as_deep_as_it_is_long() -> None:
+def test_a_deeply_nested_frame_is_rejected() -> None:
     deep = b"\x91" * 100_000
     facts = bytes(VALID[1]).replace(b"\xa1a", b"\xa1a" + deep)
     for frame in (deep, facts, b"\x81" * 100_000):
@@ -91,15 +91,15 @@ def test_a_frame_as_deep_as_it_is_long() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 999), st.floats(0, 1e9)), min_size=1, max_size=60))
-def test_whatever_is_answered_no_result_is_lost(answered: list[tuple[int, float]]) -> None:
-    """Each is in the outbox, a dead letter, or the API has accepted it or says that the task is gone."""
+def test_no_result_is_lost_whatever_the_api_responds(answered: list[tuple[int, float]]) -> None:
+    """Each result is in the outbox, is a dead letter, or was accepted by the API, or its task no longer exists."""
     publisher = Publishing()
     ids = names(2 * CONNECTIONS)
     publisher.results(*ids)
     ended: set[str] = set()
-    for status, patience in answered:
+    for status, retry_after in answered:
         for task_id in list(publisher.patched):
-            publisher.answer(status, task_id, retry_after=patience)
+            publisher.respond(status, task_id, retry_after=retry_after)
             if 200 <= status < 300 or status == 404:
                 ended.add(task_id)
         publisher.after(30).tick()

@@ -1,4 +1,4 @@
-"""A server that answers with any bytes at all."""
+"""A server that responds with arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 
 class Wire:
-    """Reads one request, sends `answer`, closes; counts requests."""
+    """Reads one request, sends `response`, closes; counts requests."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.answer = b""
+        self.response = b""
         self.requests = 0
 
     def serve(self) -> None:
-        """Until the listener is closed."""
+        """Serve until the listener is closed."""
         while True:
             try:
                 connection, _ = self._listener.accept()
@@ -31,7 +31,7 @@ class Wire:
                 connection.settimeout(2)
                 self._read(connection)
                 self.requests += 1
-                connection.sendall(self.answer)
+                connection.sendall(self.response)
 
     def _read(self, connection: socket.socket) -> None:
         """A whole request: closing with some of it unread would reset the connection."""
@@ -46,7 +46,7 @@ class Wire:
 
 @contextlib.contextmanager
 def wire() -> Iterator[Wire]:
-    """Run one on a thread."""
+    """Run a server on a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Wire(listener)
         thread = threading.Thread(target=server.serve, daemon=True)
@@ -78,8 +78,8 @@ BODIES = st.one_of(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    """Something like an HTTP answer, whole or cut, or something else."""
+def responses(draw: st.DrawFn) -> bytes:
+    """Bytes similar to an HTTP response, complete or cut, or arbitrary bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=100))
     version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2", b"HTTP/0.9", b"SPDY"]))

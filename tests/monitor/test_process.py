@@ -16,14 +16,14 @@ import pytest
 from common.wire.sockets import Sockets
 from common.wire.wiring import Wiring
 from tests.monitor.beats import ALL, beat, counter
-from tests.processes import started
+from tests.processes import start_module
 from tests.waiting import wait_until
 
 
 @pytest.fixture
 def running(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The process, and where its pages are."""
-    with started("stages.monitor", folder, subprocess.PIPE, METRICS_PORT="0") as process:
+    with start_module("stages.monitor", folder, subprocess.PIPE, METRICS_PORT="0") as process:
         assert process.stdout is not None
         listening = json.loads(process.stdout.readline())
         yield process, f"http://127.0.0.1:{listening['port']}"

@@ -1,4 +1,4 @@
-// An OAuth2 server with Ory's paths: client credentials, introspection, tokens that last TTL seconds.
+// An OAuth2 server with Ory's paths: client credentials, introspection, tokens that are valid for TTL seconds.
 // Prints {"url", "tokens"?} once it listens on a free port of 127.0.0.1, and ends when its standard input does.
 import { createServer } from 'node:http';
 import Provider from 'oidc-provider';
@@ -30,10 +30,10 @@ server.listen(0, '127.0.0.1', () => {
   });
   let issued = 0;
   provider.on('grant.success', () => (issued += 1));
-  const answer = provider.callback();
+  const handle = provider.callback();
   server.on('request', (request, response) => {
     if (request.url === '/issued') response.end(String(issued));
-    else answer(request, response);
+    else handle(request, response);
   });
   process.stdout.write(`${JSON.stringify({ url })}\n`);
 });

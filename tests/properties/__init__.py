@@ -1,1 +1,1 @@
-"""The promises of the design's section 4, on simulated machines: any seed, no process, no socket, no clock."""
+"""Tests of the promises in section 4 of the design on a simulated machine: no process, no socket, no real clock."""

@@ -1,4 +1,4 @@
-"""What is outside the service, and keeps the record: the API, its tokens, and the provider."""
+"""The external services, which record what happens: the API, its tokens, and the provider."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from common.task_types import registered
 from common.wire import messages as m
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import Page, Reader
-from stages.publisher.actions import Patch
+from stages.publisher.actions import SendPatch
 from tests.properties.world import BEGINNING, World
 
 
 @dataclass
 class Accepted:
-    """A PATCH that the API stored."""
+    """A PATCH that the API has stored."""
 
     at: float
     body: bytes
     status: int
-    """What it answered nevertheless; 0: the answer was lost."""
+    """The status of its response; 0: the response was lost."""
 
 
 @dataclass
 class ApiTask:
-    """A task as the API has it."""
+    """A task in the API."""
 
     id: str
     key: str
     number: int
     nature: str
-    """good, bad (its vector is unusable), invalid, poison (kills its worker), gone (deleted meanwhile), foreign."""
+    """good, bad (its vector is unusable), invalid, poison (kills its embedder), gone (deleted meanwhile), foreign."""
     state: str = "pending"
     accepted: list[Accepted] = field(default_factory=list)
     refused: int = 0
-    """Answers of 400 or 422."""
+    """Number of responses with 400 or 422."""
 
     @property
     def pending(self) -> bool:
@@ -52,16 +52,16 @@ class ApiTask:
 
 
 class Api:
-    """The NestJS application; `mood` is how it answers now."""
+    """The NestJS application; `mode` says how it responds now: normal, down, refusing or lossy."""
 
     def __init__(self, world: World, *, cap: int | None, obeys_limit: bool) -> None:
         self.world = world
         self.tasks: dict[str, ApiTask] = {}
         self.cap = cap
         self.obeys_limit = obeys_limit
-        self.mood = "well"
+        self.mode = "normal"
         self.token = 1
-        """The only one that it takes."""
+        """The only token that it accepts."""
         self.polls = 0
         self._reader = Reader(registered())
 
@@ -75,10 +75,10 @@ class Api:
         self.polls += 1
         if poll.token.fingerprint != str(self.token):
             return PollFailed(Transient("GET pending answered 401"), poll.token.fingerprint)
-        if self.mood in {"down", "deaf"}:
+        if self.mode in {"down", "lossy"}:
             return PollFailed(Transient("GET pending answered 503"))
         pending = [task.element() for task in self.tasks.values() if task.pending]
-        if self.cap or not self.obeys_limit:  # capped in one order, dead letters at its front would hide the rest
+        if self.cap or not self.obeys_limit:  # in a fixed order, dead letters at its front would hide the rest
             self.world.random.shuffle(pending)
         limit = min(self.cap or len(pending), poll.limit if self.obeys_limit else len(pending))
         try:
@@ -87,44 +87,44 @@ class Api:
         except Error as error:
             return PollFailed(error)
 
-    def patch(self, patch: Patch, body: bytes) -> ApiResponse:
-        def answer(status: int, retry_after: float = 0.0) -> ApiResponse:
-            error = "" if status else "no answer"
+    def patch(self, patch: SendPatch, body: bytes) -> ApiResponse:
+        def respond(status: int, retry_after: float = 0.0) -> ApiResponse:
+            error = "" if status else "no response"
             return ApiResponse(patch.task_id, status, error, retry_after, patch.token.fingerprint)
 
         if patch.token.fingerprint != str(self.token):
-            return answer(401)
+            return respond(401)
         task = self.tasks[patch.task_id]
         if task.state == "deleted":
-            return answer(404)
-        match self.mood:
+            return respond(404)
+        match self.mode:
             case "down":
-                return answer(self.world.random.choice((0, 500, 503, 429, 403)), self.world.random.choice((0.0, 2.0)))
+                return respond(self.world.random.choice((0, 500, 503, 429, 403)), self.world.random.choice((0.0, 2.0)))
             case "refusing":
                 task.refused += 1
-                return answer(self.world.random.choice((400, 422)))
-            case "deaf":  # it stores, and its answer is lost, or its callback fails
+                return respond(self.world.random.choice((400, 422)))
+            case "lossy":  # it stores, but the response is lost, or the callback fails
                 status = self.world.random.choice((0, 400, 500))
                 task.refused += status == 400
             case _:
                 status = 200
         task.state = json.loads(body)["state"]
         task.accepted.append(Accepted(self.world.now, body, status))
-        return answer(status)
+        return respond(status)
 
     def delete(self) -> None:
-        """Somebody deletes tasks while they are under way."""
+        """Delete tasks while they are being processed."""
         for task in self.tasks.values():
             if task.nature == "gone" and task.pending:
                 task.state = "deleted"
 
 
 class Provider:
-    """Who embeds, for money; a second payment for the same text buys another vector."""
+    """Embeds texts and charges for them; a second payment for the same text gives another vector."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.mood = "well"
+        self.mode = "normal"
         self.paid: dict[str, int] = {}
 
     def pay(self, task: m.Task) -> bytes:

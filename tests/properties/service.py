@@ -1,4 +1,4 @@
-"""The service on the simulated machine: the four states, as their `__main__` puts them together with their edges."""
+"""The service on the simulated machine: the states of four stages, put together as their `__main__` modules do it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from common.api.responses import ApiResponses
-from common.process.actions import Send
 from common.recently_settled import DeleteSettled, Record
+from common.settings.model_limits import Strategy
 from common.wire import messages as m
-from stages.embedder import state as embedding
-from stages.embedder.state import Embedder, Processed
+from stages.embedder.actions import BatchProcessed, ProcessBatch
+from stages.embedder.state import Embedder
 from stages.fetcher import actions as fetched
 from stages.fetcher import state as fetching
 from stages.fetcher.actions import Lease
@@ -22,13 +22,14 @@ from stages.publisher import actions as published
 from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
 from stages.publisher.state import Publisher
-from stages.rate_limiter.quota.buckets import Strategy
+from stages.rate_limiter.actions import PutQuota
+from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota.scope import Limits as QuotaLimits
-from stages.rate_limiter.quota.scope import Receipt
-from stages.rate_limiter.state import Limits, PutQuota, RateLimiter
+from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
+from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
+from tests.properties.losses import RecordsLosses
 from tests.properties.outside import Api, Provider
-from tests.properties.world import Process, World
+from tests.properties.world import Process, World, void
 
 LEASE_SECONDS = 15.0
 MAX_DISPATCHES = 5
@@ -38,7 +39,7 @@ SLOTS = 2
 
 
 class FetcherProcess(Process):
-    """Leases, what was settled, and dead letters are on disk."""
+    """Leases, recently settled tasks and dead letters are on disk."""
 
     def __init__(self, world: World, api: Api, window: int) -> None:
         super().__init__(world, "fetcher")
@@ -113,43 +114,43 @@ class FetcherProcess(Process):
 
 
 class LimiterProcess(Process):
-    """The quota windows are on disk; what was charged is on record."""
+    """The quota windows are on disk; all charges are recorded."""
 
     def __init__(self, world: World, quota: QuotaLimits) -> None:
         super().__init__(world, "rate_limiter")
         self.quota = quota
         self.stored: bytes | None = None
         self.charges: dict[float, int] = {}
-        """When → tasks: those of batches that may have left."""
+        """Time → tasks charged then, for batches that may have been sent."""
         self.quotas = Recording(self)
 
     def begin(self) -> None:
         self.quotas = Recording(self)
         if self.stored is not None:
             self.quotas.restore(self.stored, self.world.instant.wall)
-        limits = Limits(BATCH_SIZE, LEASE_SECONDS, hold_seconds=10.0, max_dispatches=MAX_DISPATCHES)
-        self.state = RateLimiter(limits, self.quotas, f"life{self.life:04}", self.world.instant)
+        config = RateLimiterConfig(BATCH_SIZE, LEASE_SECONDS, hold_seconds=10.0, max_dispatches=MAX_DISPATCHES)
+        self.state = RateLimiter(config, self.quotas, f"life{self.life:04}", self.world.instant)
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Tasks: self.state.tasks,
-            m.Ready: self.state.ready,
-            m.Finished: self.state.finished,
+            m.Tasks: self.state.on_tasks,
+            m.Ready: self.state.on_ready,
+            m.Finished: self.state.on_finished,
         }
         return handlers[type(message)](message, self.world.instant)
 
     def tick(self) -> Iterable[Any]:
-        return self.state.tick(self.world.instant)
+        return self.state.on_tick(self.world.instant)
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def write(self, action: Any) -> Callable[[], None] | None:
         return self._store if isinstance(action, PutQuota) else None
 
     def check(self) -> None:
         """What is remembered of tasks does not outlive their stay."""
-        assert set(self.state.suspects.known) <= self.state.owned, "suspects that are not here any more"
+        assert set(self.state.quarantine.cases) <= self.state.owned, "cases of tasks that are not here any more"
 
     def _store(self) -> None:
         self.stored = self.quotas.dump()
@@ -159,79 +160,57 @@ class LimiterProcess(Process):
 
 
 class Recording(Quotas):
-    """The real quotas; what they were charged and refunded is on record as soon as it is committed."""
+    """The real quotas; charges and refunds are recorded when they are committed."""
 
     def __init__(self, process: LimiterProcess) -> None:
         super().__init__(process.quota, {}, Strategy.ROLLING)
         self.changes: list[tuple[float, int]] = []
 
-    def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt:
-        receipt = super().charge(model, tasks, tokens, requests, now)
-        self.changes.append((receipt.at, tasks))
+    def charge(self, model: str, amounts: Amounts, now: float) -> Receipt:
+        receipt = super().charge(model, amounts, now)
+        self.changes.append((receipt.at, amounts.tasks))
         return receipt
 
-    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None:
-        super().refund(receipt, tasks, tokens, requests, now)
-        self.changes.append((receipt.at, -tasks))
+    def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
+        super().refund(receipt, amounts, now)
+        self.changes.append((receipt.at, -amounts.tasks))
 
 
-class EmbedderProcess(Process):
-    """Nothing is on disk; what it had when it died, or was silent for long, may be paid for twice."""
+class EmbedderProcess(RecordsLosses):
+    """Nothing is on disk; what it had when it died, or was silent for long, may be paid twice."""
 
     def __init__(self, world: World, name: str, provider: Provider, api: Api) -> None:
         super().__init__(world, name)
         self.provider = provider
         self.api = api
-        self.had: dict[str, int] = {}
-        """Task id → how often it was lost with this process."""
         self.crash_loops_until = 0.0
-        """Until then each batch kills it, whatever is in it."""
-        self._before: set[str] = set()
+        """Until this time every batch kills the process."""
 
     def begin(self) -> None:
         self.state = Embedder(self.name, f"{self.name}-{self.life}", f"ipc://{self.name}", SLOTS)
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Batch: self.state.batch,
-            m.Stored: self.state.stored,
-            Processed: self.state.processed,
+            m.Batch: self.state.on_batch,
+            m.Stored: self.state.on_stored,
+            BatchProcessed: self.state.on_processed,
         }
         return handlers[type(message)](message, self.world.instant)
 
     def tick(self) -> Iterable[Any]:
-        return self.state.tick(self.world.instant)
+        return self.state.on_tick(self.world.instant)
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def drained(self) -> bool:
-        return self.state.drained(self.world.instant)
+        return self.state.is_drained(self.world.instant)
 
-    def kill(self, back_after: float = 1.0) -> None:
-        if self.alive:
-            self._note_loss()
-        super().kill(back_after)
-
-    def stop(self, seconds: float) -> None:
-        if self.alive and not self.stopped and seconds > 2.0:
-            self._note_loss()
-            self.world.later(seconds - 0.001, self._note_loss)
-        super().stop(seconds)
-
-    def remember(self) -> None:
-        self._before = self._ids()
-
-    def _ids(self) -> set[str]:
+    def task_ids(self) -> set[str]:
         return {task_id for slot in self.state.slots.values() for task_id in slot.ids}
 
-    def _note_loss(self) -> None:
-        unread = [task.id for message in self.inbox if isinstance(message, m.Batch) for task in message.tasks]
-        for task_id in {*unread, *self._before, *self._ids()}:
-            self.had[task_id] = self.had.get(task_id, 0) + 1
-
     def effect(self, action: Any) -> None:
-        if isinstance(action, embedding.Process):
+        if isinstance(action, ProcessBatch):
             life, batch = self.life, action.batch
             seconds = self.world.random.choice((0.01, 0.1, 0.3, 1.0, 4.0))
             self.world.later(seconds, lambda: self._embed(batch) if self.life == life and self.alive else None)
@@ -245,9 +224,9 @@ class EmbedderProcess(Process):
         if poisoned or self.world.now < self.crash_loops_until:
             self.kill(self.world.random.uniform(0.2, 2.0))
             return
-        done = Processed(batch.batch_id, [], requests=1)
+        done = BatchProcessed(batch.batch_id, [], requests=1)
         for task in batch.tasks:
-            if self.provider.mood == "down":
+            if self.provider.mode == "down":
                 done.deferred.append(task.id)
             elif self.api.tasks[task.id].nature == "bad":
                 self.provider.pay(task)
@@ -267,7 +246,7 @@ class EmbedderProcess(Process):
 
 
 class PublisherProcess(Process):
-    """Results, dead letters and what was settled are on disk."""
+    """Results, dead letters and recently settled tasks are on disk."""
 
     def __init__(self, world: World, api: Api) -> None:
         super().__init__(world, "publisher")
@@ -277,29 +256,30 @@ class PublisherProcess(Process):
         self.settled: dict[bytes, Record] = {}
 
     def begin(self) -> None:
-        limits = publishing.Limits(LEASE_SECONDS, MAX_RETRIES)
+        config = publishing.PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
         entries, dead = _entries(self.results), _entries(self.dead)
-        self.state = Publisher(limits, "ipc://publisher", entries, dead, self.world.instant)
+        self.state = Publisher(config, "ipc://publisher", entries, dead, self.world.instant)
         for _, record in sorted(self.settled.items()):
             self.state.settled.add(record)
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Results: self.state.results,
-            m.Token: self.state.token,
-            m.DeadLetters: self.state.dead_letters,
-            ApiResponses: self.state.answers,
+            m.Results: self.state.on_results,
+            m.Token: self.state.on_token,
+            m.Draining: self.state.on_draining,
+            m.DeadLetters: self.state.on_dead_letters,
+            ApiResponses: self.state.on_responses,
         }
         return handlers[type(message)](message, self.world.instant)
 
     def tick(self) -> Iterable[Any]:
-        return self.state.tick(self.world.instant)
+        return self.state.on_tick(self.world.instant)
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def drained(self) -> bool:
-        return self.state.drained(self.world.instant)
+        return self.state.is_drained(self.world.instant)
 
     def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
@@ -309,11 +289,11 @@ class PublisherProcess(Process):
                 return lambda: self._settle(record)
             case DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
-            case published.Bury(task_id):
+            case published.MoveToDeadLetters(task_id):
                 return lambda: self.dead.update({task_id: self.results.pop(task_id)})
-            case published.Revive(task_id):
+            case published.ReplayDeadLetter(task_id):
                 return lambda: self.results.update({task_id: self.dead.pop(task_id)})
-            case published.Drop(task_id):
+            case published.DropDeadLetter(task_id):
                 return lambda: void(self.dead.pop(task_id))
         return None
 
@@ -324,40 +304,15 @@ class PublisherProcess(Process):
         self.settled[record.key] = record
 
     def effect(self, action: Any) -> None:
-        if isinstance(action, published.Patch):
+        if isinstance(action, published.SendPatch):
             sent, life = body(self.results[action.task_id]), self.life
             self.world.later(self.world.random.choice((0.0005, 0.01, 0.2)), lambda: self._patch(action, sent, life))
 
-    def _patch(self, patch: published.Patch, sent: bytes, life: int) -> None:
-        answer = self.api.patch(patch, sent)  # it arrives even if its sender is dead by now
+    def _patch(self, patch: published.SendPatch, sent: bytes, life: int) -> None:
+        answer = self.api.patch(patch, sent)  # it arrives even if its sender has died meanwhile
         if self.life == life and self.alive:
             self.event(ApiResponses([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
 
 
-class BrokerProcess(Process):
-    """Stands in for the token broker: it has its own tests."""
-
-    def __init__(self, world: World, api: Api) -> None:
-        super().__init__(world, "token_broker")
-        self.api = api
-        self.token = 1
-
-    def begin(self) -> None:
-        """It keeps nothing."""
-
-    def handle(self, message: m.TokenRequest) -> Iterable[Any]:
-        if message.rejected == str(self.token):
-            self.token = self.api.token
-        name = str(self.token)
-        yield Send(message.reply_to, m.Token(f"secret {name}", self.world.instant.wall + 1e6, name))
-
-    def tick(self) -> Iterable[Any]:
-        return ()
-
-
-def _entries(results: dict[str, m.Result]) -> dict[str, published.Entry]:
-    return {i: published.Entry(result.type, state_of(result), result.leased_at) for i, result in results.items()}
-
-
-def void(_: object) -> None:
-    """Make a statement of an expression."""
+def _entries(results: dict[str, m.Result]) -> dict[str, published.OutboxEntry]:
+    return {i: published.OutboxEntry(result.type, state_of(result), result.leased_at) for i, result in results.items()}

@@ -1,9 +1,9 @@
-"""A simulated machine: one clock, processes that live and die, and the messages between them.
+"""A simulated machine: one clock, processes that start and die, and the messages between them.
 
-A process takes turns as `common.process.loop` does: it decides, commits what was written, and only then sends.
-What is modelled of the network is what ZeroMQ does: messages of one sender to one receiver keep their order; those
-that a killed receiver had not read are lost; what is sent while nobody listens waits with the sender (and dies with
-it), or is dropped if the sender repeats it anyway.
+A process takes turns like `common.process.loop`: it decides, commits its writes, and only then sends.
+The network behaves like ZeroMQ: messages from one sender to one receiver keep their order. Messages that a killed
+receiver had not read are lost. While a receiver is down, messages wait at the sender (and are lost with it), or are
+dropped if the sender repeats them anyway.
 """
 
 from __future__ import annotations
@@ -20,46 +20,47 @@ from common.wire import messages as m
 from common.wire.wiring import REPEATED
 
 BEGINNING = 1_750_000_000.0
-"""Wall seconds at which every world begins."""
-TICK = 0.1
+"""Unix seconds at the start of every simulation."""
+TICK_S = 0.1
+"""Seconds between ticks of a process."""
 
 
 class World:
-    """The clock and all that is to happen."""
+    """The clock, the processes, and the queue of future events."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
         self.processes: dict[str, Process] = {}
-        self._happenings: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
 
     @property
     def instant(self) -> Instant:
         return Instant(self.now, BEGINNING + self.now)
 
-    def later(self, seconds: float, happening: Callable[[], None]) -> None:
-        heapq.heappush(self._happenings, (self.now + seconds, next(self._number), happening))
+    def later(self, seconds: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._number), event))
 
     def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
-        """Let happen what is to happen until then, or until it is done."""
-        look_at = self.now
-        while self._happenings and self._happenings[0][0] <= until:
-            if self.now >= look_at:
-                look_at = self.now + 1.0
+        """Run all events until this time, or until `done`, which is checked once per simulated second."""
+        check_at = self.now
+        while self._events and self._events[0][0] <= until:
+            if self.now >= check_at:
+                check_at = self.now + 1.0
                 if done():
                     return
-            self.now, _, happening = heapq.heappop(self._happenings)
-            happening()
+            self.now, _, event = heapq.heappop(self._events)
+            event()
         self.now = max(self.now, until)
 
     def delay(self) -> float:
-        """How long a message is on its way: usually a moment."""
+        """Seconds for which a message is in transit."""
         return self.random.choice((0.0002, 0.001, 0.005, 0.02, 0.1))
 
 
 class Process:
-    """One process: what makes its state anew, what it does, and its fate."""
+    """One process: how its state is made, what it does, and when it dies."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -69,20 +70,20 @@ class Process:
         self.draining = False
         self.life = 0
         self.deaths: list[float] = []
-        self.doom: str | None = None
-        """`before` or `after` the commit of a turn that is to be its last."""
+        self.dies: str | None = None
+        """`before` or `after`: die before or after the commit of the next turn that writes or sends."""
         self.back_after = 1.0
-        """Seconds until it is started again then."""
+        """Seconds until it is started again after that."""
         self.inbox: deque[Any] = deque()
         self._waiting: defaultdict[str, list[m.Message]] = defaultdict(list)
         self._arrives: dict[str, float] = {}
         self._writes: list[Callable[[], None]] = []
         world.processes[name] = self
 
-    # ---- what each stage says of itself ----
+    # ---- defined by each stage ----
 
     def begin(self) -> None:
-        """Make the state from what is on disk."""
+        """Make the state from the data on disk."""
         raise NotImplementedError
 
     def handle(self, message: Any) -> Iterable[Any]:
@@ -92,11 +93,11 @@ class Process:
         raise NotImplementedError
 
     def write(self, action: Any) -> Callable[[], None] | None:
-        """How to write what an action says, if it does."""
+        """The write that an action asks for, or None if it asks for none."""
         return None
 
     def effect(self, action: Any) -> None:
-        """Do what an action says that is neither a message nor a write."""
+        """Carry out an action that is neither a message nor a write."""
 
     def drain(self) -> Iterable[Any]:
         raise NotImplementedError
@@ -105,16 +106,16 @@ class Process:
         return True
 
     def remember(self) -> None:
-        """What is to be known of the moment before a turn that may be the last."""
+        """Called before each turn, which may be the last one."""
 
     def check(self) -> None:
-        """What must be true after each turn."""
+        """Check what must be true after each turn."""
 
-    # ---- life and death ----
+    # ---- start, stop, death ----
 
     def start(self) -> None:
         self.life += 1
-        self.alive, self.stopped, self.draining, self.doom = True, False, False, None
+        self.alive, self.stopped, self.draining, self.dies = True, False, False, None
         self.inbox.clear()
         self._waiting.clear()
         self._arrives.clear()
@@ -132,10 +133,10 @@ class Process:
         self.world.later(back_after, self.start)
 
     def stop(self, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT later."""
+        """SIGSTOP, and SIGCONT after this many seconds."""
         if self.alive and not self.stopped:
             self.stopped = True
-            self.world.later(seconds, self._go_on(self.life))
+            self.world.later(seconds, self._resumption(self.life))
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -143,13 +144,13 @@ class Process:
             self.draining = True
             self._turn(self.drain())
 
-    def _go_on(self, life: int) -> Callable[[], None]:
-        def go_on() -> None:
+    def _resumption(self, life: int) -> Callable[[], None]:
+        def resume() -> None:
             if self.life == life and self.alive:
                 self.stopped = False
                 self._turn([], tick=True)
 
-        return go_on
+        return resume
 
     def _flush_of(self, other: Process) -> Callable[[], None]:
         life, others_life = self.life, other.life
@@ -165,12 +166,12 @@ class Process:
         if self.life == life and self.alive:
             if not self.stopped:
                 self._turn([], tick=True)
-            self.world.later(TICK, lambda: self._ticks(life))
+            self.world.later(TICK_S, lambda: self._ticks(life))
 
     # ---- turns ----
 
     def event(self, event: Any, seconds: float) -> None:
-        """Something that this process began comes back to it later, if it still lives then."""
+        """Deliver the outcome of an effect to this process after some seconds, if it is still alive."""
         life = self.life
         self.world.later(seconds, lambda: self.receive(event, life))
 
@@ -188,14 +189,14 @@ class Process:
         if tick:
             later += self._decide(self.tick())
         self.check()
-        if self.doom == "before" and (self._writes or later):
+        if self.dies == "before" and (self._writes or later):
             self._writes.clear()
             self.kill(self.back_after)
             return
         for write in self._writes:
             write()
         self._writes.clear()
-        if self.doom == "after" and later:
+        if self.dies == "after" and later:
             later = later[: self.world.random.randrange(len(later))]
         for action in later:
             if isinstance(action, Send):
@@ -204,7 +205,7 @@ class Process:
                 self.effect(action)
             if not self.alive:
                 return
-        if self.doom == "after" or (self.draining and self.drained()):
+        if self.dies == "after" or (self.draining and self.drained()):
             self.kill(self.back_after)
 
     def _decide(self, actions: Iterable[Any]) -> list[Any]:
@@ -237,3 +238,7 @@ class Process:
         life = receiver.life
         for _ in range(2 if world.random.random() < 0.02 else 1):
             world.later(at - world.now, lambda: receiver.receive(message, life))
+
+
+def void(_: object) -> None:
+    """Discard the value of an expression."""

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from tests.pipelines import alone
+from tests.pipelines import pipeline_with_own_sandbox
 from tests.providers.job import Job
 
 SETTINGS: dict[str, Any] = {
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
 
 def running(folder: Path, **settings: object) -> AbstractContextManager[Pipeline]:
     """A ready pipeline with a sandbox of its own."""
-    return alone(folder, {"api": {"keep_results": True}}, **{**SETTINGS, **settings})
+    return pipeline_with_own_sandbox(folder, {"api": {"keep_results": True}}, **{**SETTINGS, **settings})
 
 
 @pytest.fixture(scope="package")

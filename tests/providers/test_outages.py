@@ -22,7 +22,7 @@ def error(code: str, message: str) -> str:
 def requests_within(job: Job, seconds: float) -> int:
     """Return the number of requests within so much time."""
     before = job.requests
-    job.pipeline.let_pass(seconds)
+    job.pipeline.run_for(seconds)
     return job.requests - before
 
 

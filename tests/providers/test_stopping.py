@@ -31,7 +31,7 @@ def test_a_back_off_does_not_delay_the_stop(job: Job, pipeline: Pipeline) -> Non
     began = time.monotonic()
     for program in EMBEDDERS:
         pipeline.supervisor("stopProcess", program, False)
-    pipeline.wait_until(lambda: len(pipeline.events("stopped")) == 2, "both embedders to stop")
+    pipeline.wait_until(lambda: len(pipeline.events("process_stopped")) == 2, "both embedders to stop")
     assert time.monotonic() - began < 8, "less than what the provider asked for"
     assert job.states == {"pending": TASKS}
     job.sandbox.clear_faults()
@@ -53,10 +53,10 @@ def test_a_stop_loses_no_vectors_that_were_paid_for(job: Job, pipeline: Pipeline
 
     pipeline.wait_until(in_the_middle, "the middle of provider calls")
     job.sandbox.settings(openai={"latency_seconds": 3.0})  # so that it is still the middle when the stop arrives
-    stopped = len(pipeline.events("stopped"))
+    stopped = len(pipeline.events("process_stopped"))
     pipeline.stop()
     assert job.paid < TASKS
-    assert len(pipeline.events("stopped")) == stopped + 7
+    assert len(pipeline.events("process_stopped")) == stopped + 7
     job.sandbox.settings(openai={"latency_seconds": 0.0})
     pipeline.start()
     job.wait_done(60)

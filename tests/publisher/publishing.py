@@ -1,4 +1,4 @@
-"""A publisher with a token, whose API answers by hand, and a clock that the test turns."""
+"""A publisher with a token, an API that the test plays, and a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from common.api.responses import ApiResponse, ApiResponses
 from common.wire import messages as m
-from stages.publisher.actions import Entry, Patch
-from stages.publisher.state import Limits, Publisher
+from stages.publisher.actions import OutboxEntry, SendPatch
+from stages.publisher.state import Publisher, PublisherConfig
 from tests import decisions, samples
 from tests.decisions import START, after
 
 INBOX = "ipc://publisher"
 
 
-def entry(leased_at: float = samples.LEASED_AT, state: str = "succeeded") -> Entry:
-    return Entry(samples.TYPE, state, leased_at)
+def entry(leased_at: float = samples.LEASED_AT, state: str = "succeeded") -> OutboxEntry:
+    return OutboxEntry(samples.TYPE, state, leased_at)
 
 
 class Publishing:
-    """What it is told, it has done when the call returns; `patched` are the PATCHes that the last call began."""
+    """Each call returns the actions; `patched` are the task ids whose PATCH the last call started."""
 
     def __init__(
-        self, *, stored: Iterable[str] = (), dead: Iterable[str] = (), token: bool = True, **limits: Any
+        self, *, stored: Iterable[str] = (), dead: Iterable[str] = (), token: bool = True, **config: Any
     ) -> None:
         entries, letters = {i: entry() for i in stored}, {i: entry() for i in dead}
-        self.state = Publisher(Limits(**limits), INBOX, entries, letters, START)
+        self.state = Publisher(PublisherConfig(**config), INBOX, entries, letters, START)
         self.now = START
         self.patched: list[str] = []
         self.shown = "one"
-        """Fingerprint of the token that the last PATCH showed."""
-        self.did(self.state.tick(START))
+        """Fingerprint of the token that the last PATCH sent."""
+        self.did(self.state.on_tick(START))
         if token:
             self.token("one")
 
@@ -41,34 +41,34 @@ class Publishing:
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
         done = list(actions)
-        patches = decisions.of(Patch, done)
+        patches = decisions.of(SendPatch, done)
         self.patched = [patch.task_id for patch in patches]
         self.shown = patches[-1].token.fingerprint if patches else self.shown
         return done
 
     def token(self, name: str, expires_in: float = 1e9) -> list[Any]:
-        return self.did(self.state.token(samples.token(name, self.now.wall + expires_in), self.now))
+        return self.did(self.state.on_token(samples.token(name, self.now.wall + expires_in), self.now))
 
     def results(self, *ids: str, reply_to: str = "", leased_at: float = samples.LEASED_AT, **fields: Any) -> list[Any]:
         results = [samples.result(task_id, leased_at=leased_at, **fields) for task_id in ids]
-        return self.did(self.state.results(m.Results("b1", reply_to, results), self.now))
+        return self.did(self.state.on_results(m.Results("b1", reply_to, results), self.now))
 
-    def answer(self, status: int, *ids: str, retry_after: float = 0.0, error: str = "") -> list[Any]:
-        answers = [ApiResponse(task_id, status, error, retry_after, self.shown) for task_id in ids]
-        return self.did(self.state.answers(ApiResponses(answers), self.now))
+    def respond(self, status: int, *ids: str, retry_after: float = 0.0, error: str = "") -> list[Any]:
+        responses = [ApiResponse(task_id, status, error, retry_after, self.shown) for task_id in ids]
+        return self.did(self.state.on_responses(ApiResponses(responses), self.now))
 
     def letters(self, *, replay: Iterable[str] = (), drop: Iterable[str] = ()) -> list[Any]:
-        return self.did(self.state.dead_letters(m.DeadLetters(list(replay), list(drop)), self.now))
+        return self.did(self.state.on_dead_letters(m.DeadLetters(list(replay), list(drop)), self.now))
 
     def tick(self) -> list[Any]:
-        return self.did(self.state.tick(self.now))
+        return self.did(self.state.on_tick(self.now))
 
     def live(self, seconds: float, step: float = 0.1) -> list[Any]:
-        """Tick for so long; all that was done."""
+        """Tick for this many seconds; returns all actions."""
         done: list[Any] = []
         for _ in range(round(seconds / step)):
             self.after(step)
-            done += self.state.tick(self.now)
+            done += self.state.on_tick(self.now)
         return self.did(done)
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from common.process.actions import Observe
-from common.recently_settled import BUCKET_SECONDS, DeleteSettled, Record
+from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
-from common.wire.timing import DRAIN_AT_LEAST_S, SETTLED_KEPT_S
-from stages.publisher.actions import Patch, PutResult, Settle
-from stages.publisher.state import CONNECTIONS, SETTLE_AFTER, SETTLE_BATCH
+from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S
+from stages.publisher.actions import PutResult, SendPatch, Settle
+from stages.publisher.state import CONNECTIONS, SETTLE_AFTER_S, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result
@@ -18,10 +18,10 @@ from tests.samples import LEASED_AT, names, result
 def test_a_result_is_stored_before_anybody_hears_of_it() -> None:
     publisher = Publishing()
     done = publisher.results("a", "b", reply_to="ipc://embedder_00")
-    assert kinds(done) == ["PutResult", "PutResult", "Stored", "Holding", "Patch", "Patch"]
+    assert kinds(done) == ["PutResult", "PutResult", "Stored", "Holding", "SendPatch", "SendPatch"]
     assert [put.result for put in of(PutResult, done)] == [result("a"), result("b")]
     assert sent_to("ipc://embedder_00", done) == [m.Stored("b1")]
-    assert events(done) == ["stored"]
+    assert events(done) == ["results_stored"]
 
 
 def test_whoever_asks_for_no_answer_gets_none() -> None:
@@ -49,7 +49,7 @@ def test_as_many_as_there_are_connections_are_under_way() -> None:
     publisher = Publishing()
     publisher.results(*names(CONNECTIONS + 5))
     assert publisher.patched == names(CONNECTIONS)
-    publisher.answer(200, "t0", "t3")
+    publisher.respond(200, "t0", "t3")
     assert publisher.patched == [f"t{CONNECTIONS}", f"t{CONNECTIONS + 1}"]
 
 
@@ -62,7 +62,7 @@ def test_what_was_stored_before_a_restart_is_sent_again() -> None:
 def test_what_the_api_accepted_is_settled_and_the_fetcher_hears_it(status: int) -> None:
     publisher = Publishing()
     publisher.results("a")
-    done = publisher.after(2).answer(status, "a")
+    done = publisher.after(2).respond(status, "a")
     assert of(Settle, done) == [Settle(Record(publisher.now.wall, ["a"]))]
     assert sent_to("fetcher", done) == [m.Published(["a"])]
     assert publisher.outbox == set()
@@ -73,7 +73,7 @@ def test_what_the_api_accepted_is_settled_and_the_fetcher_hears_it(status: int) 
 def test_a_task_that_is_gone_from_the_api_is_settled_too() -> None:
     publisher = Publishing()
     publisher.results("a")
-    done = publisher.answer(404, "a")
+    done = publisher.respond(404, "a")
     assert sent_to("fetcher", done) == [m.Published(["a"])]
     assert "task_gone" in events(done)
 
@@ -82,30 +82,30 @@ def test_what_was_settled_is_counted_by_type_and_state_with_its_duration() -> No
     publisher = Publishing()
     publisher.results("a", "b")
     publisher.results("c", failure=m.Failure("invalid_content", "empty"))
-    done = publisher.after(2).answer(200, "a", "b", "c")
+    done = publisher.after(2).respond(200, "a", "b", "c")
     assert counted("ai_tasks_processed_total", done) == [
         (("text_embedding", "succeeded"), 2),
         (("text_embedding", "failed"), 1),
     ]
     waited = publisher.now.wall - LEASED_AT
     assert of(Observe, done) == [Observe("ai_task_processing_duration_seconds", ("text_embedding",), [waited] * 3)]
-    assert "accepted" in events(done)
+    assert "results_accepted" in events(done)
 
 
 def test_a_clock_that_stepped_back_gives_no_negative_duration() -> None:
     publisher = Publishing()
     publisher.results("a", leased_at=publisher.now.wall + 100)
-    (observed,) = of(Observe, publisher.answer(200, "a"))
+    (observed,) = of(Observe, publisher.respond(200, "a"))
     assert observed.values == [0.0]
 
 
 def test_acceptances_wait_a_moment_for_others_to_share_a_transaction() -> None:
     publisher = Publishing()
     publisher.results("a", "b", "c")
-    assert of(Settle, publisher.answer(200, "a")) == []
-    publisher.after(SETTLE_AFTER / 2)
-    assert of(Settle, publisher.answer(200, "b")) == []
-    (settled,) = of(Settle, publisher.after(SETTLE_AFTER).tick())
+    assert of(Settle, publisher.respond(200, "a")) == []
+    publisher.after(SETTLE_AFTER_S / 2)
+    assert of(Settle, publisher.respond(200, "b")) == []
+    (settled,) = of(Settle, publisher.after(SETTLE_AFTER_S).tick())
     assert settled.record.ids == ["a", "b"]
     assert of(Settle, publisher.after(1).tick()) == []
 
@@ -113,8 +113,8 @@ def test_acceptances_wait_a_moment_for_others_to_share_a_transaction() -> None:
 def test_an_answer_that_comes_late_enough_settles_at_once() -> None:
     publisher = Publishing()
     publisher.results("a", "b", "c")
-    publisher.answer(200, "a")
-    (settled,) = of(Settle, publisher.after(SETTLE_AFTER * 1.1).answer(200, "b"))
+    publisher.respond(200, "a")
+    (settled,) = of(Settle, publisher.after(SETTLE_AFTER_S * 1.1).respond(200, "b"))
     assert settled.record.ids == ["a", "b"]
 
 
@@ -124,23 +124,23 @@ def test_enough_acceptances_do_not_wait() -> None:
     publisher.results(*ids)
     settled = []
     for task_id in ids[:SETTLE_BATCH]:
-        settled += of(Settle, publisher.answer(200, task_id))
+        settled += of(Settle, publisher.respond(200, task_id))
     assert [one.record.ids for one in settled] == [ids[:SETTLE_BATCH]]
 
 
 def test_nor_do_the_last_ones() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
-    assert of(Settle, publisher.answer(200, "a")) == []
-    assert len(of(Settle, publisher.answer(200, "b"))) == 1
+    assert of(Settle, publisher.respond(200, "a")) == []
+    assert len(of(Settle, publisher.respond(200, "b"))) == 1
 
 
 def test_settling_twice_in_a_moment_makes_two_records() -> None:
     publisher = Publishing()
     publisher.results("a")
-    (first,) = of(Settle, publisher.answer(200, "a"))
+    (first,) = of(Settle, publisher.respond(200, "a"))
     publisher.results("b")
-    (second,) = of(Settle, publisher.answer(200, "b"))
+    (second,) = of(Settle, publisher.respond(200, "b"))
     assert first.record.key != second.record.key
 
 
@@ -158,7 +158,7 @@ def test_a_second_result_is_acknowledged_and_dropped() -> None:
 def test_so_is_one_for_a_task_that_is_settled_and_the_fetcher_hears_that_again() -> None:
     publisher = Publishing()
     publisher.results("a")
-    publisher.answer(200, "a")
+    publisher.respond(200, "a")
     done = publisher.results("a", reply_to="ipc://embedder_01")
     assert kinds(done) == ["Stored", "Published"]
     assert sent_to("fetcher", done) == [m.Published(["a"], [])]
@@ -175,7 +175,7 @@ def test_and_one_for_a_dead_letter() -> None:
 def test_what_is_new_in_a_batch_is_stored_whatever_is_not() -> None:
     publisher = Publishing(dead=["dead"])
     publisher.results("settled")
-    publisher.answer(200, "settled")
+    publisher.respond(200, "settled")
     publisher.results("stored")
     done = publisher.results("dead", "settled", "stored", "new")
     assert [put.result.id for put in of(PutResult, done)] == ["new"]
@@ -186,7 +186,7 @@ def test_what_is_new_in_a_batch_is_stored_whatever_is_not() -> None:
 def test_a_task_that_was_queued_again_on_purpose_is_published_again() -> None:
     publisher = Publishing()
     publisher.results("a")
-    publisher.answer(200, "a")
+    publisher.respond(200, "a")
     done = publisher.after(70).results("a", leased_at=publisher.now.wall + 65)
     assert len(of(PutResult, done)) == 1
     assert publisher.patched == ["a"]
@@ -201,9 +201,9 @@ def test_what_was_settled_is_known_after_a_restart() -> None:
 def test_and_forgotten_after_two_minutes_also_on_disk() -> None:
     publisher = Publishing()
     publisher.results("a")
-    (settled,) = of(Settle, publisher.answer(200, "a"))
+    (settled,) = of(Settle, publisher.respond(200, "a"))
     assert of(DeleteSettled, publisher.after(SETTLED_KEPT_S).tick()) == []
-    assert of(DeleteSettled, publisher.after(BUCKET_SECONDS).tick()) == [DeleteSettled(settled.record)]
+    assert of(DeleteSettled, publisher.after(BUCKET_S).tick()) == [DeleteSettled(settled.record)]
     assert len(of(PutResult, publisher.results("a"))) == 1
 
 
@@ -228,8 +228,8 @@ def test_even_if_it_is_nothing_so_that_forgotten_dead_letters_are_known() -> Non
 def test_draining_begins_no_patch_and_settles_what_was_accepted() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
-    publisher.answer(200, "a")
-    done = publisher.did(publisher.state.drain(publisher.now))
+    publisher.respond(200, "a")
+    done = publisher.did(publisher.state.on_drain(publisher.now))
     assert [settled.record.ids for settled in of(Settle, done)] == [["a"]]
     publisher.results("c")
     assert publisher.patched == []
@@ -240,36 +240,36 @@ def test_draining_begins_no_patch_and_settles_what_was_accepted() -> None:
 
 def test_draining_with_nothing_accepted_settles_nothing() -> None:
     publisher = Publishing(stored=["a"])
-    assert list(publisher.state.drain(publisher.now)) == []
+    assert list(publisher.state.on_drain(publisher.now)) == []
 
 
 def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:
     publisher = Publishing()
     publisher.results("a")
-    assert not publisher.state.drained(publisher.after(60).now)
-    list(publisher.state.drain(publisher.now))
+    assert not publisher.state.is_drained(publisher.after(60).now)
+    list(publisher.state.on_drain(publisher.now))
     publisher.after(DRAIN_AT_LEAST_S)
-    assert not publisher.state.drained(publisher.now)
-    publisher.answer(200, "a")
-    assert publisher.state.drained(publisher.now)
+    assert not publisher.state.is_drained(publisher.now)
+    publisher.respond(200, "a")
+    assert publisher.state.is_drained(publisher.now)
 
 
 def test_not_before_they_had_time() -> None:
     publisher = Publishing()
-    list(publisher.state.drain(publisher.now))
-    assert not publisher.state.drained(publisher.after(DRAIN_AT_LEAST_S - 0.1).now)
-    assert publisher.state.drained(publisher.after(0.1).now)
+    list(publisher.state.on_drain(publisher.now))
+    assert not publisher.state.is_drained(publisher.after(DRAIN_AT_LEAST_S - 0.1).now)
+    assert publisher.state.is_drained(publisher.after(0.1).now)
 
 
 def test_nor_while_an_acceptance_is_not_settled() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
-    list(publisher.state.drain(publisher.now))
-    publisher.after(2).answer(200, "a")
-    assert not publisher.state.drained(publisher.now)
-    publisher.answer(503, "b")
+    list(publisher.state.on_drain(publisher.now))
+    publisher.after(2).respond(200, "a")
+    assert not publisher.state.is_drained(publisher.now)
+    publisher.respond(503, "b")
     publisher.live(0.2)
-    assert publisher.state.drained(publisher.now)
+    assert publisher.state.is_drained(publisher.now)
 
 
 def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
@@ -279,11 +279,38 @@ def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
     assert report.blockers == ["no access token yet"]
     publisher.token("one")
     assert publisher.state.report(publisher.now).blockers == []
-    publisher.answer(503, "a")
+    publisher.respond(503, "a")
     assert publisher.state.report(publisher.now).blockers == ["the API does not take results: PATCH answered 503"]
 
 
 def test_a_patch_names_its_task_and_its_token_and_no_bytes() -> None:
-    (patch,) = of(Patch, Publishing().results("a"))
+    (patch,) = of(SendPatch, Publishing().results("a"))
     assert patch.task_id == "a"
     assert patch.token.fingerprint == "one"
+
+
+def draining(publisher: Publishing, embedder: str, *, done: bool = False) -> None:
+    publisher.did(publisher.state.on_draining(m.Draining(embedder, "boot", done), publisher.now))
+
+
+def test_a_draining_publisher_waits_for_embedders_that_are_draining() -> None:
+    publisher = Publishing()
+    draining(publisher, "embedder_00")
+    draining(publisher, "embedder_01")
+    publisher.did(publisher.state.on_drain(publisher.now))
+    publisher.after(DRAIN_AT_LEAST_S)
+    assert not publisher.state.is_drained(publisher.now)
+    draining(publisher, "embedder_00", done=True)
+    assert not publisher.state.is_drained(publisher.now)
+    draining(publisher, "embedder_01", done=True)
+    assert publisher.state.is_drained(publisher.now)
+
+
+def test_a_draining_publisher_does_not_wait_for_an_embedder_that_was_killed() -> None:
+    publisher = Publishing()
+    publisher.did(publisher.state.on_drain(publisher.now))
+    draining(publisher, "embedder_00")
+    assert not publisher.state.is_drained(publisher.after(DRAINING_SILENT_AFTER_S - 0.1).now)
+    draining(publisher, "embedder_00")
+    assert not publisher.state.is_drained(publisher.after(DRAINING_SILENT_AFTER_S - 0.1).now)
+    assert publisher.state.is_drained(publisher.after(0.2).now)

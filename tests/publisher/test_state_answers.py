@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from common.failures.retry import LONGEST_PATIENCE
+from common.api.status import Meaning, meaning
+from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
-from stages.publisher.actions import Bury, Drop, Patch, PutResult, Revive, Settle
-from stages.publisher.verdicts import Verdict, verdict
+from stages.publisher.actions import DropDeadLetter, MoveToDeadLetters, PutResult, ReplayDeadLetter, SendPatch, Settle
 from tests.decisions import events, of, said, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import names
@@ -27,25 +27,27 @@ def sending(*ids: str, **limits: Any) -> Publishing:
 def probing() -> Publishing:
     """One that tries with "a" whether the API is back."""
     publisher = sending("a", breaker_threshold=1)
-    publisher.answer(503, "a")
+    publisher.respond(503, "a")
     publisher.live(2)
     assert publisher.patched == ["a"]
     return publisher
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "expected"),
+    ("statuses", "expected"),
     [
-        ([200, 201, 204], Verdict.ACCEPTED),
-        ([404], Verdict.GONE),
-        ([401], Verdict.TOKEN),
-        ([400], Verdict.DOUBTFUL),
-        ([403, *OUTAGES], Verdict.LATER),
-        (REFUSALS, Verdict.REFUSED),
+        ([200, 201, 204], Meaning.OK),
+        ([404], Meaning.GONE),
+        ([401], Meaning.TOKEN_REFUSED),
+        ([400], Meaning.DOUBTFUL),
+        ([403], Meaning.TOKEN_DOUBTED),
+        ([409], Meaning.CONFLICT),
+        (OUTAGES, Meaning.UNAVAILABLE),
+        ([status for status in REFUSALS if status != 409], Meaning.REFUSED),
     ],
 )
-def test_every_status_has_its_verdict(verdicts: list[int], expected: Verdict) -> None:
-    assert {verdict(status) for status in verdicts} == {expected}
+def test_every_status_has_its_meaning(statuses: list[int], expected: Meaning) -> None:
+    assert {meaning(status) for status in statuses} == {expected}
 
 
 # ---- 401, 403 ----
@@ -53,7 +55,7 @@ def test_every_status_has_its_verdict(verdicts: list[int], expected: Verdict) ->
 
 def test_a_refused_token_is_replaced_and_the_same_sent_again() -> None:
     publisher = sending("a")
-    done = publisher.answer(401, "a")
+    done = publisher.respond(401, "a")
     assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
     assert publisher.patched == []
     publisher.token("two")
@@ -63,7 +65,7 @@ def test_a_refused_token_is_replaced_and_the_same_sent_again() -> None:
 
 def test_many_refusals_of_one_token_ask_for_one_other() -> None:
     publisher = sending(*names(10))
-    done = publisher.answer(401, *names(10))
+    done = publisher.respond(401, *names(10))
     assert len(of(m.TokenRequest, done)) == 1
     publisher.token("two")
     assert sorted(publisher.patched) == names(10)
@@ -71,17 +73,17 @@ def test_many_refusals_of_one_token_ask_for_one_other() -> None:
 
 def test_a_refusal_of_the_token_before_goes_on_with_the_new_one_at_once() -> None:
     publisher = sending("a", "b")
-    publisher.answer(401, "a")
+    publisher.respond(401, "a")
     publisher.token("two")
     publisher.shown = "one"
-    assert of(m.TokenRequest, publisher.answer(401, "b")) == []
+    assert of(m.TokenRequest, publisher.respond(401, "b")) == []
     assert publisher.patched == ["b"]
 
 
 def test_a_refused_token_is_nothing_against_the_result_however_often() -> None:
     publisher = sending("a", max_retries=0)
     for number in range(30):
-        publisher.answer(401, "a")
+        publisher.respond(401, "a")
         publisher.token(f"token {number}")
         if not publisher.patched:
             publisher.live(61)
@@ -91,14 +93,14 @@ def test_a_refused_token_is_nothing_against_the_result_however_often() -> None:
 
 def test_a_probe_that_meets_a_refused_token_does_not_stop_everything() -> None:
     publisher = probing()
-    publisher.answer(401, "a")
+    publisher.respond(401, "a")
     publisher.token("two")
     assert publisher.patched == ["a"]
 
 
 def test_nor_does_one_that_meets_a_400() -> None:
     publisher = probing()
-    publisher.answer(400, "a")
+    publisher.respond(400, "a")
     publisher.results("b")
     assert publisher.patched == ["b"]
 
@@ -106,17 +108,17 @@ def test_nor_does_one_that_meets_a_400() -> None:
 def test_after_an_acceptance_a_refused_token_is_replaced_at_once_again() -> None:
     publisher = sending("a")
     for name in ("two", "three", "four"):
-        publisher.answer(401, "a")
+        publisher.respond(401, "a")
         publisher.token(name)
         assert publisher.patched == ["a"]
-        publisher.answer(200, "a")
+        publisher.respond(200, "a")
         publisher.after(200).tick()
         publisher.results("a")
 
 
 def test_a_403_asks_for_a_new_token_and_backs_off() -> None:
     publisher = sending("a")
-    done = publisher.answer(403, "a")
+    done = publisher.respond(403, "a")
     assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
     publisher.token("two")
     assert publisher.patched == []
@@ -131,11 +133,11 @@ def test_a_403_asks_for_a_new_token_and_backs_off() -> None:
 def test_an_outage_is_waited_for_and_fails_nothing(status: int) -> None:
     publisher = sending("a")
     for _ in range(30):
-        done = publisher.answer(status, "a", error="" if status else "no answer")
+        done = publisher.respond(status, "a", error="" if status else "no answer")
         assert said("patch_failed", done)["status"] == status
         publisher.live(61)
         assert publisher.patched == ["a"]
-    publisher.answer(200, "a")
+    publisher.respond(200, "a")
     assert publisher.outbox == set()
     assert publisher.state.dead == {}
 
@@ -144,7 +146,7 @@ def test_each_try_waits_longer_than_the_one_before() -> None:
     publisher = sending("a", "b", breaker_threshold=1000)
     waits = []
     for _ in range(10):
-        publisher.answer(503, "a")
+        publisher.respond(503, "a")
         begun = publisher.now.mono
         while not publisher.patched:
             publisher.after(0.05).tick()
@@ -156,36 +158,36 @@ def test_each_try_waits_longer_than_the_one_before() -> None:
 
 def test_many_failures_open_the_breaker_and_one_probe_at_a_time_goes_out() -> None:
     publisher = sending(*names(40), breaker_threshold=5)
-    publisher.answer(503, *publisher.patched)
+    publisher.respond(503, *publisher.patched)
     assert publisher.patched == []
     assert "the API does not take results" in publisher.state.report(publisher.now).blockers[0]
     for _ in range(4):
         while not publisher.patched:
             publisher.after(0.1).tick()
         assert len(publisher.patched) == 1
-        publisher.answer(503, *publisher.patched)
+        publisher.respond(503, *publisher.patched)
     while not publisher.patched:
         publisher.after(0.1).tick()
-    publisher.answer(200, *publisher.patched)
+    publisher.respond(200, *publisher.patched)
     assert len(publisher.patched) == 16
     assert publisher.state.report(publisher.now).blockers == []
 
 
 def test_a_probe_whose_token_is_refused_has_an_outcome_too() -> None:
     publisher = sending(*names(20), breaker_threshold=1)
-    publisher.answer(503, *publisher.patched)
+    publisher.respond(503, *publisher.patched)
     while not publisher.patched:
         publisher.after(0.1).tick()
-    publisher.answer(401, *publisher.patched)
+    publisher.respond(401, *publisher.patched)
     publisher.token("two")
     assert len(publisher.patched) == 16
 
 
 def test_patience_that_was_asked_for_shows_on_ready() -> None:
     publisher = sending("a", "b")
-    publisher.answer(429, "a", retry_after=30)
+    publisher.respond(429, "a", retry_after=30)
     (blocker,) = publisher.state.report(publisher.now).blockers
-    assert blocker == "the API asks for patience: PATCH answered 429; next PATCH in 30 s"
+    assert blocker == "the API asks to wait: PATCH answered 429; next PATCH in 30 s"
     publisher.live(31)
     assert publisher.state.report(publisher.now).blockers == []
 
@@ -193,10 +195,10 @@ def test_patience_that_was_asked_for_shows_on_ready() -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_obeyed_for_everything(status: int) -> None:
     publisher = sending("a", "b")
-    publisher.answer(status, "a", retry_after=30)
+    publisher.respond(status, "a", retry_after=30)
     publisher.results("c")
     assert publisher.patched == []
-    publisher.answer(200, "b")
+    publisher.respond(200, "b")
     publisher.live(29.5)
     assert publisher.patched == []
     publisher.live(1)
@@ -205,8 +207,8 @@ def test_retry_after_is_obeyed_for_everything(status: int) -> None:
 
 def test_but_not_for_days() -> None:
     publisher = sending("a")
-    publisher.answer(503, "a", retry_after=10 * 86_400)
-    publisher.live(LONGEST_PATIENCE - 1, step=1)
+    publisher.respond(503, "a", retry_after=10 * 86_400)
+    publisher.live(LONGEST_WAIT_S - 1, step=1)
     assert publisher.patched == []
     publisher.live(2, step=1)
     assert publisher.patched == ["a"]
@@ -214,7 +216,7 @@ def test_but_not_for_days() -> None:
 
 def test_one_that_waits_does_not_hold_up_the_others() -> None:
     publisher = sending("a")
-    publisher.answer(500, "a")
+    publisher.respond(500, "a")
     publisher.results("b")
     assert publisher.patched == ["b"]
 
@@ -224,24 +226,24 @@ def test_one_that_waits_does_not_hold_up_the_others() -> None:
 
 def test_a_400_may_be_the_callback_and_a_resend_may_mend_it() -> None:
     publisher = sending("a", max_retries=3)
-    publisher.answer(400, "a")
+    publisher.respond(400, "a")
     assert publisher.patched == []
     publisher.live(0.6)
     assert publisher.patched == ["a"]
-    publisher.answer(200, "a")
+    publisher.respond(200, "a")
     assert publisher.outbox == set()
 
 
 def test_after_a_few_it_is_a_dead_letter() -> None:
     publisher = sending("a", max_retries=3)
     for _ in range(3):
-        assert of(Bury, publisher.answer(400, "a")) == []
+        assert of(MoveToDeadLetters, publisher.respond(400, "a")) == []
         publisher.live(10)
         assert publisher.patched == ["a"]
-    done = publisher.answer(400, "a")
-    assert of(Bury, done) == [Bury("a", 400, "PATCH answered 400", publisher.now.wall)]
+    done = publisher.respond(400, "a")
+    assert of(MoveToDeadLetters, done) == [MoveToDeadLetters("a", 400, "PATCH answered 400", publisher.now.wall)]
     assert sent_to("fetcher", done) == [m.Published([], ["a"])]
-    assert said("dead_letter", done)["level"] == "error"
+    assert said("result_dead_lettered", done)["level"] == "error"
     assert set(publisher.state.dead) == {"a"}
     publisher.live(100)
     assert publisher.patched == []
@@ -250,14 +252,14 @@ def test_after_a_few_it_is_a_dead_letter() -> None:
 def test_an_outage_in_between_is_not_counted_against_it() -> None:
     publisher = sending("a", max_retries=1)
     for status in (400, 503, 503, 503):
-        assert of(Bury, publisher.answer(status, "a")) == []
+        assert of(MoveToDeadLetters, publisher.respond(status, "a")) == []
         publisher.live(61)
-    assert of(Bury, publisher.answer(400, "a")) != []
+    assert of(MoveToDeadLetters, publisher.respond(400, "a")) != []
 
 
 def test_a_400_is_an_answer_so_the_breaker_stays_closed() -> None:
     publisher = sending(*names(10), breaker_threshold=2)
-    publisher.answer(400, *names(10))
+    publisher.respond(400, *names(10))
     publisher.results("b")
     assert publisher.patched == ["b"]
 
@@ -268,8 +270,8 @@ def test_a_400_is_an_answer_so_the_breaker_stays_closed() -> None:
 @pytest.mark.parametrize("status", REFUSALS)
 def test_what_is_refused_for_good_is_a_dead_letter_at_once(status: int) -> None:
     publisher = sending("a", "b")
-    done = publisher.answer(status, "a")
-    (buried,) = of(Bury, done)
+    done = publisher.respond(status, "a")
+    (buried,) = of(MoveToDeadLetters, done)
     assert (buried.task_id, buried.status) == ("a", status)
     assert sent_to("fetcher", done) == [m.Published([], ["a"])]
     assert publisher.outbox == {"b"}
@@ -277,9 +279,9 @@ def test_what_is_refused_for_good_is_a_dead_letter_at_once(status: int) -> None:
 
 def test_a_refusal_shows_that_the_api_works() -> None:
     publisher = sending(*names(3), breaker_threshold=2)
-    publisher.answer(503, "t0")
-    publisher.answer(422, "t1")
-    publisher.answer(503, "t2")
+    publisher.respond(503, "t0")
+    publisher.respond(422, "t1")
+    publisher.respond(503, "t2")
     assert publisher.state.report(publisher.now).blockers == []
 
 
@@ -289,27 +291,27 @@ def test_a_refusal_shows_that_the_api_works() -> None:
 def test_a_dead_letter_that_is_replayed_is_sent_again_and_settled() -> None:
     publisher = Publishing(dead=["a"])
     done = publisher.letters(replay=["a"])
-    assert of(Revive, done) == [Revive("a")]
+    assert of(ReplayDeadLetter, done) == [ReplayDeadLetter("a")]
     assert publisher.patched == ["a"]
     assert events(done) == ["dead_letter_replayed"]
-    done = publisher.answer(200, "a")
+    done = publisher.respond(200, "a")
     assert len(of(Settle, done)) == 1
     assert sent_to("fetcher", done) == [m.Published(["a"])]
 
 
 def test_with_all_its_tries_again() -> None:
     publisher = sending("a", max_retries=1)
-    publisher.answer(400, "a")
+    publisher.respond(400, "a")
     publisher.live(10)
-    publisher.answer(400, "a")
+    publisher.respond(400, "a")
     publisher.letters(replay=["a"])
-    assert of(Bury, publisher.answer(400, "a")) == []
+    assert of(MoveToDeadLetters, publisher.respond(400, "a")) == []
 
 
 def test_one_that_is_dropped_is_deleted_and_its_task_may_be_fetched_again() -> None:
     publisher = Publishing(dead=["a", "b"])
     done = publisher.letters(drop=["a"])
-    assert of(Drop, done) == [Drop("a")]
+    assert of(DropDeadLetter, done) == [DropDeadLetter("a")]
     assert events(done) == ["dead_letter_dropped"]
     assert sent_to("fetcher", done) == [m.Published([], [], ["a"])]
     assert set(publisher.state.dead) == {"b"}
@@ -326,5 +328,5 @@ def test_what_is_no_dead_letter_is_neither_replayed_nor_dropped() -> None:
 def test_a_replayed_one_is_not_dropped_in_the_same_breath() -> None:
     publisher = Publishing(dead=["a"])
     done = publisher.letters(replay=["a"], drop=["a"])
-    assert of(Drop, done) == []
-    assert of(Patch, done) != []
+    assert of(DropDeadLetter, done) == []
+    assert of(SendPatch, done) != []

@@ -6,20 +6,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from common.process.actions import Send
+from common.settings.model_limits import Strategy
 from common.wire import messages as m
 from common.wire.timing import LEARNING_S
-from stages.rate_limiter.quota.buckets import Period, Strategy
-from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.buckets import Period
+from stages.rate_limiter.quota.counters import Unit, WindowId
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota.scope import Limits as QuotaLimits
-from stages.rate_limiter.state import Limits, RateLimiter
+from stages.rate_limiter.quota.scope import QuotaLimits
+from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
 from tests import decisions, samples
 from tests.decisions import START, after
 
-PER_MINUTE = Window(Unit.TASKS, Period.MINUTE)
-PER_HOUR = Window(Unit.TASKS, Period.HOUR)
-TOKENS_PER_MINUTE = Window(Unit.TOKENS, Period.MINUTE)
-REQUESTS_PER_MINUTE = Window(Unit.REQUESTS, Period.MINUTE)
+PER_MINUTE = WindowId(Unit.TASKS, Period.MINUTE)
+PER_HOUR = WindowId(Unit.TASKS, Period.HOUR)
+TOKENS_PER_MINUTE = WindowId(Unit.TOKENS, Period.MINUTE)
+REQUESTS_PER_MINUTE = WindowId(Unit.REQUESTS, Period.MINUTE)
 
 
 class Limiter:
@@ -34,7 +35,7 @@ class Limiter:
         **limits: Any,
     ) -> None:
         self.quotas = Quotas(quota or {}, models or {}, Strategy.ROLLING)
-        self.state = RateLimiter(Limits(**limits), self.quotas, "limiterboot", START)
+        self.state = RateLimiter(RateLimiterConfig(**limits), self.quotas, "limiterboot", START)
         self.now = START
         self.batches: list[m.Batch] = []
         self.inboxes: list[str] = []
@@ -52,7 +53,7 @@ class Limiter:
         return done
 
     def tasks(self, *ids: str, **fields: Any) -> list[Any]:
-        return self.did(self.state.tasks(samples.tasks(*ids, **fields), self.now))
+        return self.did(self.state.on_tasks(samples.tasks(*ids, **fields), self.now))
 
     def ready(
         self,
@@ -64,21 +65,21 @@ class Limiter:
     ) -> list[Any]:
         named = [h if isinstance(h, m.HeldBatch) else m.HeldBatch(h.batch_id, h.key, ids_of(h)) for h in held]
         ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, named, key_cooldowns or {})
-        return self.did(self.state.ready(ready, self.now))
+        return self.did(self.state.on_ready(ready, self.now))
 
     def finished(self, batch: m.Batch, embedder: str = "embedder_00", boot: str = "boot", **fields: Any) -> list[Any]:
         told = {"tokens": sum(task.tokens for task in batch.tasks), "requests": 1, **fields}
-        return self.did(self.state.finished(m.Finished(embedder, boot, batch.batch_id, **told), self.now))
+        return self.did(self.state.on_finished(m.Finished(embedder, boot, batch.batch_id, **told), self.now))
 
     def tick(self) -> list[Any]:
-        return self.did(self.state.tick(self.now))
+        return self.did(self.state.on_tick(self.now))
 
     def live(self, seconds: float, step: float = 1.0) -> list[Any]:
         """Tick for so long; all that was done, and its batches."""
         done: list[Any] = []
         for _ in range(int(seconds / step)):
             self.after(step)
-            done += self.state.tick(self.now)
+            done += self.state.on_tick(self.now)
         return self.did(done)
 
     @property
@@ -94,8 +95,8 @@ class Limiter:
     def waiting(self) -> list[str]:
         return self.state.waiting.ids()
 
-    def used(self, window: Window = PER_MINUTE) -> int:
-        (usage,) = [u for u in self.quotas.usage(self.now.wall) if Window(u.unit, u.period) == window and not u.scope]
+    def used(self, window: WindowId = PER_MINUTE) -> int:
+        (usage,) = [u for u in self.quotas.usage(self.now.wall) if WindowId(u.unit, u.period) == window and not u.scope]
         return usage.current
 
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.settings.model_limits import Strategy
 from stages.rate_limiter.quota.buckets import (
     BUCKETS,
     SECONDS,
     CalendarBuckets,
     Period,
     RollingBuckets,
-    Strategy,
     load_zone,
 )
 

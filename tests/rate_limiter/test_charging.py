@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from common.wire import messages as m
-from stages.rate_limiter.charging import MOST_REQUESTS
+from stages.rate_limiter.charging import MOST_REQUESTS_PER_BATCH
 from stages.rate_limiter.quota.buckets import Period
-from stages.rate_limiter.quota.counters import Unit, Window
+from stages.rate_limiter.quota.counters import Unit, WindowId
 from tests.decisions import of
 from tests.rate_limiter.limiter import PER_HOUR, REQUESTS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names
 
-TOKENS_PER_DAY = Window(Unit.TOKENS, Period.DAY)
+TOKENS_PER_DAY = WindowId(Unit.TOKENS, Period.DAY)
 
 
 def charged(batch: m.Batch) -> int:
@@ -32,10 +32,10 @@ def test_with_any_quota_it_keeps_to_its_charge() -> None:
     limiter.ready(1)
     limiter.tasks("a", tokens=7)
     assert limiter.batch.limited
-    assert limiter.batch.charge == m.Charge(limiter.now.wall, 7, MOST_REQUESTS)
+    assert limiter.batch.charge == m.Charge(limiter.now.wall, 7, MOST_REQUESTS_PER_BATCH)
 
 
-@pytest.mark.parametrize(("limit", "slots", "expected"), [(1, 4, 1), (9, 4, 2), (100, 4, MOST_REQUESTS)])
+@pytest.mark.parametrize(("limit", "slots", "expected"), [(1, 4, 1), (9, 4, 2), (100, 4, MOST_REQUESTS_PER_BATCH)])
 def test_the_free_slots_share_the_requests_that_are_left(limit: int, slots: int, expected: int) -> None:
     limiter = Limiter({REQUESTS_PER_MINUTE: limit}, batch_size=1, hold_seconds=100)
     limiter.ready(slots)
@@ -73,7 +73,7 @@ def test_of_a_batch_that_a_predecessor_sent_the_rest_goes_back_to_the_api() -> N
     held = m.HeldBatch("old-1", "small", ["a", "b"], m.Charge(limiter.now.wall - 5, 10, 2))
     limiter.ready(1, held)
     told = m.Finished("embedder_00", "boot", "old-1", 5, 2, requeue={1: ["b"]})
-    done = limiter.did(limiter.state.finished(told, limiter.now))
+    done = limiter.did(limiter.state.on_finished(told, limiter.now))
     (deferred,) = of(m.Deferred, done)
     assert (deferred.ids, deferred.until, deferred.key) == (["b"], limiter.now.wall, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.process.actions import Instant
-from stages.rate_limiter.clock_jumps import LEAP, ClockWatch
+from stages.rate_limiter.clock_jumps import JUMP_S, ClockJumps
 from tests.decisions import START, after, counted, events, said
 from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, Limiter
 from tests.samples import names
@@ -16,29 +16,29 @@ def leapt(seconds: float, start: Instant = START) -> Instant:
     return Instant(start.mono + 0.1, start.wall + 0.1 + seconds)
 
 
-@pytest.mark.parametrize(("seconds", "direction"), [(3600.0, "ahead"), (-3600.0, "back"), (LEAP + 0.1, "ahead")])
+@pytest.mark.parametrize(("seconds", "direction"), [(3600.0, "ahead"), (-3600.0, "back"), (JUMP_S + 0.1, "ahead")])
 def test_a_leap_is_said_once_and_counted(seconds: float, direction: str) -> None:
-    watch = ClockWatch(START.wall, START)
+    watch = ClockJumps(START.wall, START)
     done = list(watch.look(leapt(seconds)))
-    told = said("clock_leapt", done)
+    told = said("clock_jumped", done)
     assert (told["direction"], told["level"]) == (direction, "warning")
     assert told["seconds"] == pytest.approx(abs(seconds), abs=0.1)
     assert counted("clock_leaps_total", done) == [((direction,), 1)]
     assert list(watch.look(after(0.1, leapt(seconds)))) == []
 
 
-@pytest.mark.parametrize("seconds", [LEAP - 0.1, -LEAP + 0.1, 0.0])
+@pytest.mark.parametrize("seconds", [JUMP_S - 0.1, -JUMP_S + 0.1, 0.0])
 def test_a_clock_that_is_slewed_is_no_leap(seconds: float) -> None:
-    assert list(ClockWatch(START.wall, START).look(leapt(seconds))) == []
+    assert list(ClockJumps(START.wall, START).look(leapt(seconds))) == []
 
 
 def test_a_process_that_was_stopped_for_an_hour_has_seen_no_leap() -> None:
-    assert list(ClockWatch(0.0, START).look(after(3600.0))) == []
+    assert list(ClockJumps(0.0, START).look(after(3600.0))) == []
 
 
 def test_a_clock_behind_the_windows_of_an_earlier_run_is_said_at_the_start() -> None:
-    watch = ClockWatch(START.wall + 500, START)
-    assert said("clock_leapt", watch.look(after(0.1)))["seconds"] == 500.0
+    watch = ClockJumps(START.wall + 500, START)
+    assert said("clock_jumped", watch.look(after(0.1)))["seconds"] == 500.0
     assert list(watch.look(after(0.2))) == []
 
 
@@ -49,7 +49,7 @@ def test_a_step_back_grants_nothing_and_says_what_is_waited_for() -> None:
     for batch in limiter.batches:
         limiter.finished(batch, requests=1)
     limiter.now = Instant(limiter.now.mono + 1, limiter.now.wall - 1800)
-    assert events(limiter.tick()) == ["clock_leapt"]
+    assert events(limiter.tick()) == ["clock_jumped"]
     assert limiter.state.report(limiter.now).facts["clock_behind_windows_seconds"] == pytest.approx(1800, abs=2)
     waited = 0
     while not limiter.batches:
@@ -65,5 +65,5 @@ def test_a_leap_ahead_takes_the_windows_along_and_is_said() -> None:
     limiter.tasks("a")
     limiter.finished(limiter.batch)
     limiter.now = Instant(limiter.now.mono + 1, limiter.now.wall + 7200)
-    assert said("clock_leapt", limiter.tick())["direction"] == "ahead"
+    assert said("clock_jumped", limiter.tick())["direction"] == "ahead"
     assert limiter.used(PER_HOUR) == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.process.actions import Send
 from common.wire import messages as m
-from stages.rate_limiter.cooldowns import SCARCE
+from stages.rate_limiter.cooldowns import SAVE_REQUESTS_S
 from tests import samples
 from tests.decisions import START
 from tests.rate_limiter.limiter import Limiter
@@ -18,7 +18,7 @@ def said(limiter: Limiter, embedder: str, until: float | None = None, free: int 
     patience = {} if until is None else {"openai": until}
     paused = {} if until is None else {"*": until}
     ready = m.Ready(embedder, boot, f"ipc://{embedder}", free, [], paused, patience)
-    return limiter.did(limiter.state.ready(ready, limiter.now))
+    return limiter.did(limiter.state.on_ready(ready, limiter.now))
 
 
 def told(actions: list[Any]) -> dict[str, dict[str, float]]:
@@ -62,7 +62,7 @@ def test_afterwards_what_waits_goes_out_in_full_batches_for_a_while() -> None:
     limiter.after(UNTIL - limiter.now.wall)
     said(limiter, "embedder_00", UNTIL)
     assert limiter.sizes == [100, 100, 50]
-    limiter.after(SCARCE + 1)
+    limiter.after(SAVE_REQUESTS_S + 1)
     said(limiter, "embedder_00", free=5 + 3)
     limiter.tasks(*samples.names(50, "later"))
     assert limiter.sizes == [10] * 5

@@ -10,7 +10,7 @@ from common.failures.breaker import State
 from common.process.actions import Instant
 from common.wire import messages as m
 from common.wire.timing import QUARANTINE_TRUSTED_S, SILENT_AFTER_S
-from stages.rate_limiter.poison import ALONE, Suspects
+from stages.rate_limiter.poison import ALONE_FROM_ATTEMPT, Quarantine
 from tests.decisions import of, said
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names, task
@@ -100,16 +100,16 @@ def test_not_even_two_tasks_that_were_the_only_ones() -> None:
 
 
 def test_deaths_in_a_long_row_bring_nobody_nearer_to_the_last_attempt() -> None:
-    suspects = Suspects(5)
+    quarantine = Quarantine(5)
     both = [task("a"), task("b")]
     seen = []
     for number in range(30):
-        again, given_up = suspects.died("e0", [both[number % 2]], Instant(float(number), float(number)))
+        again, given_up = quarantine.on_death("e0", [both[number % 2]], Instant(float(number), float(number)))
         assert given_up == []
         both[number % 2] = again[0]
         seen.append(again[0].attempt)
     assert seen[:10] == [2, 2, 3, 3, 4, 4, 5, 5, 5, 5]
-    assert set(seen[10:]) == {ALONE}
+    assert set(seen[10:]) == {ALONE_FROM_ATTEMPT}
 
 
 def test_nor_those_that_were_suspect_when_something_was_finished_last() -> None:
@@ -219,7 +219,7 @@ def test_that_others_finish_something_is_no_evidence_while_the_one_that_dies_nev
         batches = limiter.batches
         limiter.ready(0, m.HeldBatch(f"x{number}", "", ["other"]), embedder="embedder_01")
         limiter.ready(0, embedder="embedder_01")
-        del limiter.state.workers["embedder_01"]  # else it would get them, and acquit them
+        del limiter.state.fleet["embedder_01"]  # else it would get them, and acquit them
         limiter.batches = batches
         crashing.die()
     assert crashing.given_up == []
@@ -289,7 +289,7 @@ def test_one_more_in_a_row_is() -> None:
     assert limiter.batches == []
     (problem,) = limiter.state.report(limiter.now).blockers
     assert problem == "each of the last 6 batches killed its embedder: see the embedder's log"
-    (change,) = limiter.state.suspects.breaker.changes()
+    (change,) = limiter.state.quarantine.breaker.changes()
     assert (change.service, change.state) == ("embedder", State.OPEN)
     assert change.reason == "each batch kills its embedder: see the embedder's log"
 
@@ -390,7 +390,7 @@ def test_a_suspect_that_waited_for_long_goes_back_for_its_result_may_be_accepted
     done = limiter.live(3)
     (told,) = of(m.Deferred, done)
     assert (told.ids, told.reason, told.key) == (["a", "b"], "provider", None)
-    assert said("deferred", done) == {
+    assert said("tasks_deferred", done) == {
         "level": "info",
         "reason": "embedder",
         "until": told.until,
@@ -398,7 +398,7 @@ def test_a_suspect_that_waited_for_long_goes_back_for_its_result_may_be_accepted
     }
     assert limiter.waiting == ["fresh"]
     assert limiter.state.owned == {"fresh"}
-    assert suspects(limiter) == set()
+    assert quarantine(limiter) == set()
 
 
 def test_it_counts_from_the_last_death_and_not_while_an_embedder_has_it() -> None:
@@ -417,8 +417,8 @@ def test_it_counts_from_the_last_death_and_not_while_an_embedder_has_it() -> Non
 # ---- what is remembered ----
 
 
-def suspects(limiter: Limiter) -> set[str]:
-    return set(limiter.state.suspects.known)
+def quarantine(limiter: Limiter) -> set[str]:
+    return set(limiter.state.quarantine.cases)
 
 
 def with_suspects(*ids: str) -> Limiter:
@@ -427,7 +427,7 @@ def with_suspects(*ids: str) -> Limiter:
     limiter.tasks(*ids)
     limiter.ready(0, limiter.batch)
     limiter.ready(0, boot="another")
-    assert suspects(limiter) == set(ids)
+    assert quarantine(limiter) == set(ids)
     return limiter
 
 
@@ -435,14 +435,14 @@ def test_a_suspect_that_is_finished_is_forgotten() -> None:
     limiter = with_suspects("a")
     limiter.ready(1, boot="another")
     limiter.finished(limiter.batch, boot="another")
-    assert suspects(limiter) == set()
+    assert quarantine(limiter) == set()
 
 
 def test_so_is_one_that_is_given_back() -> None:
     limiter = with_suspects("a", "b")
     limiter.ready(1, boot="another", key_cooldowns={"*": limiter.now.wall + 900})
     assert limiter.waiting == []
-    assert suspects(limiter) == set()
+    assert quarantine(limiter) == set()
 
 
 def test_and_one_that_was_given_up() -> None:
@@ -451,7 +451,7 @@ def test_and_one_that_was_given_up() -> None:
     limiter.tasks("a", attempt=5)
     limiter.ready(0, limiter.batch)
     limiter.ready(0, boot="another")
-    assert suspects(limiter) == set()
+    assert quarantine(limiter) == set()
 
 
 def test_and_one_whose_embedder_was_only_silent_and_died_later() -> None:
@@ -462,10 +462,10 @@ def test_and_one_whose_embedder_was_only_silent_and_died_later() -> None:
     limiter.ready(0, batch)
     limiter.live(SILENT_AFTER_S + 1, 0.5)
     limiter.ready(0, batch)
-    assert suspects(limiter) == {"a"}
+    assert quarantine(limiter) == {"a"}
     limiter.ready(0, boot="another")
     assert limiter.waiting == []
-    assert suspects(limiter) == set()
+    assert quarantine(limiter) == set()
 
 
 def test_one_whose_batch_was_lost_on_its_way_is_suspect_still() -> None:
@@ -474,28 +474,28 @@ def test_one_whose_batch_was_lost_on_its_way_is_suspect_still() -> None:
     for _ in range(3):
         limiter.after(1).ready(0, boot="another")
     assert limiter.waiting == ["a"]
-    assert suspects(limiter) == {"a"}
+    assert quarantine(limiter) == {"a"}
 
 
 def test_one_that_worked_in_between_is_evidence_whichever_of_those_that_it_killed_dies_last() -> None:
     """Others are done by the time, so the last ones that die have had nothing else to finish."""
-    suspects = Suspects(5)
+    quarantine = Quarantine(5)
     poison, given_up = task("poison"), list[str]()
     for number, embedder in enumerate(["e0", "e1", "e0", "e1", "e0"]):
-        again, given_up = suspects.died(embedder, [poison], Instant(float(number), float(number)))
+        again, given_up = quarantine.on_death(embedder, [poison], Instant(float(number), float(number)))
         if number == 1:
-            suspects.finished("e1", ["other"])
+            quarantine.on_finished("e1", ["other"])
         poison = again[0] if again else poison
     assert (again, given_up) == ([], ["poison"])
 
 
 def test_one_that_works_only_after_it_died_with_it_is_no_evidence() -> None:
     """It was broken too, and is mended now; the other is broken still."""
-    suspects = Suspects(5)
+    quarantine = Quarantine(5)
     innocent, given_up = task("innocent"), list[str]()
     for number, embedder in enumerate(["e0", "e1", "e1", "e1", "e1"]):
-        again, given_up = suspects.died(embedder, [innocent], Instant(float(number), float(number)))
+        again, given_up = quarantine.on_death(embedder, [innocent], Instant(float(number), float(number)))
         if number == 1:
-            suspects.finished("e0", ["other"])
+            quarantine.on_finished("e0", ["other"])
         innocent = again[0] if again else innocent
     assert (innocent.attempt, given_up) == (5, [])

@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
-from stages.rate_limiter.quota.counters import WINDOWS, Unit, Window
-from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Limits, Quota, Usage
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.buckets import SECONDS, Period
+from stages.rate_limiter.quota.counters import WINDOWS, Unit, WindowId
+from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Quota, QuotaLimits, Usage
 
 NOON = datetime(2025, 5, 14, 12, tzinfo=UTC).timestamp()  # a Wednesday; a full minute, hour, and half a day
-TASKS_MINUTE = Window(Unit.TASKS, Period.MINUTE)
-TASKS_HOUR = Window(Unit.TASKS, Period.HOUR)
-TOKENS_MINUTE = Window(Unit.TOKENS, Period.MINUTE)
-TOKENS_DAY = Window(Unit.TOKENS, Period.DAY)
-REQUESTS_MINUTE = Window(Unit.REQUESTS, Period.MINUTE)
+TASKS_MINUTE = WindowId(Unit.TASKS, Period.MINUTE)
+TASKS_HOUR = WindowId(Unit.TASKS, Period.HOUR)
+TOKENS_MINUTE = WindowId(Unit.TOKENS, Period.MINUTE)
+TOKENS_DAY = WindowId(Unit.TOKENS, Period.DAY)
+REQUESTS_MINUTE = WindowId(Unit.REQUESTS, Period.MINUTE)
 
 both = pytest.mark.parametrize("strategy", Strategy)
 
@@ -23,7 +25,7 @@ both = pytest.mark.parametrize("strategy", Strategy)
 def spend(quota: Quota, tasks: int, now: float, tokens: int = 0) -> int:
     """Admit and charge as many of so many tasks as fit."""
     admitted = quota.admits([tokens] * tasks, now)
-    quota.charge(admitted, tokens * admitted, 1, now)
+    quota.charge(Amounts(admitted, tokens * admitted, 1), now)
     return admitted
 
 
@@ -40,7 +42,7 @@ def test_a_batch_takes_what_is_left(strategy: Strategy) -> None:
 
 @both
 @pytest.mark.parametrize("window", WINDOWS)
-def test_every_window_may_be_limited_to_one(strategy: Strategy, window: Window) -> None:
+def test_every_window_may_be_limited_to_one(strategy: Strategy, window: WindowId) -> None:
     quota = Quota({window: 1}, strategy)
     for _ in range(3):
         assert spend(quota, 1, NOON, tokens=1) == 1
@@ -75,7 +77,7 @@ def test_no_request_left_admits_nothing() -> None:
 
 def test_remaining_is_units_by_periods() -> None:
     quota = Quota({TASKS_HOUR: 10, TOKENS_DAY: 500}, Strategy.FIXED)
-    quota.charge(4, 123, 1, NOON)
+    quota.charge(Amounts(4, 123, 1), NOON)
     remaining = quota.remaining(NOON)
     assert remaining.shape == (3, 5)
     assert (remaining[0, 1], remaining[1, 2]) == (6, 377)
@@ -107,7 +109,7 @@ def test_a_clock_that_steps_back_grants_nothing(strategy: Strategy) -> None:
         assert spend(quota, 1, now) == 0
         assert quota.opens_at(1, now) > NOON
     assert quota.latest == NOON
-    assert quota.charge(0, 0, 0, NOON - 50).at == NOON
+    assert quota.charge(Amounts(0, 0, 0), NOON - 50).at == NOON
     assert spend(quota, 5, NOON + 61) == 5
     assert quota.opens_at(1, NOON) > NOON + 61
 
@@ -115,37 +117,37 @@ def test_a_clock_that_steps_back_grants_nothing(strategy: Strategy) -> None:
 @both
 def test_a_refund_frees_what_was_charged_and_never_more(strategy: Strategy) -> None:
     quota = Quota({TASKS_MINUTE: 10, TOKENS_MINUTE: 100, REQUESTS_MINUTE: 1}, strategy)
-    receipt = quota.charge(8, 80, 1, NOON)
+    receipt = quota.charge(Amounts(8, 80, 1), NOON)
     assert quota.admits([1], NOON + 1) == 0
-    quota.refund(receipt, 5, 50, 1, NOON + 2)
+    quota.refund(receipt, Amounts(5, 50, 1), NOON + 2)
     assert quota.admits([5] * 20, NOON + 2) == 7
-    quota.refund(receipt, 50, 500, 10, NOON + 2)
+    quota.refund(receipt, Amounts(50, 500, 10), NOON + 2)
     assert quota.admits([5] * 20, NOON + 2) == 10
 
 
 @both
 def test_a_refund_reaches_only_windows_that_still_count_it(strategy: Strategy) -> None:
     quota = Quota({TASKS_MINUTE: 10, TASKS_HOUR: 15}, strategy)
-    receipt = quota.charge(8, 0, 1, NOON)
-    quota.charge(3, 0, 1, NOON + 90)
-    quota.refund(receipt, 8, 0, 1, NOON + 91)
+    receipt = quota.charge(Amounts(8, 0, 1), NOON)
+    quota.charge(Amounts(3, 0, 1), NOON + 90)
+    quota.refund(receipt, Amounts(8, 0, 1), NOON + 91)
     assert {usage.period: usage.current for usage in quota.usage(NOON + 91)} == {"minute": 3, "hour": 3}
-    quota.refund(receipt, 3, 0, 1, NOON + 7_300)
+    quota.refund(receipt, Amounts(3, 0, 1), NOON + 7_300)
     assert all(usage.current == 0 for usage in quota.usage(NOON + 7_300))
 
 
 def test_a_refund_that_comes_too_late_takes_nothing_from_the_bucket_in_its_slot() -> None:
     quota = Quota({TASKS_MINUTE: 10}, Strategy.ROLLING)
-    receipt = quota.charge(8, 0, 1, NOON)
-    quota.charge(3, 0, 1, NOON + 60.5)  # 121 buckets later: the same slot of the ring
-    quota.refund(receipt, 8, 0, 1, NOON + 60.5)
+    receipt = quota.charge(Amounts(8, 0, 1), NOON)
+    quota.charge(Amounts(3, 0, 1), NOON + 60.5)  # 121 buckets later: the same slot of the ring
+    quota.refund(receipt, Amounts(8, 0, 1), NOON + 60.5)
     assert only(quota.usage(NOON + 60.5)).current == 3
 
 
 def test_every_call_tells_the_time() -> None:
     quota = Quota({}, Strategy.FIXED)
-    receipt = quota.charge(1, 1, 1, NOON)
-    quota.refund(receipt, 1, 0, 1, NOON + 100)
+    receipt = quota.charge(Amounts(1, 1, 1), NOON)
+    quota.refund(receipt, Amounts(1, 0, 1), NOON + 100)
     assert quota.latest == NOON + 100
     quota.settle(receipt, 1, 0, NOON + 200)
     assert quota.latest == NOON + 200
@@ -154,7 +156,7 @@ def test_every_call_tells_the_time() -> None:
 @both
 def test_a_settlement_frees_what_was_reserved_too_much(strategy: Strategy) -> None:
     quota = Quota({TOKENS_MINUTE: 100}, strategy)
-    receipt = quota.charge(1, 90, 1, NOON)
+    receipt = quota.charge(Amounts(1, 90, 1), NOON)
     assert quota.admits([20], NOON + 5) == 0
     quota.settle(receipt, 90, 70, NOON + 5)
     assert quota.admits([20, 10, 1], NOON + 5) == 2
@@ -163,7 +165,7 @@ def test_a_settlement_frees_what_was_reserved_too_much(strategy: Strategy) -> No
 @both
 def test_a_settlement_above_the_limit_admits_nothing_till_it_is_past(strategy: Strategy) -> None:
     quota = Quota({TOKENS_MINUTE: 100}, strategy)
-    receipt = quota.charge(1, 90, 1, NOON)
+    receipt = quota.charge(Amounts(1, 90, 1), NOON)
     quota.settle(receipt, 90, 250, NOON + 5)
     usage = only(quota.usage(NOON + 5))
     assert (usage.current, usage.remaining, usage.exhausted_at) == (250, 0, NOON + 5)
@@ -174,7 +176,7 @@ def test_a_settlement_above_the_limit_admits_nothing_till_it_is_past(strategy: S
 
 def test_what_holds_work_back_is_named() -> None:
     quota = Quota({TASKS_MINUTE: 2, TASKS_HOUR: 9, TOKENS_MINUTE: 100}, Strategy.ROLLING)
-    quota.charge(2, 60, 1, NOON)
+    quota.charge(Amounts(2, 60, 1), NOON)
     assert quota.blocked_by(40, NOON) == [TASKS_MINUTE]
     assert quota.blocked_by(41, NOON) == [TASKS_MINUTE, TOKENS_MINUTE]
     assert quota.blocked_by(41, NOON + 61) == []
@@ -189,9 +191,9 @@ def test_a_task_too_large_for_a_window_never_fits() -> None:
 
 def test_it_opens_when_the_last_of_several_windows_does() -> None:
     quota = Quota({TASKS_MINUTE: 2, TASKS_HOUR: 3}, Strategy.ROLLING)
-    quota.charge(2, 0, 1, NOON)
+    quota.charge(Amounts(2, 0, 1), NOON)
     assert quota.opens_at(1, NOON) == NOON + 60.5
-    quota.charge(1, 0, 1, NOON + 60.5)
+    quota.charge(Amounts(1, 0, 1), NOON + 60.5)
     assert quota.opens_at(1, NOON + 60.5) == NOON + 3_630
     assert quota.opens_at(1, NOON + 3_629) == NOON + 3_630
 
@@ -199,7 +201,7 @@ def test_it_opens_when_the_last_of_several_windows_does() -> None:
 def test_tokens_open_when_enough_has_expired() -> None:
     quota = Quota({TOKENS_MINUTE: 100}, Strategy.ROLLING)
     for second in range(10):
-        quota.charge(1, 10, 1, NOON + second)
+        quota.charge(Amounts(1, 10, 1), NOON + second)
     assert [quota.opens_at(need, NOON + 9) for need in (1, 10, 11, 100)] == [
         NOON + 60.5,
         NOON + 60.5,
@@ -210,7 +212,7 @@ def test_tokens_open_when_enough_has_expired() -> None:
 
 @pytest.mark.parametrize("period", Period)
 def test_usage_of_a_fixed_window_resets_with_the_calendar(period: Period) -> None:
-    quota = Quota({Window(Unit.TASKS, period): 7}, Strategy.FIXED, "Europe/Berlin")
+    quota = Quota({WindowId(Unit.TASKS, period): 7}, Strategy.FIXED, "Europe/Berlin")
     resets = {
         "minute": "2025-05-14T14:01",
         "hour": "2025-05-14T15:00",
@@ -222,19 +224,19 @@ def test_usage_of_a_fixed_window_resets_with_the_calendar(period: Period) -> Non
         f"{resets[period]}+02:00" if "T" in resets[period] else f"{resets[period]}T00:00+02:00"
     )
     assert only(quota.usage(NOON)) == Usage("", Unit.TASKS, period, 0, 7, 7, reset_at.timestamp(), None)
-    quota.charge(5, 0, 1, NOON)
+    quota.charge(Amounts(5, 0, 1), NOON)
     usage = only(quota.usage(NOON))
     assert (usage.current, usage.remaining, usage.reset_at) == (5, 2, reset_at.timestamp())
 
 
 @pytest.mark.parametrize("period", Period)
 def test_usage_of_a_rolling_window_resets_when_it_next_frees(period: Period) -> None:
-    quota = Quota({Window(Unit.TASKS, period): 7}, Strategy.ROLLING)
+    quota = Quota({WindowId(Unit.TASKS, period): 7}, Strategy.ROLLING)
     length = SECONDS[period]
     start = NOON - NOON % (210 * 86_400)  # where a bucket of every period begins
     assert only(quota.usage(start)).reset_at == start
-    quota.charge(5, 0, 1, start)
-    quota.charge(1, 0, 1, start + length / 2)
+    quota.charge(Amounts(5, 0, 1), start)
+    quota.charge(Amounts(1, 0, 1), start + length / 2)
     assert only(quota.usage(start + length / 2)).reset_at == start + length * 121 / 120
     later = only(quota.usage(start + length * 121 / 120))
     assert (later.current, later.reset_at) == (1, start + length * 1.5 + length / 120)
@@ -245,7 +247,7 @@ def test_a_forecast_at_a_steady_rate(strategy: Strategy) -> None:
     quota = Quota({TASKS_HOUR: 1_000}, strategy)
     assert only(quota.usage(NOON)).exhausted_at is None
     for minute in range(20):
-        quota.charge(30, 0, 1, NOON + 60 * minute)
+        quota.charge(Amounts(30, 0, 1), NOON + 60 * minute)
     now = NOON + 20 * 60 - 1
     forecast = only(quota.usage(now)).exhausted_at
     assert forecast is not None  # 600 are used, 30 a minute: 400 more take 13 minutes
@@ -256,37 +258,37 @@ def test_a_forecast_at_a_steady_rate(strategy: Strategy) -> None:
 def test_no_forecast_for_traffic_that_fits(strategy: Strategy) -> None:
     quota = Quota({TASKS_HOUR: 1_000}, strategy)
     for minute in range(59):
-        quota.charge(15, 0, 1, NOON + 60 * minute)
+        quota.charge(Amounts(15, 0, 1), NOON + 60 * minute)
     assert only(quota.usage(NOON + 59 * 60)).exhausted_at is None
 
 
 def test_a_forecast_counts_what_expires_meanwhile() -> None:
     quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
-    quota.charge(900, 0, 1, NOON)
+    quota.charge(Amounts(900, 0, 1), NOON)
     for minute in range(50, 60):
-        quota.charge(5, 0, 1, NOON + 60 * minute)
+        quota.charge(Amounts(5, 0, 1), NOON + 60 * minute)
     # 50 are left and 5 a minute are used; in a minute 900 more are free, and 5 a minute fit for good.
     assert only(quota.usage(NOON + 3_590)).exhausted_at is None
 
 
 def test_a_forecast_is_not_misled_by_what_expires_after_it() -> None:
     quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
-    quota.charge(900, 0, 1, NOON)
-    quota.charge(99, 0, 1, NOON + 3_601)
+    quota.charge(Amounts(900, 0, 1), NOON)
+    quota.charge(Amounts(99, 0, 1), NOON + 3_601)
     now = NOON + 3_602  # one is left; the last tenth began 332 s ago; 900 expire in 28 s
     assert only(quota.usage(now)).exhausted_at == pytest.approx(now + 332 / 99, abs=0.01)
 
 
 def test_a_forecast_ends_when_traffic_does() -> None:
     quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
-    quota.charge(900, 0, 1, NOON)
+    quota.charge(Amounts(900, 0, 1), NOON)
     assert only(quota.usage(NOON + 60)).exhausted_at is not None
     assert only(quota.usage(NOON + 500)).exhausted_at is None
 
 
 @pytest.mark.parametrize("limit", [-1, MAX_LIMIT + 1, 1.5, "10", None, True, math.nan])
 def test_a_bad_limit_is_a_sentence(limit: object) -> None:
-    limits: Limits = {TASKS_HOUR: limit}  # type: ignore[dict-item]
+    limits: QuotaLimits = {TASKS_HOUR: limit}  # type: ignore[dict-item]
     with pytest.raises(
         ValueError, match=r"tasks per hour is .*: a whole number from 0 \(no limit\) to 10\^15 is needed"
     ):
@@ -300,32 +302,32 @@ def test_a_bad_strategy_or_timezone_is_refused() -> None:
         Quota({}, Strategy.ROLLING, "Mars")
 
 
-@pytest.mark.parametrize("amounts", [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
-def test_a_negative_amount_is_refused(amounts: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("amounts", [Amounts(-1, 0, 0), Amounts(0, -1, 0), Amounts(0, 0, -1)])
+def test_a_negative_amount_is_refused(amounts: Amounts) -> None:
     quota = Quota({}, Strategy.ROLLING)
-    receipt = quota.charge(1, 1, 1, NOON)
+    receipt = quota.charge(Amounts(1, 1, 1), NOON)
     with pytest.raises(ValueError, match="a negative amount"):
-        quota.charge(*amounts, NOON)
+        quota.charge(amounts, NOON)
     with pytest.raises(ValueError, match="a negative amount"):
-        quota.refund(receipt, *amounts, NOON)
+        quota.refund(receipt, amounts, NOON)
     with pytest.raises(ValueError, match="a negative amount"):
         quota.settle(receipt, 0, -1, NOON)
 
 
 def test_the_largest_limits_do_not_overflow() -> None:
     quota = Quota(dict.fromkeys(WINDOWS, MAX_LIMIT), Strategy.ROLLING)
-    quota.charge(MAX_LIMIT, MAX_LIMIT, MAX_LIMIT, NOON)
+    quota.charge(Amounts(MAX_LIMIT, MAX_LIMIT, MAX_LIMIT), NOON)
     assert quota.admits([1], NOON) == 0
     assert {usage.remaining for usage in quota.usage(NOON)} == {0}
 
 
 def test_a_charge_that_reached_its_provider_late_counts_from_then_on() -> None:
-    quota = Quota({Window(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING)
-    receipt = quota.charge(10, 0, 1, 1_000_000.0)
-    quota.move(receipt, 10, 0, 1, 1_000_004.0, 1_000_010.0)
+    quota = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING)
+    receipt = quota.charge(Amounts(10, 0, 1), 1_000_000.0)
+    quota.move(receipt, Amounts(10, 0, 1), 1_000_004.0, 1_000_010.0)
     assert quota.opens_at(0, 1_000_010.0) == 1_000_064.5
     assert quota.remaining(1_000_060.5).min() == 0
-    calendar = Quota({Window(Unit.TASKS, Period.MINUTE): 10}, Strategy.FIXED)
-    late = calendar.charge(10, 0, 1, 1_000_019.0)  # a minute ends a second later
-    calendar.move(late, 10, 0, 1, 1_000_021.0, 1_000_022.0)
+    calendar = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.FIXED)
+    late = calendar.charge(Amounts(10, 0, 1), 1_000_019.0)  # a minute ends a second later
+    calendar.move(late, Amounts(10, 0, 1), 1_000_021.0, 1_000_022.0)
     assert calendar.usage(1_000_022.0)[0].current == 0, "a calendar's minute keeps what it admitted"

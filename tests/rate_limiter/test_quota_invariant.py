@@ -17,10 +17,12 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
-from stages.rate_limiter.quota.counters import WINDOWS, Unit, Window
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.buckets import SECONDS, Period
+from stages.rate_limiter.quota.counters import WINDOWS, Unit, WindowId
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota.scope import Limits, Receipt
+from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 
 ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu"]
 MODELS = ["limited", "free"]
@@ -44,8 +46,8 @@ class Charge:
 class Machine:
     """The quotas, a clock moved by hand, and the trace of all that was charged."""
 
-    limits: Limits
-    own: Limits
+    limits: QuotaLimits
+    own: QuotaLimits
     strategy: Strategy
     timezone: str
     now: float
@@ -75,7 +77,7 @@ class Machine:
         admitted = self.quotas.admits(model, tokens, self.now)
         if admitted:
             spent = sum(tokens[:admitted])
-            receipt = self.quotas.charge(model, admitted, spent, 1, self.now)
+            receipt = self.quotas.charge(model, Amounts(admitted, spent, 1), self.now)
             assert not self.trace or receipt.at >= self.trace[-1].receipt.at
             amounts = {Unit.TASKS: admitted, Unit.TOKENS: spent, Unit.REQUESTS: 1}
             self.trace.append(Charge(receipt, amounts))
@@ -103,7 +105,9 @@ class Machine:
         if self.trace:
             charge = self.trace[which % len(self.trace)]
             back = {unit: int(amount * part) for unit, amount in charge.amounts.items()}
-            self.quotas.refund(charge.receipt, back[Unit.TASKS], back[Unit.TOKENS], back[Unit.REQUESTS], self.now)
+            self.quotas.refund(
+                charge.receipt, Amounts(back[Unit.TASKS], back[Unit.TOKENS], back[Unit.REQUESTS]), self.now
+            )
             charge.amounts = {unit: amount - back[unit] for unit, amount in charge.amounts.items()}
 
     def settle(self, which: int, part: float) -> None:
@@ -213,4 +217,4 @@ def test_the_check_itself_sees_one_too_many() -> None:
 
 
 def test_windows_of_the_trace_are_the_windows_of_the_quota() -> None:
-    assert {Window(unit, period) for unit in Unit for period in Period} == set(WINDOWS)
+    assert {WindowId(unit, period) for unit in Unit for period in Period} == set(WINDOWS)

@@ -8,21 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.rate_limiter.quota.buckets import Period, Strategy
-from stages.rate_limiter.quota.counters import Unit, Window
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.buckets import Period
+from stages.rate_limiter.quota.counters import Unit, WindowId
 from stages.rate_limiter.quota.quotas import Quotas
-from stages.rate_limiter.quota.scope import Limits, Receipt
+from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 from stages.rate_limiter.quota.snapshot import VERSION, QuotaFileError, ScopeSnapshot, Snapshot, decode, encode
 
 NOON = 1_747_224_000.0  # 2025-05-14T12:00Z, a Wednesday
 MODEL = "model"
-TASKS: Limits = {Window(Unit.TASKS, period): 100 for period in Period}
-TOKENS_DAY = Window(Unit.TOKENS, Period.DAY)
+TASKS: QuotaLimits = {WindowId(Unit.TASKS, period): 100 for period in Period}
+TOKENS_DAY = WindowId(Unit.TOKENS, Period.DAY)
 
 both = pytest.mark.parametrize("strategy", Strategy)
 
 
-def quotas(strategy: Strategy = Strategy.ROLLING, timezone: str = "UTC", limits: Limits = TASKS) -> Quotas:
+def quotas(strategy: Strategy = Strategy.ROLLING, timezone: str = "UTC", limits: QuotaLimits = TASKS) -> Quotas:
     return Quotas(limits, {MODEL: limits}, strategy, timezone)
 
 
@@ -39,7 +41,7 @@ def current(some: Quotas, now: float) -> dict[str, int]:
 def test_the_windows_go_on_as_they_were(strategy: Strategy) -> None:
     old = quotas(strategy)
     for hour in range(60):
-        old.charge(MODEL, 1, 10, 1, NOON + 3_600 * hour)
+        old.charge(MODEL, Amounts(1, 10, 1), NOON + 3_600 * hour)
     now = NOON + 3_600 * 59 + 1
     new = restored(old, now, quotas(strategy))
     assert new.usage(now) == old.usage(now)
@@ -50,7 +52,7 @@ def test_the_windows_go_on_as_they_were(strategy: Strategy) -> None:
 @both
 def test_what_expired_while_it_was_down_is_free(strategy: Strategy) -> None:
     old = quotas(strategy)
-    old.charge(MODEL, 100, 0, 1, NOON)
+    old.charge(MODEL, Amounts(100, 0, 1), NOON)
     new = restored(old, NOON + 86_400 * 1.5, quotas(strategy))
     assert current(new, NOON + 86_400 * 1.5) == {"minute": 0, "hour": 0, "day": 0, "week": 100, "month": 100}
 
@@ -58,7 +60,7 @@ def test_what_expired_while_it_was_down_is_free(strategy: Strategy) -> None:
 @both
 def test_a_clock_set_back_during_the_restart_grants_nothing(strategy: Strategy) -> None:
     old = quotas(strategy)
-    old.charge(MODEL, 100, 0, 1, NOON)
+    old.charge(MODEL, Amounts(100, 0, 1), NOON)
     new = restored(old, NOON - 86_400, quotas(strategy))
     assert new.latest == NOON
     assert new.admits(MODEL, [1], NOON - 86_400) == 0
@@ -67,19 +69,19 @@ def test_a_clock_set_back_during_the_restart_grants_nothing(strategy: Strategy) 
 @both
 def test_a_receipt_outlives_the_process(strategy: Strategy) -> None:
     old = quotas(strategy, limits={TOKENS_DAY: 1_000})
-    receipt = msgspec.msgpack.decode(msgspec.msgpack.encode(old.charge(MODEL, 9, 900, 1, NOON)), type=Receipt)
+    receipt = msgspec.msgpack.decode(msgspec.msgpack.encode(old.charge(MODEL, Amounts(9, 900, 1), NOON)), type=Receipt)
     new = restored(old, NOON + 60, quotas(strategy, limits={TOKENS_DAY: 1_000}))
     new.settle(receipt, 900, 400, NOON + 61)
     assert current(new, NOON + 61) == {"day": 400}
-    new.refund(receipt, 0, 400, 0, NOON + 62)
+    new.refund(receipt, Amounts(0, 400, 0), NOON + 62)
     assert current(new, NOON + 62) == {"day": 0}
 
 
 @both
 def test_a_limit_lowered_below_what_is_used_admits_nothing_till_that_is_past(strategy: Strategy) -> None:
     old = quotas(strategy)
-    old.charge(MODEL, 90, 0, 1, NOON)
-    lower = restored(old, NOON + 1, quotas(strategy, limits={Window(Unit.TASKS, Period.HOUR): 50}))
+    old.charge(MODEL, Amounts(90, 0, 1), NOON)
+    lower = restored(old, NOON + 1, quotas(strategy, limits={WindowId(Unit.TASKS, Period.HOUR): 50}))
     usage = lower.usage(NOON + 1)[0]
     assert (usage.current, usage.limit, usage.remaining) == (90, 50, 0)
     opens = lower.opens_at(MODEL, 1, NOON + 1)
@@ -90,7 +92,7 @@ def test_a_limit_lowered_below_what_is_used_admits_nothing_till_that_is_past(str
 @both
 def test_a_limit_set_later_knows_what_was_used_before(strategy: Strategy) -> None:
     old = Quotas({}, {MODEL: {}}, strategy)
-    old.charge(MODEL, 30, 0, 1, NOON)
+    old.charge(MODEL, Amounts(30, 0, 1), NOON)
     assert current(restored(old, NOON, quotas(strategy)), NOON) == dict.fromkeys(Period, 30)
 
 
@@ -98,18 +100,18 @@ def test_a_limit_set_later_knows_what_was_used_before(strategy: Strategy) -> Non
 def test_a_change_of_strategy_finds_right_counters(before: Strategy, after: Strategy) -> None:
     changed, always = quotas(before), quotas(after)
     for charged in (NOON - 86_400, NOON - 1_800.5, NOON - 0.5, NOON):
-        receipts = [each.charge(MODEL, 7, 0, 1, charged) for each in (changed, always)]
+        receipts = [each.charge(MODEL, Amounts(7, 0, 1), charged) for each in (changed, always)]
     new = restored(changed, NOON + 1, quotas(after))
     assert new.usage(NOON + 1) == always.usage(NOON + 1)
     for each, receipt in zip((new, always), receipts, strict=True):
-        each.refund(receipt, 3, 0, 0, NOON + 1)
+        each.refund(receipt, Amounts(3, 0, 0), NOON + 1)
     assert new.usage(NOON + 1) == always.usage(NOON + 1)
 
 
 def test_another_timezone_starts_from_the_larger_count() -> None:
     old = quotas(Strategy.FIXED, "UTC")
-    old.charge(MODEL, 40, 0, 1, NOON - 13 * 3_600)  # yesterday in UTC, but today in Tokyo
-    old.charge(MODEL, 5, 0, 1, NOON)
+    old.charge(MODEL, Amounts(40, 0, 1), NOON - 13 * 3_600)  # yesterday in UTC, but today in Tokyo
+    old.charge(MODEL, Amounts(5, 0, 1), NOON)
     assert current(old, NOON)["day"] == 5
     new = restored(old, NOON, quotas(Strategy.FIXED, "Asia/Tokyo"))
     assert current(new, NOON) == {"minute": 5, "hour": 5, "day": 45, "week": 45, "month": 45}
@@ -120,8 +122,8 @@ def test_another_timezone_starts_from_the_larger_count() -> None:
 def test_the_month_so_far_is_kept_in_another_timezone() -> None:
     end_of_month = 1_748_736_000.0 - 60  # 2025-05-31T23:59Z: a rolling month of 30 days has lost the first day
     old = quotas(Strategy.FIXED, "UTC")
-    old.charge(MODEL, 40, 0, 1, end_of_month - 31 * 86_400 + 120)
-    old.charge(MODEL, 5, 0, 1, end_of_month)
+    old.charge(MODEL, Amounts(40, 0, 1), end_of_month - 31 * 86_400 + 120)
+    old.charge(MODEL, Amounts(5, 0, 1), end_of_month)
     assert current(restored(old, end_of_month, quotas(Strategy.FIXED, "America/Lima")), end_of_month)["month"] == 45
 
 
@@ -130,7 +132,7 @@ def test_the_size_does_not_depend_on_what_passed() -> None:
     sizes = {len(some.dump())}
     now = 0.0
     for round_ in range(200):
-        some.charge(MODEL, 10**round_ if round_ < 12 else 5, 10**9, 1, now)
+        some.charge(MODEL, Amounts(10**round_ if round_ < 12 else 5, 10**9, 1), now)
         sizes.add(len(some.dump()))
         now = NOON + 3_333.3 * round_
     assert len(sizes) == 1
@@ -140,11 +142,11 @@ def test_the_size_does_not_depend_on_what_passed() -> None:
 def test_models_that_lost_their_limits_are_forgotten_and_new_ones_start_empty() -> None:
     old = Quotas(TASKS, {"old": TASKS, "kept": TASKS}, Strategy.ROLLING)
     for model in ("old", "kept"):
-        old.charge(model, 10, 0, 1, NOON)
+        old.charge(model, Amounts(10, 0, 1), NOON)
     new = Quotas(TASKS, {"kept": TASKS, "new": TASKS}, Strategy.ROLLING)
     new.restore(old.dump(), NOON)
     assert {(usage.scope, usage.current) for usage in new.usage(NOON)} == {("", 20), ("kept", 10), ("new", 0)}
-    new.refund(Receipt(NOON, "old"), 10, 0, 1, NOON)
+    new.refund(Receipt(NOON, "old"), Amounts(10, 0, 1), NOON)
     assert {(usage.scope, usage.current) for usage in new.usage(NOON)} == {("", 10), ("kept", 10), ("new", 0)}
 
 
@@ -157,7 +159,7 @@ def test_a_file_of_another_version_is_refused_by_name() -> None:
 @given(st.data())
 def test_a_damaged_file_is_refused_and_changes_nothing(data: st.DataObject) -> None:
     some = quotas()
-    some.charge(MODEL, 7, 70, 1, NOON)
+    some.charge(MODEL, Amounts(7, 70, 1), NOON)
     good = some.dump()
     place = data.draw(st.integers(0, len(good) - 1))
     flipped = good[place] ^ data.draw(st.integers(1, 255))

@@ -4,14 +4,16 @@ import math
 
 import pytest
 
-from stages.rate_limiter.quota.buckets import Period, Strategy
-from stages.rate_limiter.quota.counters import Unit, Window
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.buckets import Period
+from stages.rate_limiter.quota.counters import Unit, WindowId
 from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import Receipt
 
 NOON = 1_747_224_000.0
-TASKS = Window(Unit.TASKS, Period.HOUR)
-TOKENS = Window(Unit.TOKENS, Period.HOUR)
+TASKS = WindowId(Unit.TASKS, Period.HOUR)
+TOKENS = WindowId(Unit.TOKENS, Period.HOUR)
 
 
 @pytest.fixture(params=Strategy)
@@ -32,13 +34,13 @@ def test_the_tighter_scope_decides(quotas: Quotas) -> None:
 
 
 def test_a_charge_counts_in_both_scopes(quotas: Quotas) -> None:
-    assert quotas.charge("small", 4, 20, 1, NOON) == Receipt(NOON, "small")
-    quotas.charge("unlimited", 30, 20, 1, NOON)
+    assert quotas.charge("small", Amounts(4, 20, 1), NOON) == Receipt(NOON, "small")
+    quotas.charge("unlimited", Amounts(30, 20, 1), NOON)
     assert held(quotas) == {"": 34, "small": 4, "large": 0}
 
 
 def test_a_model_that_waits_never_blocks_another(quotas: Quotas) -> None:
-    quotas.charge("small", 10, 10, 1, NOON)
+    quotas.charge("small", Amounts(10, 10, 1), NOON)
     assert quotas.admits("small", [1], NOON) == 0
     assert quotas.blocked_by("small", 1, NOON) == {"small": [TASKS]}
     assert quotas.admits("large", [1] * 300, NOON) == 90
@@ -48,23 +50,23 @@ def test_a_model_that_waits_never_blocks_another(quotas: Quotas) -> None:
 
 
 def test_every_scope_that_holds_work_back_is_named(quotas: Quotas) -> None:
-    quotas.charge("small", 10, 45, 1, NOON)
-    quotas.charge("large", 90, 0, 1, NOON + 60)
+    quotas.charge("small", Amounts(10, 45, 1), NOON)
+    quotas.charge("large", Amounts(90, 0, 1), NOON + 60)
     assert quotas.blocked_by("small", 6, NOON + 60) == {"": [TASKS], "small": [TASKS, TOKENS]}
     assert quotas.blocked_by("unlimited", 6, NOON + 60) == {"": [TASKS]}
 
 
 def test_it_opens_when_both_scopes_do(quotas: Quotas) -> None:
-    quotas.charge("large", 90, 0, 1, NOON)
-    quotas.charge("small", 10, 0, 1, NOON + 600)
+    quotas.charge("large", Amounts(90, 0, 1), NOON)
+    quotas.charge("small", Amounts(10, 0, 1), NOON + 600)
     opens = quotas.opens_at("small", 1, NOON + 600)
     assert quotas.admits("small", [1], math.nextafter(opens, 0)) == 0
     assert quotas.admits("small", [1], opens) == 1
 
 
 def test_refunds_and_settlements_reach_both_scopes(quotas: Quotas) -> None:
-    receipt = quotas.charge("small", 10, 50, 1, NOON)
-    quotas.refund(receipt, 3, 20, 0, NOON + 1)
+    receipt = quotas.charge("small", Amounts(10, 50, 1), NOON)
+    quotas.refund(receipt, Amounts(3, 20, 0), NOON + 1)
     assert held(quotas) == {"": 7, "small": 7, "large": 0}
     quotas.settle(receipt, 30, 10, NOON + 1)
     assert quotas.admits("small", [20] * 5, NOON + 1) == 2
@@ -77,8 +79,8 @@ def test_what_never_fits_a_model_may_fit_another(quotas: Quotas) -> None:
 
 
 def test_a_clock_that_steps_back_is_the_same_for_all_models(quotas: Quotas) -> None:
-    quotas.charge("large", 1, 0, 1, NOON)
-    assert quotas.charge("small", 10, 0, 1, NOON - 5_000).at == NOON
+    quotas.charge("large", Amounts(1, 0, 1), NOON)
+    assert quotas.charge("small", Amounts(10, 0, 1), NOON - 5_000).at == NOON
     assert quotas.admits("small", [1], NOON - 1) == 0
     assert quotas.opens_at("large", 1, NOON - 5_000) == NOON - 5_000
     assert quotas.opens_at("small", 1, NOON - 5_000) > NOON
@@ -86,8 +88,8 @@ def test_a_clock_that_steps_back_is_the_same_for_all_models(quotas: Quotas) -> N
 
 
 def test_the_latest_time_of_any_model_is_the_time_of_all(quotas: Quotas) -> None:
-    quotas.charge("small", 10, 0, 1, NOON)
-    quotas.charge("large", 1, 0, 1, NOON + 7_300)
+    quotas.charge("small", Amounts(10, 0, 1), NOON)
+    quotas.charge("large", Amounts(1, 0, 1), NOON + 7_300)
     assert quotas.admits("small", [1] * 20, NOON + 1) == 10
     assert quotas.opens_at("small", 1, NOON + 1) == NOON + 1
 

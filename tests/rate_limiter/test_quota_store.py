@@ -13,15 +13,16 @@ import pytest
 from common.failures.errors import Fatal
 from common.process.store import Store
 from common.settings.settings import Settings, read
+from stages.rate_limiter.actions import PutQuota
+from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.buckets import Period
-from stages.rate_limiter.quota.counters import WINDOWS, Unit, Window
+from stages.rate_limiter.quota.counters import WINDOWS, Unit, WindowId
 from stages.rate_limiter.quota.snapshot import VERSION
-from stages.rate_limiter.quota_store import KEY, Windows, limits_of
-from stages.rate_limiter.state import PutQuota
+from stages.rate_limiter.quota_store import KEY, QuotaStore, limits_of
 
 MODEL = "text-embedding-3-large"
 NOW = 1_780_000_000.0
-Open = Callable[..., Windows]
+Open = Callable[..., QuotaStore]
 
 
 def settings(**fields: Any) -> Settings:
@@ -31,15 +32,14 @@ def settings(**fields: Any) -> Settings:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def opened(tmp_path: Path) -> Iterator[Open]:
     """Open the windows in the test's folder, as a process that starts at `NOW` does."""
-    monkeypatch.setattr("time.time", lambda: NOW)
-    before: list[Windows] = []
+    before: list[QuotaStore] = []
 
-    def reopen(**fields: Any) -> Windows:
+    def reopen(**fields: Any) -> QuotaStore:
         while before:
             before.pop().store.close()
-        before.append(Windows(settings(**fields), tmp_path))
+        before.append(QuotaStore(settings(**fields), tmp_path, NOW))
         return before[-1]
 
     yield reopen
@@ -47,7 +47,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         before.pop().store.close()
 
 
-def commit(windows: Windows) -> None:
+def commit(windows: QuotaStore) -> None:
     windows.writes[PutQuota](PutQuota())
     windows.store.commit()
 
@@ -57,50 +57,50 @@ def test_every_setting_is_the_limit_of_its_window() -> None:
     fields |= {f"rate_limit_tokens_per_{period}": 11 + number for number, period in enumerate(Period)}
     limits, models = limits_of(settings(**fields, rate_limit_requests_per_minute=21))
     assert {window: limit for window, limit in limits.items() if limit} == {
-        **{Window(Unit.TASKS, period): 1 + number for number, period in enumerate(Period)},
-        **{Window(Unit.TOKENS, period): 11 + number for number, period in enumerate(Period)},
-        Window(Unit.REQUESTS, Period.MINUTE): 21,
+        **{WindowId(Unit.TASKS, period): 1 + number for number, period in enumerate(Period)},
+        **{WindowId(Unit.TOKENS, period): 11 + number for number, period in enumerate(Period)},
+        WindowId(Unit.REQUESTS, Period.MINUTE): 21,
     }
     assert models == {}
 
 
 def test_a_model_has_limits_of_its_own(opened: Open) -> None:
     windows = opened(rate_limit_models=f'{{"{MODEL}": {{"per_day": 3}}}}', rate_limit_per_hour=5)
-    shown = {(usage.scope, usage.unit, usage.period, usage.limit) for usage in windows.usage(NOW)}
+    shown = {(usage.scope, usage.unit, usage.period, usage.limit) for usage in windows.quotas.usage(NOW)}
     assert shown == {("", Unit.TASKS, Period.HOUR, 5), (MODEL, Unit.TASKS, Period.DAY, 3)}
-    assert windows.admits(MODEL, [1] * 9, NOW) == 3
-    assert windows.admits("another", [1] * 9, NOW) == 5
+    assert windows.quotas.admits(MODEL, [1] * 9, NOW) == 3
+    assert windows.quotas.admits("another", [1] * 9, NOW) == 5
 
 
 def test_one_switch_turns_all_off(opened: Open) -> None:
     fields: dict[str, Any] = {f"rate_limit_per_{period}": 1 for period in Period}
     fields["rate_limit_models"] = f'{{"{MODEL}": {{"per_day": 1, "requests_per_minute": 1}}}}'
     windows = opened(**fields, rate_limit_requests_per_minute=1, rate_limit_enabled=False)
-    windows.charge(MODEL, 1000, 1000, 10, NOW)
-    assert windows.admits(MODEL, [1] * 256, NOW) == 256
-    assert windows.usage(NOW) == []
-    assert not windows.limits(MODEL)
+    windows.quotas.charge(MODEL, Amounts(1000, 1000, 10), NOW)
+    assert windows.quotas.admits(MODEL, [1] * 256, NOW) == 256
+    assert windows.quotas.usage(NOW) == []
+    assert not windows.quotas.limits(MODEL)
 
 
 def test_what_was_spent_while_all_was_off_counts_when_it_is_on_again(opened: Open) -> None:
     windows = opened(rate_limit_enabled=False, rate_limit_per_day=10)
-    windows.charge(MODEL, 8, 0, 1, NOW)
+    windows.quotas.charge(MODEL, Amounts(8, 0, 1), NOW)
     commit(windows)
-    assert opened(rate_limit_per_day=10).admits(MODEL, [1] * 9, NOW) == 2
+    assert opened(rate_limit_per_day=10).quotas.admits(MODEL, [1] * 9, NOW) == 2
 
 
 def test_a_limit_lowered_below_its_use_admits_nothing_until_enough_has_expired(opened: Open) -> None:
     windows = opened(rate_limit_per_hour=10)
-    windows.charge(MODEL, 4, 0, 1, NOW)
-    windows.charge(MODEL, 6, 0, 1, NOW + 1800)
+    windows.quotas.charge(MODEL, Amounts(4, 0, 1), NOW)
+    windows.quotas.charge(MODEL, Amounts(6, 0, 1), NOW + 1800)
     commit(windows)
     windows = opened(rate_limit_per_hour=5)
-    (usage,) = windows.usage(NOW + 1800)
+    (usage,) = windows.quotas.usage(NOW + 1800)
     assert (usage.current, usage.limit, usage.remaining) == (10, 5, 0)
-    assert windows.admits(MODEL, [1], NOW + 1800) == 0
-    opens = windows.opens_at(MODEL, 1, NOW + 1800)
+    assert windows.quotas.admits(MODEL, [1], NOW + 1800) == 0
+    opens = windows.quotas.opens_at(MODEL, 1, NOW + 1800)
     assert opens > NOW + 1800 + 3600, "the four that expire first leave six, which is still too many"
-    assert windows.admits(MODEL, [1] * 9, opens) == 5
+    assert windows.quotas.admits(MODEL, [1] * 9, opens) == 5
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_record_that_cannot_be_read_is_never_misread(
     opened: Open, tmp_path: Path, damage: Callable[[bytes], bytes], says: str
 ) -> None:
     windows = opened(rate_limit_per_hour=10)
-    windows.charge(MODEL, 10, 0, 1, NOW)
-    windows.store.put("quota", KEY, damage(windows.dump()))
+    windows.quotas.charge(MODEL, Amounts(10, 0, 1), NOW)
+    windows.store.put("quota", KEY, damage(windows.quotas.dump()))
     windows.store.commit()
     with pytest.raises(Fatal) as raised:
         opened(rate_limit_per_hour=10)
@@ -130,27 +130,27 @@ def test_a_record_that_cannot_be_read_is_never_misread(
 
 
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
-    Windows(settings(), tmp_path).store.close()
+    QuotaStore(settings(), tmp_path, NOW).store.close()
     with closing(Store(tmp_path, "rate_limiter", ("quota",))) as store, store._env.begin(write=True) as txn:
         txn.put(b"version", b"99")
     with pytest.raises(Fatal, match=r"written by another version of this service \(format 99"):
-        Windows(settings(), tmp_path)
+        QuotaStore(settings(), tmp_path, NOW)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    Windows(settings(), tmp_path).store.close()
+    QuotaStore(settings(), tmp_path, NOW).store.close()
     (tmp_path / "rate_limiter" / "data.mdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(Fatal, match=r"STATE_DIR: .* cannot be opened"):
-        Windows(settings(), tmp_path)
+        QuotaStore(settings(), tmp_path, NOW)
 
 
 def test_the_file_does_not_grow_with_what_passes(opened: Open, tmp_path: Path) -> None:
     windows = opened(**{f"rate_limit_per_{period}": 10**9 for period in Period})
     sizes = []
     for hour in range(200):
-        windows.charge(MODEL, 256, 256_000, 1, NOW + 3600 * hour)
+        windows.quotas.charge(MODEL, Amounts(256, 256_000, 1), NOW + 3600 * hour)
         commit(windows)
         sizes.append((tmp_path / "rate_limiter" / "data.mdb").stat().st_blocks)
     assert max(sizes) == max(sizes[:20])
-    assert len(windows.dump()) < 20_000
+    assert len(windows.quotas.dump()) < 20_000
     assert len(WINDOWS) == 15

@@ -4,9 +4,11 @@ import random
 
 import pytest
 
-from stages.rate_limiter.quota.buckets import SECONDS, Period, Strategy
-from stages.rate_limiter.quota.counters import Unit, Window
-from stages.rate_limiter.quota.scope import Limits, Quota
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.buckets import SECONDS, Period
+from stages.rate_limiter.quota.counters import Unit, WindowId
+from stages.rate_limiter.quota.scope import Quota, QuotaLimits
 
 NEW_YEAR = 1_735_689_600.0  # 2025-01-01T00:00Z
 
@@ -16,7 +18,7 @@ def used_at_full_demand(quota: Quota, unit: Unit, start: float, end: float, toke
     total, now = 0, start - (end - start) / 8
     while now < end:
         admitted = quota.admits([tokens] * 5_000, now)
-        quota.charge(admitted, admitted * tokens, 1, now)
+        quota.charge(Amounts(admitted, admitted * tokens, 1), now)
         if now >= start:
             total += {Unit.TASKS: admitted, Unit.TOKENS: admitted * tokens, Unit.REQUESTS: 1}[unit]
         now = quota.opens_at(tokens, now)
@@ -28,7 +30,7 @@ def used_at_full_demand(quota: Quota, unit: Unit, start: float, end: float, toke
 @pytest.mark.parametrize("limit", [1, 8])
 def test_a_rolling_window_is_used_in_bursts(unit: Unit, period: Period, limit: int) -> None:
     periods = 130
-    quota = Quota({Window(unit, period): limit}, Strategy.ROLLING)
+    quota = Quota({WindowId(unit, period): limit}, Strategy.ROLLING)
     end = NEW_YEAR + periods * SECONDS[period]
     used = used_at_full_demand(quota, unit, NEW_YEAR, end, tokens=1)
     assert 0.98 * limit * periods <= used <= limit * (periods + 1)
@@ -37,11 +39,11 @@ def test_a_rolling_window_is_used_in_bursts(unit: Unit, period: Period, limit: i
 @pytest.mark.parametrize("period", Period)
 def test_a_rolling_window_is_used_when_charges_are_spread_over_it(period: Period) -> None:
     periods, limit, length = 12, 1_000, SECONDS[period]
-    quota = Quota({Window(Unit.TOKENS, period): limit}, Strategy.ROLLING)
+    quota = Quota({WindowId(Unit.TOKENS, period): limit}, Strategy.ROLLING)
     moments = random.Random(4)
     now = NEW_YEAR - 3 * length
     for now in sorted(now + moments.random() * length for _ in range(200)):
-        quota.charge(1, 5, 1, now)
+        quota.charge(Amounts(1, 5, 1), now)
     used = used_at_full_demand(quota, Unit.TOKENS, NEW_YEAR, NEW_YEAR + periods * length, tokens=5)
     assert 0.98 * limit * periods <= used <= limit * (periods + 1)
 
@@ -49,18 +51,18 @@ def test_a_rolling_window_is_used_when_charges_are_spread_over_it(period: Period
 @pytest.mark.parametrize("period", Period)
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
 def test_a_fixed_window_is_used_whole(period: Period, zone: str) -> None:
-    quota = Quota({Window(Unit.TASKS, period): 10}, Strategy.FIXED, zone)
+    quota = Quota({WindowId(Unit.TASKS, period): 10}, Strategy.FIXED, zone)
     now, admitted = NEW_YEAR, []
     for _ in range(300):
         admitted.append(quota.admits([0] * 99, now))
-        quota.charge(admitted[-1], 0, 1, now)
+        quota.charge(Amounts(admitted[-1], 0, 1), now)
         now = quota.opens_at(0, now)
     assert set(admitted) == {10}
     assert now - NEW_YEAR == pytest.approx(300 * SECONDS[period], rel=0.02)
 
 
 def test_of_several_windows_the_tightest_is_used() -> None:
-    limits: Limits = {Window(Unit.TASKS, Period.MINUTE): 10, Window(Unit.TASKS, Period.HOUR): 500}
+    limits: QuotaLimits = {WindowId(Unit.TASKS, Period.MINUTE): 10, WindowId(Unit.TASKS, Period.HOUR): 500}
     hours = 60
     end = NEW_YEAR + hours * 3_600
     used = used_at_full_demand(Quota(limits, Strategy.ROLLING), Unit.TASKS, NEW_YEAR, end)
@@ -69,11 +71,11 @@ def test_of_several_windows_the_tightest_is_used() -> None:
 
 def test_what_is_settled_is_used_again() -> None:
     """Estimates four times too high, settled a second later, cost nothing of a quota."""
-    quota = Quota({Window(Unit.TOKENS, Period.HOUR): 10_000}, Strategy.ROLLING)
+    quota = Quota({WindowId(Unit.TOKENS, Period.HOUR): 10_000}, Strategy.ROLLING)
     used, now, hours = 0, NEW_YEAR, 60
     while now < NEW_YEAR + hours * 3_600:
         admitted = quota.admits([40] * 5_000, now)
-        receipt = quota.charge(admitted, admitted * 40, 1, now)
+        receipt = quota.charge(Amounts(admitted, admitted * 40, 1), now)
         quota.settle(receipt, admitted * 40, admitted * 10, now + 1)
         used += admitted * 10
         now = max(now + 1, quota.opens_at(40, now + 1))

@@ -6,7 +6,7 @@ import pytest
 
 from common.wire import messages as m
 from common.wire.timing import LEARNING_S
-from stages.rate_limiter.state import PutQuota
+from stages.rate_limiter.actions import PutQuota
 from tests.decisions import kinds, of, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, REQUESTS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names
@@ -264,7 +264,7 @@ def test_before_a_batch_leaves_it_says_that_a_worker_has_its_tasks() -> None:
 def test_draining_hands_out_nothing_more() -> None:
     limiter = Limiter()
     limiter.tasks("a")
-    assert list(limiter.state.drain(limiter.now)) == []
+    assert list(limiter.state.on_drain(limiter.now)) == []
     limiter.ready(1)
     assert limiter.batches == []
 
@@ -275,7 +275,7 @@ def test_the_report_says_what_waits_what_works_and_why_nothing_passes() -> None:
     limiter.ready(1)
     limiter.tasks("a", "b", "c", key="small")
     report = limiter.state.report(limiter.now)
-    assert report.facts == {"waiting": 2, "working": 1}
+    assert report.facts == {"waiting": 2, "embedding": 1}
     assert report.blockers == ["waiting for a quota: 1 tasks a minute"]
     assert [(w.scope, w.unit, w.period, w.current, w.limit, w.remaining) for w in report.windows] == [
         ("", "tasks", "minute", 1, 1, 0),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from common.wire import messages as m
-from stages.rate_limiter.state import NEVER_FITS, PutQuota
+from stages.rate_limiter.actions import PutQuota
+from stages.rate_limiter.state import NEVER_FITS_RETRY_S
 from tests import samples
 from tests.decisions import counted, events, of, said
 from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, TOKENS_PER_MINUTE, Limiter, ids_of
@@ -47,7 +48,7 @@ def test_a_quota_that_waits_long_gives_the_tasks_back_to_the_api() -> None:
     (deferred,) = of(m.Deferred, done)
     assert (deferred.ids, deferred.reason, deferred.key) == (["b", "c"], "quota", "*")
     assert 3600 <= deferred.until - limiter.now.wall <= 3660
-    assert said("deferred", done)["task_ids"] == ["b", "c"]
+    assert said("tasks_deferred", done)["task_ids"] == ["b", "c"]
     assert limiter.waiting == []
 
 
@@ -122,14 +123,14 @@ def test_without_any_embedder_tasks_wait() -> None:
 def test_tasks_that_no_window_could_ever_hold_are_in_nobody_s_way() -> None:
     limiter = Limiter({TOKENS_PER_MINUTE: 100})
     limiter.ready(1)
-    done = limiter.state.tasks(
+    done = limiter.state.on_tasks(
         m.Tasks([limited for name in "abc" for limited in (task(f"huge {name}", 101), task(name, 10))]), limiter.now
     )
     done = limiter.did(done)
     assert ids_of(limiter.batch) == ["a", "b", "c"]
-    until = limiter.now.wall + NEVER_FITS
+    until = limiter.now.wall + NEVER_FITS_RETRY_S
     assert of(m.Deferred, done) == [m.Deferred([f"huge {name}"], until, "quota") for name in "abc"]
-    assert events(done) == ["exceeds_token_quota"] * 3
+    assert events(done) == ["task_exceeds_token_quota"] * 3
     assert limiter.waiting == []
 
 
@@ -219,6 +220,6 @@ def test_deferred_tasks_go_back_with_their_time_and_may_come_again() -> None:
     until = limiter.now.wall + 7
     done = limiter.finished(batch, deferred=["b"], until=until)
     assert of(m.Deferred, done) == [m.Deferred(["b"], until, "provider")]
-    assert said("deferred", done) == {"level": "info", "reason": "provider", "until": until, "task_id": "b"}
+    assert said("tasks_deferred", done) == {"level": "info", "reason": "provider", "until": until, "task_id": "b"}
     limiter.tasks("b")
     assert ids_of(limiter.batch) == ["b"]

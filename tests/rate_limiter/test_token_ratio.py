@@ -10,24 +10,26 @@ import pytest
 from common.process import metrics
 from common.wire.messages import QuotaWindow
 from stages.rate_limiter import quota_metrics
-from stages.rate_limiter.token_ratio import FORGETS, MOST_MODELS, Ratios
+from stages.rate_limiter.token_ratio import MOST_MODELS, WEIGHT_OF_THE_PAST, TokenRatios
 from tests.rate_limiter.limiter import Limiter
 
 SAMPLE = ("", "tokens", "hour")
 
 
 def test_the_ratio_is_of_sums_and_forgets_slowly() -> None:
-    ratios = Ratios()
+    ratios = TokenRatios()
     ratios.learn("small", 100, 20)
     ratios.learn("small", 100, 40)
-    assert ratios.by_model() == {"small": pytest.approx((20 * FORGETS + 40) / (100 * FORGETS + 100))}
+    assert ratios.by_model() == {
+        "small": pytest.approx((20 * WEIGHT_OF_THE_PAST + 40) / (100 * WEIGHT_OF_THE_PAST + 100))
+    }
     for _ in range(1000):
         ratios.learn("small", 100, 100)
     assert ratios.by_model()["small"] == pytest.approx(1.0, abs=0.001)
 
 
 def test_nothing_is_learnt_from_nothing_and_models_are_bounded() -> None:
-    ratios = Ratios()
+    ratios = TokenRatios()
     ratios.learn("small", 0, 0)
     ratios.learn("small", 10, 0)
     assert ratios.by_model() == {}

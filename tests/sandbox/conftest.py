@@ -24,6 +24,6 @@ def credentials(sandbox: Sandbox) -> tuple[str, str]:
 @pytest.fixture
 def signed_in(sandbox: Sandbox, session: requests.Session, credentials: tuple[str, str]) -> requests.Session:
     """A session whose requests carry a good token."""
-    answer = session.post(sandbox.token_url, data={"grant_type": "client_credentials"}, auth=credentials)
-    session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    response = session.post(sandbox.token_url, data={"grant_type": "client_credentials"}, auth=credentials)
+    session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
     return session

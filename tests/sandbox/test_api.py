@@ -1,4 +1,4 @@
-"""The NestJS stand-in."""
+"""The stand-in for the NestJS application."""
 
 import re
 from typing import Any
@@ -13,9 +13,9 @@ SUCCESS = {"state": "succeeded", "result": [0.5, -1.5e-05, 0.25]}
 
 
 def pending(sandbox: Sandbox, session: requests.Session, query: str = "") -> list[Any]:
-    answer = session.get(f"{sandbox.api}/api/ai-tasks/pending{query}")
-    assert answer.status_code == 200
-    page: list[Any] = answer.json()
+    response = session.get(f"{sandbox.api}/api/ai-tasks/pending{query}")
+    assert response.status_code == 200
+    page: list[Any] = response.json()
     return page
 
 
@@ -23,7 +23,7 @@ def patch(sandbox: Sandbox, session: requests.Session, task_id: str, body: Any =
     return session.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", json=SUCCESS if body is None else body)
 
 
-def test_a_task_looks_as_the_reference_api_shows_it(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_task_has_the_format_of_the_reference_api(sandbox: Sandbox, signed_in: requests.Session) -> None:
     sandbox.queue(1, text="hello {n}", model="text-embedding-3-large")
     (task,) = pending(sandbox, signed_in)
     assert re.fullmatch("[0-9a-f]{24}", task["_id"])
@@ -36,17 +36,17 @@ def test_a_task_looks_as_the_reference_api_shows_it(sandbox: Sandbox, signed_in:
     assert task["__v"] == 0
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer nobody", "Basic abc"])
-def test_nobody_comes_in_without_a_token(
+@pytest.mark.parametrize("authorization", [None, "Bearer unknown", "Basic abc"])
+def test_requests_without_a_valid_token_are_refused(
     sandbox: Sandbox, session: requests.Session, authorization: str | None
 ) -> None:
     (task_id,) = sandbox.queue(1)
     headers = {} if authorization is None else {"Authorization": authorization}
-    for answer in (
+    for response in (
         session.get(f"{sandbox.api}/api/ai-tasks/pending", headers=headers),
         session.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", json=SUCCESS, headers=headers),
     ):
-        assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
+        assert (response.status_code, response.json()) == (401, UNAUTHORIZED)
 
 
 def test_a_revoked_token_is_refused(sandbox: Sandbox, signed_in: requests.Session) -> None:
@@ -54,7 +54,7 @@ def test_a_revoked_token_is_refused(sandbox: Sandbox, signed_in: requests.Sessio
     assert signed_in.get(f"{sandbox.api}/api/ai-tasks/pending").status_code == 401
 
 
-def test_a_page_is_as_long_as_asked(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_page_obeys_limit_and_page_cap(sandbox: Sandbox, signed_in: requests.Session) -> None:
     ids = sandbox.queue(20)
     assert [task["_id"] for task in pending(sandbox, signed_in, "?limit=5")] == ids[:5]
     assert len(pending(sandbox, signed_in)) == 20
@@ -64,7 +64,7 @@ def test_a_page_is_as_long_as_asked(sandbox: Sandbox, signed_in: requests.Sessio
     assert len(pending(sandbox, signed_in, "?limit=15")) == 10
 
 
-def test_a_page_is_ordered_as_set(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_page_has_the_configured_order(sandbox: Sandbox, signed_in: requests.Session) -> None:
     days = [f"2026-01-{day:02}T00:00:00.000Z" for day in (3, 1, 2, 5, 4, 9, 8, 7, 6)]
     sandbox.queue_tasks({"text": day, "createdAt": day} for day in days)
 
@@ -79,7 +79,7 @@ def test_a_page_is_ordered_as_set(sandbox: Sandbox, signed_in: requests.Session)
     assert sorted(order()) == sorted(days)
 
 
-def test_any_json_can_stand_in_a_page(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_page_can_contain_any_json(sandbox: Sandbox, signed_in: requests.Session) -> None:
     elements: list[Any] = [None, 7, {"_id": "6" * 24}, {"type": "text_embedding"}, []]
     sandbox.queue_raw(elements)
     assert pending(sandbox, signed_in) == elements
@@ -92,15 +92,15 @@ def test_an_id_belongs_to_one_task(sandbox: Sandbox, signed_in: requests.Session
     sandbox.queue_tasks([task])
     with pytest.raises(SandboxError, match="already"):
         sandbox.queue_tasks([task])
-    sandbox.queue_raw([task])  # but a page may show one twice
+    sandbox.queue_raw([task])  # but a page may contain an id twice
     assert [shown["_id"] for shown in pending(sandbox, signed_in)] == ["5" * 24] * 2
 
 
 def test_a_result_settles_its_task(sandbox: Sandbox, signed_in: requests.Session) -> None:
     first, second = sandbox.queue(2)
-    answer = patch(sandbox, signed_in, first)
-    assert answer.status_code == 200
-    assert answer.json() == {"_id": first, "type": "text_embedding", "state": "succeeded", "__v": 0}
+    response = patch(sandbox, signed_in, first)
+    assert response.status_code == 200
+    assert response.json() == {"_id": first, "type": "text_embedding", "state": "succeeded", "__v": 0}
     assert [task["_id"] for task in pending(sandbox, signed_in)] == [second]
     (done,) = signed_in.get(f"{sandbox.api}/api/ai-tasks?state=succeeded").json()
     assert (done["_id"], done["state"]) == (first, "succeeded")
@@ -123,7 +123,7 @@ def test_every_patch_is_recorded(sandbox: Sandbox, signed_in: requests.Session) 
     assert sandbox.record() == [{"id": task_id, "state": "failed", "patches": patches}]
 
 
-def test_what_is_accepted_twice_is_counted(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_results_accepted_twice_are_counted(sandbox: Sandbox, signed_in: requests.Session) -> None:
     same, different, requeued, once = sandbox.queue(4)
     for task_id in (same, same, same, different, requeued, once):
         patch(sandbox, signed_in, task_id)
@@ -144,7 +144,7 @@ def test_results_are_kept_on_request(sandbox: Sandbox, signed_in: requests.Sessi
     assert sandbox.results() == {task_id: SUCCESS["result"]}
 
 
-def test_unchecked_bodies_are_counted_alike(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_unchecked_bodies_are_recorded_like_checked_ones(sandbox: Sandbox, signed_in: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
     lengths = []
     for check in (True, False):
@@ -171,29 +171,29 @@ def test_unchecked_bodies_are_counted_alike(sandbox: Sandbox, signed_in: request
         b'{"state":"failed","result":{"error":"text"}}',
     ],
 )
-def test_a_bad_body_is_refused(sandbox: Sandbox, signed_in: requests.Session, body: bytes) -> None:
+def test_an_invalid_body_is_refused(sandbox: Sandbox, signed_in: requests.Session, body: bytes) -> None:
     (task_id,) = sandbox.queue(1)
-    answer = signed_in.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", data=body)
-    assert answer.status_code == 400
-    assert answer.json()["statusCode"] == 400
+    response = signed_in.patch(f"{sandbox.api}/api/ai-tasks/{task_id}", data=body)
+    assert response.status_code == 400
+    assert response.json()["statusCode"] == 400
     assert sandbox.summary()["api"]["tasks"] == {"pending": 1}
 
 
-def test_ids_that_are_none_or_unknown(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_invalid_and_unknown_ids_are_refused_and_recorded(sandbox: Sandbox, signed_in: requests.Session) -> None:
     assert patch(sandbox, signed_in, "nonsense").status_code == 400
     assert patch(sandbox, signed_in, "a" * 24).status_code == 404
     assert [(entry["id"], entry["state"]) for entry in sandbox.record()] == [("nonsense", None), ("a" * 24, None)]
 
 
-def test_a_large_body_is_refused_before_the_token_is_looked_at(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_large_body_is_refused_before_the_token_is_checked(sandbox: Sandbox, session: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
-    answer = patch(sandbox, session, task_id, {"state": "succeeded", "result": [0] * 40_000})
-    assert (answer.status_code, answer.json()) == (413, {"statusCode": 413, "message": "request entity too large"})
+    response = patch(sandbox, session, task_id, {"state": "succeeded", "result": [0] * 40_000})
+    assert (response.status_code, response.json()) == (413, {"statusCode": 413, "message": "request entity too large"})
 
 
 def test_fifty_thousand_tasks_fit_in_one_page(sandbox: Sandbox, signed_in: requests.Session) -> None:
-    answer = sandbox.call("POST", "/tasks?ids=false", {"count": 50_000})
-    assert answer["count"] == 50_000
-    assert "ids" not in answer
+    response = sandbox.call("POST", "/tasks?ids=false", {"count": 50_000})
+    assert response["count"] == 50_000
+    assert "ids" not in response
     texts = {task["content"]["text"] for task in pending(sandbox, signed_in)}
     assert len(texts) == 50_000

@@ -1,4 +1,4 @@
-"""Faults, each seen from the other end of the wire."""
+"""Faults, each seen by a client."""
 
 import http.client
 import socket
@@ -34,7 +34,7 @@ def in_background(session: requests.Session, method: str, url: str, **options: A
 
 
 def raw_tags(sandbox: Sandbox) -> bytes:
-    """All bytes that come back for one GET, until the server closes."""
+    """All bytes received for one GET, until the server closes the connection."""
     address = urlsplit(sandbox.ollama)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(b"GET /api/tags HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -44,22 +44,22 @@ def raw_tags(sandbox: Sandbox) -> bytes:
     return received
 
 
-def test_a_status_instead_of_the_answer(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_fault_can_replace_the_response_by_a_status(sandbox: Sandbox, signed_in: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", method="PATCH", status=503, headers={"Retry-After": "7"}, body="busy", times=1)
-    answer = patch(sandbox, signed_in, task_id)
-    assert (answer.status_code, answer.text, answer.headers["retry-after"]) == (503, "busy", "7")
+    response = patch(sandbox, signed_in, task_id)
+    assert (response.status_code, response.text, response.headers["retry-after"]) == (503, "busy", "7")
     assert last_patch(sandbox, task_id) == (False, 503)
     assert patch(sandbox, signed_in, task_id).status_code == 200
 
 
-def test_html_with_status_200(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_fault_can_respond_with_html_and_status_200(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.fault("api", path="pending", status=200, body="<html>maintenance</html>")
-    answer = session.get(f"{sandbox.api}/api/ai-tasks/pending")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    response = session.get(f"{sandbox.api}/api/ai-tasks/pending")
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-def test_stored_and_yet_an_error(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_fault_can_store_a_patch_and_respond_with_an_error(sandbox: Sandbox, signed_in: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", method="PATCH", status=500, stored=True)
     assert patch(sandbox, signed_in, task_id).status_code == 500
@@ -69,7 +69,9 @@ def test_stored_and_yet_an_error(sandbox: Sandbox, signed_in: requests.Session) 
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_dropped_connection(sandbox: Sandbox, signed_in: requests.Session, when: str, reset: bool) -> None:
+def test_a_fault_can_drop_the_connection_before_or_after_the_request_is_carried_out(
+    sandbox: Sandbox, signed_in: requests.Session, when: str, reset: bool
+) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", method="PATCH", drop=when, reset=reset)
     with pytest.raises(requests.ConnectionError) as raised:
@@ -79,45 +81,45 @@ def test_a_dropped_connection(sandbox: Sandbox, signed_in: requests.Session, whe
     assert sandbox.summary()["api"]["statuses"]["0"] == 1
 
 
-def test_a_cut_answer(sandbox: Sandbox) -> None:
+def test_a_fault_can_cut_a_response(sandbox: Sandbox) -> None:
     sandbox.fault("ollama", cut=24)
     assert raw_tags(sandbox) == b"HTTP/1.1 200 OK\r\nContent"
 
 
-def test_framings(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_fault_can_change_the_framing_of_a_response(sandbox: Sandbox, session: requests.Session) -> None:
     expected = session.get(f"{sandbox.ollama}/api/tags").json()
     for framing in ("chunked", "until_close"):
         number = sandbox.fault("ollama", framing=framing)
-        answer = session.get(f"{sandbox.ollama}/api/tags")
-        assert answer.json() == expected
-        assert "content-length" not in answer.headers
+        response = session.get(f"{sandbox.ollama}/api/tags")
+        assert response.json() == expected
+        assert "content-length" not in response.headers
         sandbox.clear_faults(number)
     sandbox.fault("ollama", framing="chunked_close")
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
         session.get(f"{sandbox.ollama}/api/tags")
 
 
-def test_a_dribbled_answer_takes_its_time(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_fault_can_send_a_response_slowly(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.fault("ollama", dribble=1000)
     started = time.monotonic()
-    answer = session.get(f"{sandbox.ollama}/api/tags")
-    assert answer.json()["models"]
+    response = session.get(f"{sandbox.ollama}/api/tags")
+    assert response.json()["models"]
     assert time.monotonic() - started > 0.15  # some 200 bytes
 
 
-def test_a_delay_holds_the_request_back(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_fault_can_delay_a_request(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.fault("openai", delay=0.5, body_contains="slow")
     body = {"model": "text-embedding-3-small", "input": "slow"}
     options = {"json": body, "headers": {"Authorization": "Bearer k"}}
     started = time.monotonic()
-    with in_background(session, "POST", f"{sandbox.openai}/embeddings", **options) as answer:
+    with in_background(session, "POST", f"{sandbox.openai}/embeddings", **options) as response:
         assert sandbox.wait_until(lambda summary: summary["openai"]["under_way"] == 1)["openai"]["paid"] == 0
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
     assert time.monotonic() - started >= 0.5
     assert sandbox.summary()["openai"]["paid"] == 1
 
 
-def test_nobody_pays_for_an_answer_that_he_did_not_wait_for(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_request_is_not_charged_if_its_caller_has_disconnected(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.settings(openai={"latency_seconds": 0.5})
     body = {"model": "text-embedding-3-small", "input": "x"}
     session.headers["Authorization"] = "Bearer k"
@@ -127,19 +129,19 @@ def test_nobody_pays_for_an_answer_that_he_did_not_wait_for(sandbox: Sandbox, se
     assert (summary["paid"], summary["under_way"], summary["under_way_max"]) == (0, 0, 1)
 
 
-def test_a_held_answer_waits_for_release(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_a_held_response_is_sent_on_release(sandbox: Sandbox, signed_in: requests.Session) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", method="PATCH", hold=True, times=1)
-    with in_background(signed_in, "PATCH", f"{sandbox.api}/api/ai-tasks/{task_id}", json=RESULT) as answer:
+    with in_background(signed_in, "PATCH", f"{sandbox.api}/api/ai-tasks/{task_id}", json=RESULT) as response:
         sandbox.wait_until(lambda summary: summary["api"]["held"] == 1)
         assert sandbox.task(task_id)["state"] == "succeeded"
-        assert not answer.done()
+        assert not response.done()
         assert sandbox.release("api") == 1
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
     assert sandbox.summary()["api"]["held"] == 0
 
 
-def test_a_fault_picks_its_requests(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_fault_applies_only_to_the_requests_that_it_selects(sandbox: Sandbox, session: requests.Session) -> None:
     url = f"{sandbox.ollama}/api/tags"
     number = sandbox.fault("ollama", method="GET", path="/tags$", status=503, skip=1, times=2)
     assert [session.get(url).status_code for _ in range(5)] == [200, 503, 503, 200, 200]
@@ -148,7 +150,7 @@ def test_a_fault_picks_its_requests(sandbox: Sandbox, session: requests.Session)
     assert (fault["number"], fault["matched"], fault["applied"]) == (number, 5, 2)
 
 
-def test_the_same_seed_draws_the_same(sandbox: Sandbox, session: requests.Session) -> None:
+def test_the_same_seed_selects_the_same_requests(sandbox: Sandbox, session: requests.Session) -> None:
     runs = []
     for _ in range(2):
         sandbox.clear_faults()
@@ -170,7 +172,7 @@ def test_the_same_seed_draws_the_same(sandbox: Sandbox, session: requests.Sessio
         ("nest", {"delay": 1}, "nest"),
     ],
 )
-def test_a_senseless_fault_is_refused_in_words(
+def test_an_invalid_fault_is_rejected_with_the_reason(
     sandbox: Sandbox, service: str, fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(SandboxError, match=words):
@@ -178,7 +180,7 @@ def test_a_senseless_fault_is_refused_in_words(
     assert sandbox.faults() == []
 
 
-def test_down_refuses_and_up_listens_again(sandbox: Sandbox, signed_in: requests.Session) -> None:
+def test_down_refuses_connections_and_up_listens_again(sandbox: Sandbox, signed_in: requests.Session) -> None:
     url = f"{sandbox.api}/api/ai-tasks/pending"
     assert signed_in.get(url).status_code == 200
     sandbox.down("api")
@@ -190,7 +192,7 @@ def test_down_refuses_and_up_listens_again(sandbox: Sandbox, signed_in: requests
     assert signed_in.get(url).status_code == 200
 
 
-def test_an_idle_connection_is_closed_under_you(sandbox: Sandbox) -> None:
+def test_an_idle_connection_is_closed(sandbox: Sandbox) -> None:
     connection = http.client.HTTPConnection(urlsplit(sandbox.api).netloc, timeout=30)
     connection.request("GET", "/api/ai-tasks/pending")
     response = connection.getresponse()
@@ -214,7 +216,7 @@ def test_pipelined_requests_are_answered_in_order(sandbox: Sandbox) -> None:
     assert received.index(b'"models"') < received.index(b"Ollama is running")
 
 
-def test_what_is_not_http_gets_a_400(sandbox: Sandbox) -> None:
+def test_bytes_that_are_not_http_are_answered_with_400(sandbox: Sandbox) -> None:
     address = urlsplit(sandbox.api)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
@@ -222,7 +224,7 @@ def test_what_is_not_http_gets_a_400(sandbox: Sandbox) -> None:
         assert connection.recv(65536) == b""
 
 
-def test_the_most_requests_under_way_are_counted(sandbox: Sandbox) -> None:
+def test_the_maximum_of_concurrent_requests_is_counted(sandbox: Sandbox) -> None:
     sandbox.fault("ollama", hold=True)
     threads = [threading.Thread(target=requests.get, args=(f"{sandbox.ollama}/api/tags",)) for _ in range(3)]
     for thread in threads:

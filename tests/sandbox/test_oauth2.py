@@ -1,4 +1,4 @@
-"""The token endpoint."""
+"""The stand-in for the token endpoint."""
 
 import requests
 
@@ -8,21 +8,21 @@ GRANT = {"grant_type": "client_credentials"}
 Credentials = tuple[str, str]
 
 
-def test_a_token_lasts_an_hour(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
-    answer = session.post(sandbox.token_url, data={**GRANT, "scope": "read write"}, auth=credentials)
-    assert answer.status_code == 200
-    content = answer.json()
+def test_a_token_is_valid_for_an_hour(sandbox: Sandbox, session: requests.Session, credentials: Credentials) -> None:
+    response = session.post(sandbox.token_url, data={**GRANT, "scope": "read write"}, auth=credentials)
+    assert response.status_code == 200
+    content = response.json()
     assert (content["token_type"], content["scope"], content["expires_in"]) == ("bearer", "read write", 3600)
     found = session.post(f"{sandbox.oauth2}/admin/oauth2/introspect", data={"token": content["access_token"]}).json()
     assert (found["active"], found["scope"], found["client_id"]) == (True, "read write", sandbox.client_id)
 
 
 def test_credentials_must_be_encoded_before_base64(sandbox: Sandbox, session: requests.Session) -> None:
-    answer = session.post(sandbox.token_url, data=GRANT, auth=(sandbox.client_id, sandbox.client_secret))
-    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    response = session.post(sandbox.token_url, data=GRANT, auth=(sandbox.client_id, sandbox.client_secret))
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
 
 
-def test_a_client_is_registered_for_one_method(
+def test_a_client_can_use_only_its_registered_method(
     sandbox: Sandbox, session: requests.Session, credentials: Credentials
 ) -> None:
     posted = {**GRANT, "client_id": sandbox.client_id, "client_secret": sandbox.client_secret}
@@ -36,8 +36,8 @@ def test_scope_audience_and_grant_are_checked(
     sandbox: Sandbox, session: requests.Session, credentials: Credentials
 ) -> None:
     def refusal(**fields: str) -> tuple[int, str | None]:
-        answer = session.post(sandbox.token_url, data={**GRANT, **fields}, auth=credentials)
-        return answer.status_code, answer.json().get("error")
+        response = session.post(sandbox.token_url, data={**GRANT, **fields}, auth=credentials)
+        return response.status_code, response.json().get("error")
 
     assert refusal(scope="read admin") == (400, "invalid_scope")
     assert refusal(grant_type="password") == (400, "unsupported_grant_type")

@@ -1,4 +1,4 @@
-"""The Ollama look-alike."""
+"""The stand-in for Ollama."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +18,16 @@ def embed(sandbox: Sandbox, session: requests.Session, texts: Any, **fields: Any
 
 
 def pull(sandbox: Sandbox, session: requests.Session, model: str) -> list[Any]:
-    answer = session.post(f"{sandbox.ollama}/api/pull", json={"model": model})
-    assert answer.status_code == 200
-    return [json.loads(line) for line in answer.iter_lines()]
+    response = session.post(f"{sandbox.ollama}/api/pull", json={"model": model})
+    assert response.status_code == 200
+    return [json.loads(line) for line in response.iter_lines()]
 
 
 def tags(sandbox: Sandbox, session: requests.Session) -> set[str]:
     return {model["name"] for model in session.get(f"{sandbox.ollama}/api/tags").json()["models"]}
 
 
-def test_embeddings_are_unit(sandbox: Sandbox, session: requests.Session) -> None:
+def test_embeddings_are_unit_vectors(sandbox: Sandbox, session: requests.Session) -> None:
     content = embed(sandbox, session, ["one", "two two"]).json()
     assert content["model"] == MODEL
     assert content["prompt_eval_count"] == 2
@@ -38,12 +38,12 @@ def test_embeddings_are_unit(sandbox: Sandbox, session: requests.Session) -> Non
     assert sandbox.summary()["ollama"]["paid_twice"] == 1
 
 
-def test_a_single_empty_string_yields_nothing(sandbox: Sandbox, session: requests.Session) -> None:
-    answer = embed(sandbox, session, "")
-    assert (answer.status_code, answer.json()["embeddings"]) == (200, [])
+def test_a_single_empty_string_gives_no_embedding(sandbox: Sandbox, session: requests.Session) -> None:
+    response = embed(sandbox, session, "")
+    assert (response.status_code, response.json()["embeddings"]) == (200, [])
 
 
-def test_too_long_is_cut_or_refused(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_too_long_input_is_truncated_or_refused(sandbox: Sandbox, session: requests.Session) -> None:
     text = "x" * 4 * 3000
     assert embed(sandbox, session, text).json()["prompt_eval_count"] == 2048
     refused = embed(sandbox, session, text, truncate=False)
@@ -66,14 +66,14 @@ def test_a_missing_model_can_be_pulled(sandbox: Sandbox, session: requests.Sessi
     assert sandbox.summary()["ollama"]["pulls"] == 1
 
 
-def test_a_pull_may_fail_after_its_200(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_pull_can_fail_after_its_200(sandbox: Sandbox, session: requests.Session) -> None:
     assert "error" in pull(sandbox, session, "no-such-model")[-1]
     sandbox.settings(ollama={"pull_error": "connection reset", "pull_seconds": 0})
     assert pull(sandbox, session, "all-minilm")[-1] == {"error": "connection reset"}
     assert "all-minilm:latest" not in tags(sandbox, session)
 
 
-def test_a_pull_under_way_can_be_hurried(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_pull_under_way_can_be_accelerated(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.settings(ollama={"pull_seconds": 60, "pull_steps": 600})
     with ThreadPoolExecutor(1) as pool:
         pulling = pool.submit(pull, sandbox, session, "all-minilm")
@@ -82,7 +82,7 @@ def test_a_pull_under_way_can_be_hurried(sandbox: Sandbox, session: requests.Ses
         assert pulling.result(30)[-1] == {"status": "success"}
 
 
-def test_a_full_queue_is_a_503(sandbox: Sandbox, session: requests.Session) -> None:
+def test_too_many_concurrent_requests_are_refused_with_503(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.settings(ollama={"max_under_way": 1})
     sandbox.fault("ollama", hold=True, times=1)
     with ThreadPoolExecutor(1) as pool:
@@ -95,7 +95,7 @@ def test_a_full_queue_is_a_503(sandbox: Sandbox, session: requests.Session) -> N
 
 
 @pytest.mark.parametrize("transform", ["nan", "not_normalised", "too_few"])
-def test_vectors_can_be_spoilt(sandbox: Sandbox, session: requests.Session, transform: str) -> None:
+def test_a_fault_can_corrupt_vectors(sandbox: Sandbox, session: requests.Session, transform: str) -> None:
     sandbox.fault("ollama", transform=transform)
     vectors = np.array(embed(sandbox, session, ["a", "b"]).json()["embeddings"])
     healthy = vectors.shape == (2, 768) and np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)

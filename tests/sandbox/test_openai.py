@@ -1,4 +1,4 @@
-"""The OpenAI look-alike, through the real SDK where that is what will talk to it."""
+"""The stand-in for OpenAI, partly tested with the official SDK."""
 
 import base64
 from typing import Any
@@ -19,19 +19,19 @@ def post(sandbox: Sandbox, session: requests.Session, texts: Any, key: str = "sk
     return session.post(f"{sandbox.openai}/embeddings", json=body, headers={"Authorization": f"Bearer {key}"})
 
 
-def vectors(answer: Any) -> npt.NDArray[np.float32]:
-    items = sorted(answer.json()["data"], key=lambda item: item["index"])
+def vectors(response: Any) -> npt.NDArray[np.float32]:
+    items = sorted(response.json()["data"], key=lambda item: item["index"])
     return np.array([item["embedding"] for item in items], np.float32)
 
 
-def test_the_official_sdk_is_content(sandbox: Sandbox) -> None:
+def test_the_official_sdk_works(sandbox: Sandbox) -> None:
     with OpenAI(base_url=sandbox.openai, api_key="sk-good", max_retries=0) as client:
-        answer = client.embeddings.create(model=MODEL, input=["one", "two"])
-    assert len(answer.data) == 2
-    assert np.linalg.norm(answer.data[0].embedding) == pytest.approx(1.0, abs=1e-6)
+        response = client.embeddings.create(model=MODEL, input=["one", "two"])
+    assert len(response.data) == 2
+    assert np.linalg.norm(response.data[0].embedding) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_vectors_are_unit_and_follow_from_the_text(sandbox: Sandbox, session: requests.Session) -> None:
+def test_vectors_are_unit_vectors_that_depend_only_on_the_text(sandbox: Sandbox, session: requests.Session) -> None:
     first = vectors(post(sandbox, session, ["one", "two", "one"]))
     assert first.shape == (3, 1536)
     assert np.allclose(np.linalg.norm(first, axis=1), 1.0, atol=1e-6)
@@ -45,7 +45,7 @@ def test_vectors_are_unit_and_follow_from_the_text(sandbox: Sandbox, session: re
     assert np.allclose(np.linalg.norm(short, axis=1), 1.0, atol=1e-6)
 
 
-def test_noise_makes_every_answer_another(sandbox: Sandbox, session: requests.Session) -> None:
+def test_noise_makes_embeddings_of_one_text_differ(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.settings(openai={"noise": 1e-4})
     first, second = (vectors(post(sandbox, session, "one"))[0] for _ in range(2))
     assert not np.array_equal(first, second)
@@ -71,12 +71,12 @@ def test_base64_carries_the_same_floats(sandbox: Sandbox, session: requests.Sess
         (["x" * 4 * 8000] * 38, 400, "max_tokens_per_request"),
     ],
 )
-def test_the_limits_are_openais(
+def test_inputs_over_the_limits_of_openai_are_refused(
     sandbox: Sandbox, session: requests.Session, texts: Any, status: int, code: str | None
 ) -> None:
-    answer = post(sandbox, session, texts)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code)
+    response = post(sandbox, session, texts)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
     assert set(error) == {"message", "type", "param", "code"}
     assert sandbox.summary()["openai"]["inputs"] == 0
 
@@ -88,13 +88,13 @@ def test_keys_and_models_are_checked(sandbox: Sandbox, session: requests.Session
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_caps_and_headers_are_settings(sandbox: Sandbox, session: requests.Session) -> None:
+def test_caps_and_headers_can_be_configured(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.settings(openai={"max_inputs": 2, "headers": {"x-ratelimit-remaining-requests": "7"}})
     assert post(sandbox, session, ["a", "b", "c"]).status_code == 400
     assert post(sandbox, session, ["a", "b"]).headers["x-ratelimit-remaining-requests"] == "7"
 
 
-def test_what_is_paid_is_counted(sandbox: Sandbox, session: requests.Session) -> None:
+def test_charges_are_counted(sandbox: Sandbox, session: requests.Session) -> None:
     post(sandbox, session, ["a", "b"])
     post(sandbox, session, ["b", "c" * 40])
     post(sandbox, session, "a", model="text-embedding-3-large")
@@ -108,24 +108,24 @@ def test_what_is_paid_is_counted(sandbox: Sandbox, session: requests.Session) ->
     ("transform", "shape"),
     [("too_few", (1, 8)), ("too_many", (3, 8)), ("wrong_length", (2, 4)), ("nan", (2, 8)), ("zero", (2, 8))],
 )
-def test_vectors_can_be_spoilt(
+def test_a_fault_can_corrupt_vectors(
     sandbox: Sandbox, session: requests.Session, transform: str, shape: tuple[int, int]
 ) -> None:
     sandbox.fault("openai", transform=transform)
-    spoilt = vectors(post(sandbox, session, ["a", "b"], dimensions=8))
-    assert spoilt.shape == shape
+    corrupted = vectors(post(sandbox, session, ["a", "b"], dimensions=8))
+    assert corrupted.shape == shape
     if transform == "nan":
-        assert np.isnan(spoilt[0]).any()
+        assert np.isnan(corrupted[0]).any()
     if transform == "zero":
-        assert not spoilt[0].any()
+        assert not corrupted[0].any()
 
 
-def test_the_order_can_be_spoilt(sandbox: Sandbox, session: requests.Session) -> None:
+def test_a_fault_can_shuffle_the_order(sandbox: Sandbox, session: requests.Session) -> None:
     straight = vectors(post(sandbox, session, ["a", "b"]))
     sandbox.fault("openai", transform="shuffled")
-    answer = post(sandbox, session, ["a", "b"])
-    assert [item["index"] for item in answer.json()["data"]] == [1, 0]
-    assert np.array_equal(vectors(answer), straight)
+    response = post(sandbox, session, ["a", "b"])
+    assert [item["index"] for item in response.json()["data"]] == [1, 0]
+    assert np.array_equal(vectors(response), straight)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_the_order_can_be_spoilt(sandbox: Sandbox, session: requests.Session) ->
         ("string_error", 500, b'{"detail"'),
     ],
 )
-def test_bodies_can_be_spoilt(
+def test_a_fault_can_corrupt_the_body(
     sandbox: Sandbox, session: requests.Session, transform: str, status: int, start: bytes
 ) -> None:
     sandbox.fault("openai", transform=transform)
-    answer = post(sandbox, session, "a")
-    assert answer.status_code == status
-    assert answer.content.startswith(start)
+    response = post(sandbox, session, "a")
+    assert response.status_code == status
+    assert response.content.startswith(start)

@@ -1,4 +1,4 @@
-"""Starting, announcing, stopping."""
+"""The sandbox process: start, announcement, stop, reset."""
 
 import json
 import os
@@ -30,20 +30,20 @@ def started(*options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_announces_itself_and_stops_when_told(tmp_path: Path, number: int) -> None:
+def test_the_sandbox_announces_its_addresses_and_stops_on_a_signal(tmp_path: Path, number: int) -> None:
     announced = tmp_path / "sandbox.json"
     with started("--announce", str(announced)) as process:
         assert process.stdout is not None
         line = json.loads(process.stdout.readline())
         assert json.loads(announced.read_text()) == line
         assert line["pid"] == process.pid
-        with urllib.request.urlopen(f"{line['control']}/clock") as answer:
-            assert json.load(answer)["time"] > 0
+        with urllib.request.urlopen(f"{line['control']}/clock") as response:
+            assert json.load(response)["time"] > 0
         os.kill(process.pid, number)
         assert process.wait(30) == 0
 
 
-def test_it_goes_with_its_parent() -> None:
+def test_the_sandbox_stops_when_its_parent_ends() -> None:
     with started("--until-stdin-closes") as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -52,13 +52,13 @@ def test_it_goes_with_its_parent() -> None:
         assert process.wait(30) == 0
 
 
-def test_a_taken_port_is_an_error_and_not_a_hang(sandbox: Sandbox) -> None:
+def test_a_port_in_use_is_an_error(sandbox: Sandbox) -> None:
     port = sandbox.api.rpartition(":")[2]
     with pytest.raises(SandboxError, match="instead of starting"), Sandbox.start("--api-port", port):
         pass
 
 
-def test_settings_are_changed_all_or_none(sandbox: Sandbox) -> None:
+def test_settings_are_changed_all_together_or_not_at_all(sandbox: Sandbox) -> None:
     with pytest.raises(SandboxError, match="no_such"):
         sandbox.settings(api={"page_cap": 10}, openai={"no_such": 1})
     with pytest.raises(SandboxError, match="nest"):
@@ -79,19 +79,19 @@ def test_reset_forgets_everything(sandbox: Sandbox) -> None:
     sandbox.up("openai")
 
 
-def test_reset_ends_what_is_under_way(sandbox: Sandbox) -> None:
+def test_reset_cancels_requests_under_way(sandbox: Sandbox) -> None:
     for effect in ({"delay": 60}, {"hold": True}):
         sandbox.fault("ollama", **effect)
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(requests.get, f"{sandbox.ollama}/api/tags", timeout=30)
+            response = pool.submit(requests.get, f"{sandbox.ollama}/api/tags", timeout=30)
             sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 1)
             sandbox.reset()
-            assert isinstance(answer.exception(), requests.ConnectionError)
-        told = sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 0)["ollama"]
-        assert (told["held"], told["requests"], told["statuses"]) == (0, 0, {})
+            assert isinstance(response.exception(), requests.ConnectionError)
+        summary = sandbox.wait_until(lambda summary: summary["ollama"]["under_way"] == 0)["ollama"]
+        assert (summary["held"], summary["requests"], summary["statuses"]) == (0, 0, {})
 
 
-def test_one_can_attach_to_a_running_one(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_client_can_attach_to_a_running_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
     announced = tmp_path / "sandbox.json"
     names = ("api", "oauth2", "token_url", "openai", "ollama", "control", "client_id", "client_secret", "pid")
     announced.write_text(json.dumps({name: getattr(sandbox, name) for name in names}))

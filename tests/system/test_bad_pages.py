@@ -1,4 +1,4 @@
-"""An API that answers with anything but a proper page: said clearly, counted, and nothing is stuck."""
+"""An API that does not respond with a valid page: the reason is logged and counted, and the pipeline continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PENDING = "^/api/ai-tasks/pending"
     ],
     ids=["HTML", "object", "cut short", "empty"],
 )
-def test_what_is_no_page_is_said_clearly_and_retried(
+def test_a_malformed_page_is_logged_with_its_reason_and_retried(
     outside: Sandbox, pipeline: Pipeline, body: str, words: str
 ) -> None:
     before = len(pipeline.events("poll_failed"))
@@ -32,7 +32,7 @@ def test_what_is_no_page_is_said_clearly_and_retried(
     pipeline.wait_until(lambda: outside.task(task_id)["state"] == "succeeded", "the task after it")
 
 
-def test_one_broken_element_hides_no_other(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_malformed_elements_hide_no_other_task(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.queue_raw([{"_id": 17, "type": "text_embedding"}, "no task", None, {"type": "text_embedding"}, [1, 2]])
     ids = outside.queue(20)
     pipeline.wait_until(lambda: all(outside.task(i)["state"] == "succeeded" for i in ids), "the good tasks")
@@ -41,7 +41,7 @@ def test_one_broken_element_hides_no_other(outside: Sandbox, pipeline: Pipeline)
     pipeline.wait_until(lambda: metric in pipeline.get("/metrics")[1], "the metric, with the next heartbeat")
 
 
-def test_fifty_thousand_tasks_at_once_stay_in_bounded_memory(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_fifty_thousand_tasks_in_one_page_need_bounded_memory(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.settings(api={"honour_limit": False, "order": "shuffled", "keep_results": False, "check_bodies": False})
     fetcher = psutil.Process(pipeline.programs()["fetcher"]["pid"])
     before, largest = fetcher.memory_info().rss, 0

@@ -1,4 +1,4 @@
-"""What a user starts by hand: settings that are wrong, `python -m stages check`, the demo, supervisord itself."""
+"""Commands that users run: stages with wrong settings, `python -m stages check`, the demo, supervisord itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*command: str, environment: dict[str, str], cwd: Path = ROOT) -> subproc
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_wrong_settings_are_named_all_at_once(stage: str, tmp_path: Path) -> None:
+def test_all_wrong_settings_are_named_at_once(stage: str, tmp_path: Path) -> None:
     wrong = {"POLLING_INTERVAL_SECONDS": "soon", "RATE_LIMIT_TIMEZONE": "Mars/Olympus", "STATE_DIR": str(tmp_path)}
     ended = run("python", "-m", f"stages.{stage}", environment=wrong | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
     assert ended.returncode == 2
@@ -41,7 +41,7 @@ def test_wrong_settings_are_named_all_at_once(stage: str, tmp_path: Path) -> Non
     assert "Traceback" not in ended.stderr
 
 
-def test_supervisord_says_what_is_wrong_with_the_settings_and_ends(tmp_path: Path) -> None:
+def test_supervisord_ends_and_names_the_wrong_settings(tmp_path: Path) -> None:
     shutil.copy(ROOT / "supervisord.conf", tmp_path)
     (tmp_path / "data").mkdir()
     ended = run("supervisord", "-c", "supervisord.conf", environment={"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
@@ -50,7 +50,7 @@ def test_supervisord_says_what_is_wrong_with_the_settings_and_ends(tmp_path: Pat
     assert "Traceback" not in ended.stderr
 
 
-def test_check_says_what_is_usable_in_one_line_each(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = sandbox.environment() | {"STATE_DIR": str(tmp_path / "state")}
     ended = run("python", "-m", "stages", "check", environment=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -67,7 +67,7 @@ def test_check_says_what_is_usable_in_one_line_each(sandbox: Sandbox, tmp_path: 
 
 
 def marked(mark: str) -> list[str]:
-    """The command lines of all processes whose environment has the mark, so that they descend from who got it."""
+    """The command lines of all processes whose environment has the mark, which they inherit from their parent."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -76,7 +76,7 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-def test_the_demo_does_its_tasks_and_leaves_nothing_running() -> None:
+def test_the_demo_processes_its_tasks_and_leaves_no_process() -> None:
     mark = f"demo-{uuid.uuid4()}"
     ended = run("python", "-m", "sandbox.demo", "--tasks", "300", environment={"MARK": mark})
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -105,7 +105,7 @@ def test_the_demo_stays_up_until_interrupted() -> None:
 
 @pytest.fixture
 def installation(sandbox: Sandbox, tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A copy of what is deployed, in a folder of its own, and the environment to run it in."""
+    """A copy of the deployed files in its own folder, and the environment to run it in."""
     for name in ("common", "stages"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "supervisord.conf", tmp_path)
@@ -114,9 +114,7 @@ def installation(sandbox: Sandbox, tmp_path: Path) -> tuple[Path, dict[str, str]
     return tmp_path, sandbox.environment() | {"METRICS_PORT": port, "PROCESSING_MODE": "mock"}
 
 
-def test_supervisord_starts_and_stops_everything_by_the_contracts_commands(
-    installation: tuple[Path, dict[str, str]], sandbox: Sandbox
-) -> None:
+def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dict[str, str]], sandbox: Sandbox) -> None:
     folder, environment = installation
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     log = (folder / "log").open("wb")
@@ -126,8 +124,8 @@ def test_supervisord_starts_and_stops_everything_by_the_contracts_commands(
     )  # fmt: skip
 
     def states() -> dict[str, str]:
-        told = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
-        return {line.split()[0]: line.split()[1] for line in told.splitlines() if len(line.split()) > 1}
+        listing = run("supervisorctl", "-c", "supervisord.conf", "status", environment=environment, cwd=folder).stdout
+        return {line.split()[0]: line.split()[1] for line in listing.splitlines() if len(line.split()) > 1}
 
     programs = {"fetcher", "token_broker", "rate_limiter", "embedder:embedder_00", "publisher", "monitor"}
     try:

@@ -1,4 +1,4 @@
-"""Pending tasks go in, embeddings come back, and the pages of the monitor tell of it."""
+"""Pending tasks are processed, embeddings are sent to the API, and the pages of the monitor report it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_task_gets_its_vector_once_and_all_embedders_get_work(outside: San
     assert set(busy) == {"embedder_00", "embedder_01", "embedder_02"}
 
 
-def test_a_vector_has_its_models_length(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_a_vector_has_the_length_of_its_model(outside: Sandbox, pipeline: Pipeline) -> None:
     (task_id,) = outside.queue_tasks([{"text": "a longer vector", "model": "text-embedding-3-large"}])
     pipeline.wait_until(lambda: task_id in outside.results(), "the large vector")
     assert len(outside.results()[task_id]) == 3072
@@ -40,11 +40,11 @@ def test_one_task_can_be_followed_from_fetch_to_patch_by_its_id(outside: Sandbox
     (task_id,) = outside.queue_tasks([{"text": "follow me"}])
     pipeline.wait_until(lambda: outside.task(task_id)["state"] == "succeeded", "the task")
 
-    def seen() -> list[str]:
+    def events() -> list[str]:
         return [e["event"] for e in pipeline.events() if task_id in (e.get("task_id"), *e.get("task_ids", ()))]
 
-    pipeline.wait_until(lambda: "accepted" in seen(), "the last event of the task")
-    assert seen() == ["leased", "embedding", "stored", "accepted"]
+    pipeline.wait_until(lambda: "accepted" in events(), "the last event of the task")
+    assert events() == ["leased", "embedding", "stored", "accepted"]
     assert "follow me" not in pipeline.log.read_text()
 
 
@@ -65,9 +65,11 @@ def test_a_task_of_an_unknown_type_is_left_alone(outside: Sandbox, pipeline: Pip
     assert [event["type"] for event in pipeline.events("unknown_task_type")] == ["defining_topics"]
 
 
-def test_the_pages_tell_of_it(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_the_pages_report_the_processed_tasks(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.queue(10)
-    done = outside.wait_until(lambda told: told["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"]["succeeded"]
+    done = outside.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded", 0) >= 10)["api"]["tasks"][
+        "succeeded"
+    ]
     status, health = pipeline.get("/health")
     assert status == 200, health
     assert health["status"] == "healthy"
@@ -86,7 +88,7 @@ def test_the_pages_tell_of_it(outside: Sandbox, pipeline: Pipeline) -> None:
     pipeline.wait_until(lambda: processed() >= done, "the metrics")
 
 
-def test_the_programs_are_those_of_the_contract(pipeline: Pipeline) -> None:
+def test_the_program_names_are_those_of_the_contract(pipeline: Pipeline) -> None:
     programs = pipeline.programs()
     assert set(programs) == {
         "fetcher", "token_broker", "rate_limiter", "publisher", "monitor",

@@ -1,4 +1,4 @@
-"""Quotas in the whole pipeline, checked by what its provider was asked for, and when."""
+"""Quotas in the whole pipeline, checked by the requests that the provider received, and when."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def limiting(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def window(pipeline: Pipeline) -> dict[str, Any]:
-    """The only one."""
+    """The only quota window."""
     (found,) = limiting(pipeline)["windows"]
     return dict(found)
 
@@ -38,11 +38,11 @@ def spent(sandbox: Sandbox, unit: str = "inputs") -> int:
 
 
 @pytest.mark.timeout(240)
-def test_an_exhausted_quota_costs_no_polls_and_work_goes_on_when_it_opens(sandbox: Sandbox, start: Start) -> None:
+def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_PER_MINUTE=7)
     sandbox.queue(30, distinct=True)
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 7)
-    pipeline.wait_until(lambda: pipeline.events("deferred"), "the rest to be given back")
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 7)
+    pipeline.wait_until(lambda: pipeline.events("deferred"), "the other tasks to be deferred")
     shown = "to be shown in the next heartbeat"
     pipeline.wait_until(lambda: limiting(pipeline)["current_usage"]["minute"]["remaining"] == 0, shown)
     minute = limiting(pipeline)["current_usage"]["minute"]
@@ -50,23 +50,23 @@ def test_an_exhausted_quota_costs_no_polls_and_work_goes_on_when_it_opens(sandbo
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", minute["reset_at"])
     pipeline.wait_until(lambda: metric(pipeline, 'rate_limit_exceeded_total{period="minute"}') == 1.0, "the moment")
     assert metric(pipeline, 'rate_limit_window_current{period="minute",scope="",unit="tasks"}') == 7.0
-    status, told = pipeline.get("/ready")
-    assert (status, told["reasons"]) == (503, ["rate_limiter: waiting for a quota: 7 tasks a minute"])
+    status, summary = pipeline.get("/ready")
+    assert (status, summary["reasons"]) == (503, ["rate_limiter: waiting for a quota: 7 tasks a minute"])
     polls = sandbox.summary()["api"]["gets"]
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 14, 90.0)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 14, 90.0)
     charges = sandbox.charges()
-    assert sandbox.summary()["api"]["gets"] <= polls + 3, "one when it opens, and what follows it"
+    assert sandbox.summary()["api"]["gets"] <= polls + 3, "one poll when the quota opens, and those that follow it"
     for charge in charges:
         later = [other for other in charges if 0 <= other["time"] - charge["time"] < 60]
         assert sum(other["inputs"] for other in later) <= 7
-    assert charges[-1]["time"] - charges[0]["time"] < 70, "it went on within moments of the window's opening"
+    assert charges[-1]["time"] - charges[0]["time"] < 70, "work continued soon after the quota opened"
 
 
 def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_MODELS=json.dumps({LARGE: {"per_day": 2}}))
     large = sandbox.queue(10, model=LARGE)
     small = sandbox.queue(40, model=SMALL)
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 42)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 42)
     assert all(sandbox.task(task_id)["state"] == "succeeded" for task_id in small)
     assert sum(sandbox.task(task_id)["state"] == "succeeded" for task_id in large) == 2
     assert limiting(pipeline)["current_usage"] == {}
@@ -77,7 +77,7 @@ def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, star
     assert deferred == LARGE
 
 
-def test_a_quota_of_tokens_is_used_up_and_not_exceeded(sandbox: Sandbox, start: Start) -> None:
+def test_a_token_quota_is_used_completely_and_not_exceeded(sandbox: Sandbox, start: Start) -> None:
     limit = 20_000
     pipeline = start(**BASE, RATE_LIMIT_TOKENS_PER_DAY=limit)
     sandbox.queue_tasks({"text": secrets.token_hex(100)} for _ in range(800))  # 50 tokens each, as the sandbox counts
@@ -90,18 +90,18 @@ def test_a_quota_of_tokens_is_used_up_and_not_exceeded(sandbox: Sandbox, start: 
     assert 0.3 < ratio <= 1.0
 
 
-def test_requests_are_never_exceeded_though_every_batch_is_halved(sandbox: Sandbox, start: Start) -> None:
+def test_a_request_quota_is_not_exceeded_although_every_batch_is_halved(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_REQUESTS_PER_MINUTE=6, EMBED_BATCH_SIZE=16)
     sandbox.fault("openai", status=400, body='{"error":{"message":"cannot be read"}}', body_contains="poisoned")
     sandbox.queue_tasks({"text": f"poisoned {number}" if number == 5 else f"text {number}"} for number in range(16))
     pipeline.wait_until(lambda: window(pipeline)["remaining"] == 0, "the requests to be used up", 60.0)
-    pipeline.let_pass(2)  # in which nothing more is sent
+    pipeline.run_for(2)  # in which nothing more is sent
     assert sum(sandbox.summary()["openai"]["statuses"].values()) == 6  # nine would find it
     assert {task["state"] for task in sandbox.record()} == {"pending", "succeeded"}
 
 
-def test_the_switch_turns_all_off(sandbox: Sandbox, start: Start) -> None:
+def test_rate_limiting_can_be_turned_off(sandbox: Sandbox, start: Start) -> None:
     pipeline = start(**BASE, RATE_LIMIT_ENABLED="false", RATE_LIMIT_PER_MINUTE=1, RATE_LIMIT_TOKENS_PER_DAY=1)
     sandbox.queue(100)
-    sandbox.wait_until(lambda told: told["api"]["accepted"] == 100)
+    sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 100)
     assert limiting(pipeline) == {"enabled": False, "strategy": "rolling", "current_usage": {}, "windows": []}

@@ -9,14 +9,14 @@ from pathlib import Path
 from common.wire.messages import Token, TokenRequest, decode
 from common.wire.sockets import Sockets
 from common.wire.wiring import Wiring
-from tests.processes import started
+from tests.processes import start_module
 from tests.token_broker.endpoint import answers, serving
 from tests.waiting import wait_until
 
 
 def start(folder: Path, token_url: str) -> subprocess.Popen[bytes]:
     with (folder / "log").open("ab") as log:
-        return started("stages.token_broker", folder, log, OAUTH2_TOKEN_URL=token_url, LOG_LEVEL="DEBUG")
+        return start_module("stages.token_broker", folder, log, OAUTH2_TOKEN_URL=token_url, LOG_LEVEL="DEBUG")
 
 
 def receive(inbox: Sockets, meanwhile: Callable[[], object]) -> Token:

@@ -122,7 +122,7 @@ class Gate:
                 del self._resting[model]
         for breaker in self._breakers(model):
             if not breaker.allows(now):
-                until = max(until, breaker.retry_at if breaker.state is State.OPEN else now + PROBE_PATIENCE)
+                until = max(until, breaker.cooldown.until if breaker.state is State.OPEN else now + PROBE_PATIENCE)
         breaker_report.tell(self._breaker)
         return until
 

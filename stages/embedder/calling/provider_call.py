@@ -215,7 +215,7 @@ class Sending:
         until = self._later(failures, error)
         if not isinstance(error, NotSent | Throttled):  # nobody knows what became of it: it may have been paid for
             self._tally.reached.update(texts)
-            self._tally.tokens += sum(token_count.most_of(self._model, text) for text in texts)
+            self._tally.tokens += sum(token_count.upper_bound(self._model, text) for text in texts)
         if failures > self._tools.retries:
             raise NotNow(max(until, self._gate.closed_until(self._model)))
         last = not self._tally.allows(texts)

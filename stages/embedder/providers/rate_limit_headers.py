@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from common.failures.retry import LONGEST_PATIENCE, retry_after
+from common.failures.retry import LONGEST_WAIT_S, retry_after
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -31,14 +31,14 @@ def delay(headers: Mapping[str, str], now_wall: float) -> float:
     """Return the seconds to wait after a response with status 429 or 503; 0 if the headers do not tell."""
     milliseconds = duration(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
-        return min(milliseconds / 1000, LONGEST_PATIENCE)
+        return min(milliseconds / 1000, LONGEST_WAIT_S)
     seconds = retry_after(headers, now_wall)
     if seconds is not None:
         return seconds
     resets = {unit: duration(headers.get(f"x-ratelimit-reset-{unit}", "")) for unit in _UNITS}
     used_up = [wait for unit, wait in resets.items() if wait is not None and _number(headers, "remaining", unit) == 0]
     waits = used_up or [wait for wait in resets.values() if wait is not None]
-    return min(max(waits, default=0.0), LONGEST_PATIENCE)
+    return min(max(waits, default=0.0), LONGEST_WAIT_S)
 
 
 def pause(headers: Mapping[str, str], tokens: int) -> float:
@@ -53,7 +53,7 @@ def pause(headers: Mapping[str, str], tokens: int) -> float:
         if limit is not None and limit > remaining:
             share = min(1.0, (needed - remaining) / (limit - remaining))
         waits.append(full * share)
-    return min(max(waits, default=0.0), LONGEST_PATIENCE)
+    return min(max(waits, default=0.0), LONGEST_WAIT_S)
 
 
 def _number(headers: Mapping[str, str], field: str, unit: str) -> int | None:

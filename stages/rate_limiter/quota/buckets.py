@@ -34,13 +34,6 @@ class Period(StrEnum):
     MONTH = "month"  # rolling: 30 days; fixed: the calendar month
 
 
-class Strategy(StrEnum):
-    """Which stretches of time a limit holds for."""
-
-    ROLLING = "rolling"  # every interval of the period's length, wherever it begins
-    FIXED = "fixed"  # each minute, hour, day, week and month of the calendar
-
-
 SECONDS: Final = {
     Period.MINUTE: 60,
     Period.HOUR: 3_600,

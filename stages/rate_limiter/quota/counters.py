@@ -26,7 +26,7 @@ class Unit(StrEnum):
     REQUESTS = "requests"  # HTTP requests to a provider
 
 
-class Window(NamedTuple):
+class WindowId(NamedTuple):
     """What is limited: one unit in one period. The key of every table of limits."""
 
     unit: Unit
@@ -38,13 +38,13 @@ class Window(NamedTuple):
         return _CELLS[self]
 
 
-WINDOWS: Final = tuple(Window(unit, period) for unit in Unit for period in Period)
+WINDOWS: Final = tuple(WindowId(unit, period) for unit in Unit for period in Period)
 _PERIODS: Final = tuple(Period)
 SHAPE: Final = (len(Unit), len(Period))
 _CELLS: Final = {window: divmod(place, len(Period)) for place, window in enumerate(WINDOWS)}
 
 
-class Ring:
+class Counters:
     """The fifteen windows under one way of cutting time.
 
     `turn` comes before anything else at a new time; times must not decrease.
@@ -110,19 +110,19 @@ class Ring:
                 counts += change
                 self.used[:, column] += change
 
-    def frees_at(self, window: Window, amount: int) -> float:
+    def frees_at(self, window: WindowId, amount: int) -> float:
         """Return when `amount` of what this window holds will have expired (Unix seconds)."""
         freed = np.cumsum(self._oldest_first(window))
         place = min(int(np.searchsorted(freed, amount)), self._slots - 1)
         return self._expiry(window, place)
 
-    def rate(self, window: Window, buckets: int, now: float) -> float:
+    def rate(self, window: WindowId, buckets: int, now: float) -> float:
         """Return what was counted per second over the latest buckets, the current, partial one included."""
         head = self._heads[window.cell[1]]
         elapsed = now - self._buckets.end(window.period, head - buckets)
         return float(self._oldest_first(window)[-buckets:].sum()) / elapsed
 
-    def exhausts_at(self, window: Window, room: int, rate: float, now: float) -> float | None:
+    def exhausts_at(self, window: WindowId, room: int, rate: float, now: float) -> float | None:
         """Return when `room` and all that expires meanwhile will be used up at `rate` a second; None for never.
 
         Between two expiries the room is constant, so the first stretch in which traffic catches up with it decides. If
@@ -138,11 +138,11 @@ class Ring:
         caught = np.flatnonzero(caught_up <= stretches)
         return float(caught_up[caught[0]]) if caught.size else None
 
-    def _oldest_first(self, window: Window) -> Counts:
+    def _oldest_first(self, window: WindowId) -> Counts:
         row, column = window.cell
         return np.roll(self.counts[row, column], -1 - self._heads[column] % self._slots)
 
-    def _expiry(self, window: Window, place: int) -> float:
+    def _expiry(self, window: WindowId, place: int) -> float:
         """Return when the bucket at this place, oldest first, is no longer counted."""
         oldest = self._heads[window.cell[1]] - self._slots + 1
         return self._buckets.expiry(window.period, oldest + place)

@@ -13,9 +13,10 @@ from itertools import chain
 
 import numpy as np
 
-from stages.rate_limiter.quota.buckets import Strategy
-from stages.rate_limiter.quota.counters import Counts, Window
-from stages.rate_limiter.quota.scope import Limits, Quota, Receipt, Usage
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.counters import Counts, WindowId
+from stages.rate_limiter.quota.scope import Quota, QuotaLimits, Receipt, Usage
 from stages.rate_limiter.quota.snapshot import Snapshot, decode, encode
 
 GLOBAL = ""
@@ -25,7 +26,9 @@ GLOBAL = ""
 class Quotas:
     """The windows of every scope, moved by one time. All times are Unix seconds, as in `Quota`."""
 
-    def __init__(self, limits: Limits, models: Mapping[str, Limits], strategy: Strategy, timezone: str = "UTC") -> None:
+    def __init__(
+        self, limits: QuotaLimits, models: Mapping[str, QuotaLimits], strategy: Strategy, timezone: str = "UTC"
+    ) -> None:
         if GLOBAL in models:
             raise ValueError("a model with limits of its own needs a name")
         self._timezone = timezone
@@ -43,18 +46,18 @@ class Quotas:
         estimates = np.asarray(token_estimates, np.int64)
         return min(quota.admits(estimates, now) for quota in self._scopes(model))
 
-    def charge(self, model: str, tasks: int, tokens: int, requests: int, now: float) -> Receipt:
+    def charge(self, model: str, amounts: Amounts, now: float) -> Receipt:
         """Count what is about to be sent, in both scopes."""
         now = self._global.advance(now)
         for quota in self._scopes(model):
-            quota.charge(tasks, tokens, requests, now)
+            quota.charge(amounts, now)
         return Receipt(now, model)
 
-    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None:
+    def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
         """Give back what was charged and certainly not sent. Each part of a charge may be given back once."""
         now = self._global.advance(now)
         for quota in self._scopes(receipt.model):
-            quota.refund(receipt, tasks, tokens, requests, now)
+            quota.refund(receipt, amounts, now)
 
     def settle(self, receipt: Receipt, reserved_tokens: int, actual_tokens: int, now: float) -> None:
         """Replace the tokens reserved by those that the provider reported."""
@@ -62,13 +65,13 @@ class Quotas:
         for quota in self._scopes(receipt.model):
             quota.settle(receipt, reserved_tokens, actual_tokens, now)
 
-    def move(self, receipt: Receipt, tasks: int, tokens: int, requests: int, at: float, now: float) -> None:
+    def move(self, receipt: Receipt, amounts: Amounts, at: float, now: float) -> None:
         """Count what is left of a charge from the time `at` on, when it reached the provider."""
         now = self._global.advance(now)
         for quota in self._scopes(receipt.model):
-            quota.move(receipt, tasks, tokens, requests, at, now)
+            quota.move(receipt, amounts, at, now)
 
-    def blocked_by(self, model: str, tokens_of_first: int, now: float) -> dict[str, list[Window]]:
+    def blocked_by(self, model: str, tokens_of_first: int, now: float) -> dict[str, list[WindowId]]:
         """Return the windows that hold back this model's first waiting task, by scope; empty if none does."""
         now = self._global.advance(now)
         blocked = {quota.scope: quota.blocked_by(tokens_of_first, now) for quota in self._scopes(model)}

@@ -20,11 +20,13 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from stages.rate_limiter.quota.buckets import BUCKETS, CalendarBuckets, Period, RollingBuckets, Strategy
-from stages.rate_limiter.quota.counters import SHAPE, WINDOWS, Counts, Ring, Unit, Window
+from common.settings.model_limits import Strategy
+from stages.rate_limiter.quota.amounts import Amounts
+from stages.rate_limiter.quota.buckets import BUCKETS, CalendarBuckets, Period, RollingBuckets
+from stages.rate_limiter.quota.counters import SHAPE, WINDOWS, Counters, Counts, Unit, WindowId
 from stages.rate_limiter.quota.snapshot import ScopeSnapshot, pack, unpack
 
-Limits = Mapping[Window, int]
+QuotaLimits = Mapping[WindowId, int]
 """Window → how much is allowed; 0 or absent: no limit."""
 
 MAX_LIMIT: Final = 10**15
@@ -63,14 +65,14 @@ class Quota:
     Raises ValueError for a limit that is no whole number from 0 to `MAX_LIMIT`, and for an unknown timezone.
     """
 
-    def __init__(self, limits: Limits, strategy: Strategy, timezone: str = "UTC", scope: str = "") -> None:
+    def __init__(self, limits: QuotaLimits, strategy: Strategy, timezone: str = "UTC", scope: str = "") -> None:
         self.scope = scope
         self._strategy = Strategy(strategy)
         self._limited = [window for window in WINDOWS if limits.get(window)]
         self._ceilings = _ceilings(limits)
         self._request_limits = [(w.cell, limits[w]) for w in self._limited if w.unit is Unit.REQUESTS]
-        self._rolling = Ring(RollingBuckets())
-        self._fixed = Ring(CalendarBuckets(timezone))
+        self._rolling = Counters(RollingBuckets())
+        self._fixed = Counters(CalendarBuckets(timezone))
         self._limiting = self._rolling if self._strategy is Strategy.ROLLING else self._fixed
         self._latest = 0.0
 
@@ -113,37 +115,38 @@ class Quota:
         reserved = np.cumsum(np.asarray(token_estimates[:tasks], np.int64))
         return int(np.searchsorted(reserved, tokens, side="right"))
 
-    def charge(self, tasks: int, tokens: int, requests: int, now: float) -> Receipt:
+    def charge(self, amounts: Amounts, now: float) -> Receipt:
         """Count what is about to be sent, whether it fits or not: `admits` is asked first."""
         at = self.advance(now)
-        amounts = _amounts(tasks, tokens, requests)
-        self._rolling.add(amounts)
-        self._fixed.add(amounts)
+        counts = amounts.counts()
+        self._rolling.add(counts)
+        self._fixed.add(counts)
         return Receipt(at)
 
-    def refund(self, receipt: Receipt, tasks: int, tokens: int, requests: int, now: float) -> None:
+    def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
         """Give back what was charged and certainly not sent. Each part of a charge may be given back once."""
-        self._amend(receipt, -_amounts(tasks, tokens, requests), now)
+        self._amend(receipt, -amounts.counts(), now)
 
     def settle(self, receipt: Receipt, reserved_tokens: int, actual_tokens: int, now: float) -> None:
         """Replace the tokens reserved by those that the provider reported.
 
         If they were more, a window may then hold more than its limit; it admits nothing until that has passed.
         """
-        self._amend(receipt, _amounts(0, actual_tokens, 0) - _amounts(0, reserved_tokens, 0), now)
+        change = Amounts(tokens=actual_tokens).counts() - Amounts(tokens=reserved_tokens).counts()
+        self._amend(receipt, change, now)
 
-    def move(self, receipt: Receipt, tasks: int, tokens: int, requests: int, at: float, now: float) -> None:
+    def move(self, receipt: Receipt, amounts: Amounts, at: float, now: float) -> None:
         """Count what is left of a charge from the time `at` on, when it reached the provider.
 
         The provider counts it from then on, and a rolling window must not forget it sooner. A calendar's period keeps
         it where it was admitted.
         """
         self.advance(now)
-        amounts = _amounts(tasks, tokens, requests)
-        self._rolling.amend(-amounts, receipt.at)
-        self._rolling.amend(amounts, min(max(at, receipt.at), self._latest))
+        counts = amounts.counts()
+        self._rolling.amend(-counts, receipt.at)
+        self._rolling.amend(counts, min(max(at, receipt.at), self._latest))
 
-    def blocked_by(self, tokens_of_first: int, now: float) -> list[Window]:
+    def blocked_by(self, tokens_of_first: int, now: float) -> list[WindowId]:
         """Return the windows that hold back the first waiting task, which needs so many tokens, at this moment."""
         remaining = self.remaining(now)
         needs = _needs(tokens_of_first)
@@ -181,16 +184,16 @@ class Quota:
         self._fixed.load(fixed if same_timezone else np.maximum(fixed, self._rolling.used.reshape(-1)), saved.latest)
         self.advance(now)
 
-    def _amend(self, receipt: Receipt, amounts: Counts, now: float) -> None:
+    def _amend(self, receipt: Receipt, change: Counts, now: float) -> None:
         self.advance(now)
-        self._rolling.amend(amounts, receipt.at)
-        self._fixed.amend(amounts, receipt.at)
+        self._rolling.amend(change, receipt.at)
+        self._fixed.amend(change, receipt.at)
 
-    def _frees(self, window: Window, need: int) -> float:
+    def _frees(self, window: WindowId, need: int) -> float:
         excess = self._limiting.used[window.cell] + need - self._ceilings[window.cell]
         return self._limiting.frees_at(window, int(excess))
 
-    def _usage(self, window: Window, now: float) -> Usage:
+    def _usage(self, window: WindowId, now: float) -> Usage:
         used, limit = int(self._limiting.used[window.cell]), int(self._ceilings[window.cell])
         resets = used > 0 or self._strategy is Strategy.FIXED
         # The rolling ring knows the last tenth of a period under both strategies; a calendar's has one bucket.
@@ -207,23 +210,17 @@ class Quota:
         )
 
 
-def _ceilings(limits: Limits) -> Counts:
+def _ceilings(limits: QuotaLimits) -> Counts:
     ceilings = np.full(SHAPE, UNLIMITED, np.int64)
     for window, limit in limits.items():
-        unit, period = Window(*window)
+        unit, period = WindowId(*window)
         if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= MAX_LIMIT:
             raise ValueError(f"{unit} per {period} is {limit!r}: a whole number from 0 (no limit) to 10^15 is needed")
         if limit:
-            ceilings[Window(unit, period).cell] = limit
+            ceilings[WindowId(unit, period).cell] = limit
     return ceilings
 
 
 def _needs(tokens: int) -> dict[Unit, int]:
     """Return what a batch of one task takes."""
     return {Unit.TASKS: 1, Unit.TOKENS: tokens, Unit.REQUESTS: 1}
-
-
-def _amounts(tasks: int, tokens: int, requests: int) -> Counts:
-    if min(tasks, tokens, requests) < 0:
-        raise ValueError(f"a negative amount: {tasks} tasks, {tokens} tokens, {requests} requests")
-    return np.array((tasks, tokens, requests), np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from common.task_types import Deferral, Embedder, Outcome, TaskType
+from common.task_types import Deferral, Outcome, Providers, TaskType
 
 
 class TextStatisticsContent(msgspec.Struct):
@@ -34,7 +34,7 @@ class TextStatistics(TaskType[TextStatisticsContent]):
         return 0
 
     def process(
-        self, key: str, contents: Sequence[TextStatisticsContent], embedder: Embedder
+        self, key: str, contents: Sequence[TextStatisticsContent], providers: Providers
     ) -> Sequence[Outcome | Deferral]:
         """One JSON document for each content, in their order."""
         return [

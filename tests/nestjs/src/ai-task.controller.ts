@@ -20,14 +20,14 @@ import { IntrospectionGuard, Scope } from './introspection.guard.js';
 export class AiTaskController {
   constructor(private readonly store: AiTaskStore) {}
 
-  /** What the service polls. Oldest first, and no shorter than `limit` if there are so many. */
+  /** The service polls this route. Oldest tasks first; `limit` tasks if at least that number is pending. */
   @Get('pending')
   @Scope('read')
   pending(@Query('limit', new DefaultValuePipe(1000), ParseIntPipe) limit: number) {
     return this.store.find('pending', limit);
   }
 
-  /** Needed only with CLAIM_TASKS=true: how the service finds its tasks again after a crash. */
+  /** Needed only with CLAIM_TASKS=true: after a crash, the service finds its tasks here. */
   @Get()
   @Scope('read')
   inState(
@@ -37,11 +37,11 @@ export class AiTaskController {
     return this.store.find(state, limit);
   }
 
-  /** Where each result arrives: at least once, and always the same for one task. */
+  /** Receives each result at least once, and always the same result for one task. */
   @Patch(':id')
   @Scope('write')
   async update(@Param('id') id: string, @Body() update: AiTaskUpdate) {
-    if (!isUpdate(update)) throw new BadRequestException('no update of a task');
+    if (!isUpdate(update)) throw new BadRequestException('not a valid update of a task');
     if (!(await this.store.exists(id))) throw new NotFoundException('AI task not found');
     const { _id, type, state } = await this.store.update(id, update);
     return { _id, type, state };

@@ -8,7 +8,7 @@ import {
 } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 
-/** The scope that a route asks for. */
+/** The scope that a route requires. */
 export const Scope = Reflector.createDecorator<string>();
 
 /**
@@ -35,14 +35,14 @@ export class IntrospectionGuard implements CanActivate {
 
 async function introspect(token: string): Promise<{ active: boolean; scope?: string }> {
   try {
-    const answer = await fetch(process.env.INTROSPECTION_URL!, {
+    const response = await fetch(process.env.INTROSPECTION_URL!, {
       method: 'POST',
       headers: { authorization: process.env.INTROSPECTION_AUTHORIZATION! },
       body: new URLSearchParams({ token }),
       signal: AbortSignal.timeout(5000),
     });
-    if (!answer.ok) throw new Error(`introspection answered ${answer.status}`);
-    return (await answer.json()) as { active: boolean; scope?: string };
+    if (!response.ok) throw new Error(`introspection returned ${response.status}`);
+    return (await response.json()) as { active: boolean; scope?: string };
   } catch {
     throw new ServiceUnavailableException(); // 503, neither 401 nor 403: nothing is wrong with the token
   }

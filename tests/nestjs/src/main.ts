@@ -1,4 +1,4 @@
-// The application under test: the module that users copy, and what the tests need to see and to break.
+// The application under test: the module that users copy, and routes with which tests control and inspect it.
 // Prints {"url"} once it listens on a free port of 127.0.0.1, and ends when its standard input does.
 import 'reflect-metadata';
 import { Body, Controller, Get, Module, Post } from '@nestjs/common';

@@ -1,4 +1,4 @@
-"""What the API answers, and what the two edges make of it."""
+"""How the two edges interpret the responses of the API."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
+from common.api.status import Meaning, meaning
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_PATIENCE
+from common.failures.retry import LONGEST_WAIT_S
 from sandbox.client import Sandbox
-from stages.publisher.verdicts import Verdict, verdict
 from tests.edges.api import Api, api, failure, page
 
-LATER = Verdict.LATER
+LATER = Meaning.UNAVAILABLE
 MEANINGS = {
-    400: Verdict.DOUBTFUL,
-    401: Verdict.TOKEN,
-    403: LATER,
-    404: Verdict.GONE,
-    405: Verdict.REFUSED,
+    400: Meaning.DOUBTFUL,
+    401: Meaning.TOKEN_REFUSED,
+    403: Meaning.TOKEN_DOUBTED,
+    404: Meaning.GONE,
+    405: Meaning.REFUSED,
     408: LATER,
-    409: Verdict.REFUSED,
-    413: Verdict.REFUSED,
-    422: Verdict.REFUSED,
+    409: Meaning.CONFLICT,
+    413: Meaning.REFUSED,
+    422: Meaning.REFUSED,
     425: LATER,
     429: LATER,
     301: LATER,
@@ -39,15 +39,15 @@ MEANINGS = {
 }
 
 
-@pytest.mark.parametrize(("status", "meaning"), MEANINGS.items())
+@pytest.mark.parametrize(("status", "expected"), MEANINGS.items())
 def test_every_status_means_the_same_for_every_kind_of_body(
-    sandbox: Sandbox, edges: Api, status: int, meaning: Verdict
+    sandbox: Sandbox, edges: Api, status: int, expected: Meaning
 ) -> None:
     (task_id,) = sandbox.queue(1)
     for body in ("", '{"statusCode": 1, "message": "no"}', "<html>a proxy's page</html>", "x" * 200_000):
         sandbox.fault("api", status=status, body=body, times=2)
-        answer = edges.patch_one(task_id)
-        assert (answer.status, verdict(answer.status)) == (status, meaning)
+        response = edges.patch_one(task_id)
+        assert (response.status, meaning(response.status)) == (status, expected)
         failed = failure(edges.get())
         assert isinstance(failed.error, Transient)
         assert str(status) in str(failed.error)
@@ -57,7 +57,7 @@ def test_every_status_means_the_same_for_every_kind_of_body(
 
 
 def dated(value: str) -> str:
-    """`a date in 90 s` as such a date, counted from now: the parameters were made long before."""
+    """Replace `a date in 90 s` by such a date from now, because parameters are computed long before the test runs."""
     if not value.startswith("a date in "):
         return value
     return formatdate(time.time() + float(value.split()[3]), usegmt=True)
@@ -70,24 +70,24 @@ def dated(value: str) -> str:
         ({"Retry-After": "7"}, 7, 7),
         ({"Retry-After": "a date in 90 s"}, 1, 90),
         ({"Retry-After": "a date in -90 s"}, 0, 0),
-        ({"Retry-After": "99999999"}, LONGEST_PATIENCE, LONGEST_PATIENCE),
+        ({"Retry-After": "99999999"}, LONGEST_WAIT_S, LONGEST_WAIT_S),
         ({"Retry-After": "soon"}, 0, 0),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "11"}, 11, 11),
         ({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "11"}, 0, 0),
         ({}, 0, 0),
     ],
 )
-def test_both_edges_read_how_long_to_wait(
+def test_both_edges_read_the_wait_that_a_response_asks_for(
     sandbox: Sandbox, edges: Api, status: int, headers: dict[str, str], low: float, high: float
 ) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", status=status, headers={name: dated(value) for name, value in headers.items()})
-    assert low <= edges.patch_one(task_id).retry_after <= high
+    assert low <= edges.patch_one(task_id).retry_after_s <= high
     error = failure(edges.get()).error
     assert low <= (error.delay if isinstance(error, Throttled) else 0.0) <= high
 
 
-def test_a_redirect_is_not_followed_and_says_what_to_set(sandbox: Sandbox, edges: Api) -> None:
+def test_a_redirect_is_not_followed_and_the_error_names_the_setting(sandbox: Sandbox, edges: Api) -> None:
     (task_id,) = sandbox.queue(1)
     before = sandbox.summary()["api"]["requests"]
     sandbox.fault("api", status=302, headers={"Location": f"{sandbox.api}/api/ai-tasks/pending"}, times=2)
@@ -96,7 +96,7 @@ def test_a_redirect_is_not_followed_and_says_what_to_set(sandbox: Sandbox, edges
     assert sandbox.summary()["api"]["requests"] == before + 2
 
 
-def test_a_body_over_the_limit_is_413_even_where_the_token_is_wrong(sandbox: Sandbox, token: Any) -> None:
+def test_a_body_over_the_limit_is_refused_with_413_even_with_a_wrong_token(sandbox: Sandbox, token: Any) -> None:
     (task_id,) = sandbox.queue(1)
     with api(sandbox.api, token, dimensions=20_000) as edges:
         assert edges.patch_one(task_id).status == 413
@@ -104,13 +104,13 @@ def test_a_body_over_the_limit_is_413_even_where_the_token_is_wrong(sandbox: San
         assert edges.patch_one(task_id).status == 413
 
 
-def test_the_largest_models_result_is_under_the_default_limit(sandbox: Sandbox, token: Any) -> None:
+def test_a_result_of_the_largest_model_is_under_the_default_limit(sandbox: Sandbox, token: Any) -> None:
     (task_id,) = sandbox.queue(1)
     with api(sandbox.api, token, dimensions=3072) as edges:
         assert edges.patch_one(task_id).status == 200
 
 
 @pytest.mark.parametrize("odd", ["a/../b", "a?b=c", "a#b", "a b", "ä", "%41", "a\r\nX: y", "." * 300])
-def test_an_odd_id_stays_one_part_of_the_path(sandbox: Sandbox, edges: Api, odd: str) -> None:
-    assert edges.patch_one(odd).status == 400  # no ObjectId, and no other route
+def test_an_unusual_id_stays_one_segment_of_the_path(sandbox: Sandbox, edges: Api, odd: str) -> None:
+    assert edges.patch_one(odd).status == 400  # not an ObjectId, and no other route
     assert sandbox.summary()["api"]["patches"] == 1

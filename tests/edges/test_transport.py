@@ -1,4 +1,4 @@
-"""The ways to the API: TLS with an authority of one's own, proxies, IPv6, HTTP/2."""
+"""Connections to the API with TLS and a private certificate authority, proxies, IPv6 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def tls() -> ssl.SSLContext:
 def both_work(sandbox: Sandbox, edges: Api) -> None:
     ids = sandbox.queue(20)
     assert len(page(edges.get()).candidates) == 20
-    assert {answer.status for answer in edges.patch(ids[:16])} == {200}
+    assert {response.status for response in edges.patch(ids[:16])} == {200}
     assert sandbox.summary()["api"]["accepted"] == 16
 
 
-def test_tls_with_an_authority_of_ones_own(
+def test_tls_works_with_a_private_certificate_authority(
     sandbox: Sandbox, token: Token, tls: ssl.SSLContext, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(Relay("127.0.0.1", sandbox.api, tls)) as port:
@@ -71,28 +71,30 @@ def test_tls_with_an_authority_of_ones_own(
             assert edges.patch_one("a").status == 0
 
 
-def test_tls_where_there_is_none(sandbox: Sandbox, token: Token) -> None:
+def test_tls_to_a_plain_http_server_is_an_error(sandbox: Sandbox, token: Token) -> None:
     with api(sandbox.api.replace("http:", "https:"), token) as edges:
-        assert "TLS cannot be agreed on" in edges.patch_one("a").error
-        assert "TLS cannot be agreed on" in str(failure(edges.get()).error)
+        assert "TLS handshake failed" in edges.patch_one("a").error
+        assert "TLS handshake failed" in str(failure(edges.get()).error)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
-def test_a_proxy_for_http(sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_an_http_proxy_is_used_for_http(
+    sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     proxy = Proxy()
     with serving(proxy) as port:
         monkeypatch.setenv(variable, f"http://user:secret@127.0.0.1:{port}")
         with api(sandbox.api, token) as edges:
             both_work(sandbox, edges)
-        assert len(proxy.seen) == 17
+        assert len(proxy.requests) == 17
         monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
         with api(sandbox.api, token) as edges:
             page(edges.get())
             assert edges.patch_one("a").status == 400
-        assert len(proxy.seen) == 17
+        assert len(proxy.requests) == 17
 
 
-def test_a_proxy_for_https(
+def test_an_http_proxy_is_used_for_https(
     sandbox: Sandbox, token: Token, tls: ssl.SSLContext, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
@@ -101,20 +103,22 @@ def test_a_proxy_for_https(
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with api(f"https://localhost:{behind}", token) as edges:
             both_work(sandbox, edges)
-        assert set(proxy.seen) == {f"CONNECT localhost:{behind}"}
+        assert set(proxy.requests) == {f"CONNECT localhost:{behind}"}
         proxy.status = 407
         with api(f"https://localhost:{behind}", token) as edges:
-            assert "the proxy refuses the connection: check HTTP_PROXY" in edges.patch_one("a").error
-            assert "the proxy refuses the connection: check HTTP_PROXY" in str(failure(edges.get()).error)
+            assert "the proxy refused the connection: check HTTP_PROXY" in edges.patch_one("a").error
+            assert "the proxy refused the connection: check HTTP_PROXY" in str(failure(edges.get()).error)
 
 
-def test_no_proxy_there(sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_proxy_host_is_an_error_with_its_reason(
+    sandbox: Sandbox, token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://no-such-proxy.invalid:3128")
     with api(sandbox.api, token) as edges:
         assert "proxy's host name cannot be resolved" in edges.patch_one("a").error
 
 
-def test_ipv6(sandbox: Sandbox, token: Token) -> None:
+def test_ipv6_addresses_work(sandbox: Sandbox, token: Token) -> None:
     relay = Relay("::1", sandbox.api)
     with serving(relay) as port, api(f"http://[::1]:{port}", token) as edges:
         both_work(sandbox, edges)
@@ -122,7 +126,7 @@ def test_ipv6(sandbox: Sandbox, token: Token) -> None:
 
 
 class Http2:
-    """An API that offers HTTP/2, and remembers in which version it was asked."""
+    """An API that offers HTTP/2, and records the version of each request."""
 
     def __init__(self) -> None:
         self.versions: list[str] = []
@@ -141,15 +145,15 @@ class Http2:
                 break
         if scope["method"] == "PATCH":
             self.patched.append(json.loads(body))
-        answer = b"[]" if scope["method"] == "GET" else b"{}"
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        response = b"[]" if scope["method"] == "GET" else b"{}"
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(response))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        await send({"type": "http.response.body", "body": response})
 
 
 @contextlib.contextmanager
 def http2(application: Http2, folder: Path) -> Iterator[int]:
-    """Serve it with TLS on a thread; yields the port."""
+    """Serve the application with TLS on a thread; yields the port."""
     config, port = Config(), free_port()
     config.bind = [f"127.0.0.1:{port}"]
     config.alpn_protocols = ["h2", "http/1.1"]
@@ -177,7 +181,7 @@ def http2(application: Http2, folder: Path) -> Iterator[int]:
         loop.close()
 
 
-def test_http2_where_it_is_offered(
+def test_http2_is_used_if_the_server_offers_it(
     token: Token, authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
@@ -185,8 +189,8 @@ def test_http2_where_it_is_offered(
     with http2(application, tmp_path) as port, api(f"https://localhost:{port}", token, dimensions=3072) as edges:
         for _ in range(10):
             page(edges.get())
-            answers = edges.patch(f"{number:024x}" for number in range(16))
-            assert {(answer.status, answer.error) for answer in answers} == {(200, "")}
+            responses = edges.patch(f"{number:024x}" for number in range(16))
+            assert {(response.status, response.error) for response in responses} == {(200, "")}
         assert set(application.versions) == {"2"}
         assert len(application.patched) == 160
         assert len(application.patched[-1]["result"]) == 3072

@@ -1,4 +1,4 @@
-"""SIGKILL in the two moments where one side has done its part and the other has not written it down yet."""
+"""SIGKILL at the moments when one side has acted and the other side has not stored it yet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ CONNECTIONS = 16
 SLOTS = 5
 
 
-def test_publisher_killed_between_an_accepted_patch_and_its_commit(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_a_publisher_killed_between_an_accepted_patch_and_its_commit_loses_no_task(
+    pipeline: Pipeline, ledger: Ledger
+) -> None:
     sandbox = pipeline.sandbox
-    sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted, and no answer
+    sandbox.fault("api", method="PATCH", skip=100, times=CONNECTIONS, hold=True)  # accepted without a response
     sandbox.queue(TASKS)
-    sandbox.wait_until(lambda told: told["api"]["held"] == CONNECTIONS)
+    sandbox.wait_until(lambda summary: summary["api"]["held"] == CONNECTIONS)
     pipeline.kill("publisher")
-    ledger.struck()
+    ledger.mark_fault()
     ledger.wait_done()
     cost = ledger.cost("kill publisher between accepted PATCHes and their commit")
     assert (cost.lost, cost.failed, cost.paid_twice) == (0, 0, 0)
@@ -27,13 +29,13 @@ def test_publisher_killed_between_an_accepted_patch_and_its_commit(pipeline: Pip
     assert cost.bytes_differ == 0
 
 
-def test_embedder_killed_before_it_reads_an_answer_that_is_paid_for(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_an_embedder_killed_before_it_reads_a_paid_response_loses_no_task(pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox = pipeline.sandbox
     sandbox.fault("openai", times=8, hold=True)
     sandbox.queue(TASKS)
-    sandbox.wait_until(lambda told: told["openai"]["held"] == 8)
+    sandbox.wait_until(lambda summary: summary["openai"]["held"] == 8)
     pipeline.kill("embedder_00")
-    ledger.struck()
+    ledger.mark_fault()
     sandbox.release("openai")
     ledger.wait_done()
     cost = ledger.cost("kill embedder between the provider's charge and its answer")
@@ -41,14 +43,14 @@ def test_embedder_killed_before_it_reads_an_answer_that_is_paid_for(pipeline: Pi
     assert 0 < cost.paid_twice <= IN_SLOTS
 
 
-def test_embedder_killed_between_the_answer_and_stored(pipeline: Pipeline, ledger: Ledger) -> None:
+def test_an_embedder_killed_between_response_and_stored_loses_no_task(pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox = pipeline.sandbox
-    pipeline.kill("publisher", signal.SIGSTOP)  # nobody says `Stored`
+    pipeline.kill("publisher", signal.SIGSTOP)  # no `Stored` is sent
     try:
         sandbox.queue(TASKS)
         pipeline.wait_until(lambda: unstored(pipeline) == SLOTS, "an embedder with every slot full of results")
         pipeline.kill("embedder_00")
-        ledger.struck()
+        ledger.mark_fault()
     finally:
         pipeline.kill("publisher", signal.SIGCONT)
     ledger.wait_done()
@@ -58,6 +60,6 @@ def test_embedder_killed_between_the_answer_and_stored(pipeline: Pipeline, ledge
 
 
 def unstored(pipeline: Pipeline) -> int:
-    """Batches of the embedder that are finished, and that no publisher has stored."""
+    """Batches that the embedder has finished, and the publisher has not stored."""
     _, health = pipeline.get("/health")
     return int(health["processes"]["embedder_00"].get("unstored", 0))

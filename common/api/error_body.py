@@ -1,0 +1,79 @@
+"""What the NestJS API says in the body of a response, and whether it is the API that speaks.
+
+Proxies, login pages and load balancers answer in the API's place, with any status: 200 with an HTML page, 404 as plain
+text. The API itself always answers with JSON, or with an empty body where it has nothing to say. NestJS's own errors
+are `{"statusCode", "message", "error"}`; the reference application's are `{"requestId", "statusCode", "timestamp",
+"path", "message"}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+LARGEST_READ_BYTES = 64 * 1024
+"""An error body is short; of a longer one only this much is looked at."""
+LONGEST_MESSAGE_BYTES = 300
+"""What is shown, logged and stored of the API's words."""
+
+
+class ErrorBody(NamedTuple):
+    """What a response body says."""
+
+    from_api: bool
+    """Whether the API itself answered: its body is JSON, or empty."""
+    message: str = ""
+    """The API's words: one line, at most `LONGEST_MESSAGE_BYTES`, control characters escaped."""
+    request_id: str = ""
+    """The id by which the API's own log knows this request."""
+    route_missing: bool = False
+    """404 because the API has no such route at all: API_BASE_URL is wrong, and no task is gone."""
+
+    def in_words(self) -> str:
+        """The message, with the request id where there is one."""
+        told = f": {self.message}" if self.message else ""
+        return f"{told} (requestId {self.request_id})" if self.request_id else told
+
+
+def read(status: int, body: bytes) -> ErrorBody:
+    """Read the body of a response; accepts any bytes."""
+    text = body[:LARGEST_READ_BYTES].strip()
+    if not text:
+        # NestJS answers an error with a body always; only a success may be empty
+        return ErrorBody(from_api=200 <= status < 300)
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # a whole success may be longer than what is read of it
+        cut = len(body) > LARGEST_READ_BYTES and text[:1] in (b"{", b"[")
+        return ErrorBody(from_api=cut and 200 <= status < 300)
+    if status >= 400 and not isinstance(value, dict):
+        return ErrorBody(from_api=False, message=one_line(str(value)))
+    if not isinstance(value, dict):
+        return ErrorBody(from_api=True)
+    message = _message(value)
+    route_missing = status == 404 and message.startswith("Cannot ")
+    request_id = value.get("requestId")
+    return ErrorBody(
+        True, one_line(message), one_line(request_id) if isinstance(request_id, str) else "", route_missing
+    )
+
+
+def _message(value: dict[str, Any]) -> str:
+    """The words of an error: `message` is a string, a list of strings (class-validator) or an object."""
+    found = value.get("message", value.get("error", ""))
+    if isinstance(found, dict):
+        found = found.get("message", found.get("error", ""))
+    if isinstance(found, list):
+        return "; ".join(str(item) for item in found[:10])
+    return found if isinstance(found, str) else ""
+
+
+def one_line(text: str) -> str:
+    """Make text of the API fit to be shown: printable, one line, at most `LONGEST_MESSAGE_BYTES` of UTF-8."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:2000])
+    encoded = shown.encode(errors="replace")
+    if len(encoded) <= LONGEST_MESSAGE_BYTES:
+        return encoded.decode()
+    return encoded[: LONGEST_MESSAGE_BYTES - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,168 @@
+"""The odd forms in which compatible servers send embeddings: read as what they mean or refused, never misread.
+
+OpenAI's own form is decoded in `responses.py`, fast. What does not fit that form comes here: a BOM or comment lines
+before the JSON; vectors as base64 of float64, URL-safe, unpadded or with line breaks, as numbers or as numeric strings;
+an `index` that is missing, null, a string or a float, always 0, or counted from 1; a `usage` that is null, negative,
+a string or absurd. Each rule is for a server that was seen to answer so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""(d,) float32."""
+
+MOST_TOKENS = 10**9
+"""No request of at most 300,000 tokens reports more; a larger number is a mistake, and would upset the quotas."""
+LONGEST_VECTOR = 65_536
+"""Numbers; the longest that EMBEDDING_DIMENSIONS can ask for."""
+PLAUSIBLE = 1e4
+"""No number of an embedding is larger: those of models that do not normalise are below 100."""
+
+_BOM = b"\xef\xbb\xbf"
+_COMMENT = (b":", b"//", b"#")
+"""How comment lines before the JSON begin: `: OPENROUTER PROCESSING` and the like keep a connection alive."""
+_SPACE = re.compile(r"\s+")
+
+
+class OddFormError(ValueError):
+    """What was sent cannot be read as embeddings without guessing; the sentence says why, without its content."""
+
+
+def json_value(body: bytes) -> Any:
+    """Decode JSON after a BOM, white space and comment lines, and with NaN; raises `OddFormError`."""
+    text = body.removeprefix(_BOM).lstrip()
+    while text.startswith(_COMMENT):
+        text = text.partition(b"\n")[2].lstrip()
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        pass
+    try:
+        return json.loads(text)  # knows NaN and Infinity, as Python's json writes them
+    except (ValueError, RecursionError) as error:
+        raise OddFormError("it is not JSON") from error
+
+
+def vector(raw: object, length: int = 0) -> Vector:
+    """Read one vector; `length` is the number of dimensions if it is known, else 0. Raises `OddFormError`."""
+    if isinstance(raw, str):
+        return _from_base64(raw, length)
+    if isinstance(raw, list) and len(raw) == 1 and isinstance(raw[0], list):
+        raw = raw[0]  # some servers put each vector into a list of its own
+    if not isinstance(raw, list):
+        raise OddFormError("an embedding is neither a list of numbers nor base64")
+    if len(raw) > LONGEST_VECTOR:
+        raise OddFormError(f"an embedding has more than {LONGEST_VECTOR} numbers")
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as such
+        return np.array([_number(value) for value in raw], dtype=np.float32)
+
+
+def positions(indexes: Sequence[object], count: int) -> list[int] | None:
+    """Where each vector belongs, from the `index` of each; None if they are simply in order.
+
+    Raises `OddFormError` only for what contradicts itself: some numbered and some not, or numbers that fit no order.
+    """
+    numbers = [_index(value) for value in indexes]
+    if len(numbers) != count:
+        raise OddFormError(f"{len(numbers)} embeddings for {count} texts")
+    if all(number is None for number in numbers) or set(numbers) == {0}:
+        return None  # not numbered at all, or a server that always writes 0
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        raise OddFormError("some embeddings have an index and some have none")
+    for first in (0, 1):
+        if sorted(known) == list(range(first, first + count)):
+            places = [number - first for number in known]
+            return None if places == list(range(count)) else places
+    raise OddFormError("the indexes of the embeddings contradict each other")
+
+
+def tokens(usage: object, most: int = MOST_TOKENS) -> int | None:
+    """The tokens that a `usage` reports; None where it says nothing usable, so that the estimate counts."""
+    if isinstance(usage, dict):
+        found = (_amount(usage.get(key), most) for key in ("prompt_tokens", "total_tokens", "input_tokens"))
+        return next((amount for amount in found if amount), None)
+    return _amount(usage, most) or None
+
+
+def _amount(value: object, most: int) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return math.ceil(number) if math.isfinite(number) and 0 <= number <= min(most, MOST_TOKENS) else None
+
+
+def _index(value: object) -> int | None:
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        number = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not number.is_integer() or abs(number) > 2**31:
+        raise OddFormError("an index is not a whole number")
+    return int(number)
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan  # what some servers write for NaN
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise OddFormError("an embedding has an element that is not a number")
+    try:
+        return float(value)
+    except (ValueError, OverflowError) as error:
+        raise OddFormError("an embedding has an element that is not a number") from error
+
+
+def _from_base64(text: str, length: int) -> Vector:
+    packed = _SPACE.sub("", text).rstrip("=").replace("-", "+").replace("_", "/")
+    if len(packed) > LONGEST_VECTOR * 11:
+        raise OddFormError(f"an embedding has more than {LONGEST_VECTOR} numbers")
+    try:
+        raw = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise OddFormError("an embedding is a string, and not base64") from error
+    return from_bytes(raw, length)
+
+
+def from_bytes(raw: bytes, length: int = 0) -> Vector:
+    """Read little-endian float32, or float64 where the number of bytes and the numbers themselves say so."""
+    if length and len(raw) == length * 4:
+        return np.frombuffer(raw, "<f4").astype(np.float32)
+    if length and len(raw) == length * 8:
+        return _double(raw)
+    if len(raw) % 4 or len(raw) > LONGEST_VECTOR * 8:
+        raise OddFormError(f"{len(raw)} bytes of base64 are not a vector of float32")
+    single = np.frombuffer(raw, "<f4").astype(np.float32)
+    if len(raw) % 8 == 0 and not _plausible(single) and _plausible(double := _double(raw)):
+        return double
+    return single
+
+
+def _double(raw: bytes) -> Vector:
+    with np.errstate(over="ignore"):
+        return np.frombuffer(raw, "<f8").astype(np.float32)
+
+
+def _plausible(vector: Vector) -> bool:
+    """Whether these can be an embedding's numbers: halves of float64 read as float32 have exponents of any size."""
+    if not np.isfinite(vector).all():
+        return False
+    sizes = np.abs(vector[vector != 0])
+    return bool(sizes.size) and float(sizes.max()) <= PLAUSIBLE and float(np.median(sizes)) >= 1e-9

@@ -1,0 +1,82 @@
+"""Whether the API itself answered, and what it said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.api import error_body
+from common.api.error_body import ErrorBody
+
+REFERENCE = {
+    "requestId": "r-1",
+    "statusCode": 500,
+    "timestamp": "t",
+    "path": "/api/ai-tasks/1",
+    "message": "callback failed",
+}
+
+
+def read(status: int, body: object) -> ErrorBody:
+    return error_body.read(status, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def test_the_reference_applications_error_gives_its_message_and_its_request_id() -> None:
+    found = read(500, REFERENCE)
+    assert found == ErrorBody(True, "callback failed", "r-1")
+    assert found.in_words() == ": callback failed (requestId r-1)"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"statusCode": 422, "message": "too long", "error": "Unprocessable Entity"}, "too long"),
+        ({"statusCode": 400, "message": ["state must be …", "result must be …"]}, "state must be …; result must be …"),
+        ({"statusCode": 400, "message": {"message": "inner"}}, "inner"),
+        ({"error": "Not Found"}, "Not Found"),
+        ({"statusCode": 500}, ""),
+    ],
+)
+def test_every_shape_of_a_nestjs_error_gives_its_words(body: object, message: str) -> None:
+    assert read(400, body) == ErrorBody(True, message)
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 500, 502])
+@pytest.mark.parametrize(
+    "body", [b"<html><h1>502 Bad Gateway</h1></html>", b"404 page not found", b"upstream error", b"\xff\xfe"]
+)
+def test_what_is_not_json_does_not_come_from_the_api(status: int, body: bytes) -> None:
+    assert not read(status, body).from_api
+
+
+@pytest.mark.parametrize(("status", "from_api"), [(200, True), (204, True), (404, False), (502, False)])
+def test_only_a_success_of_the_api_may_be_empty(status: int, from_api: bool) -> None:
+    assert read(status, b"").from_api is from_api
+
+
+def test_a_missing_route_is_told_from_a_task_that_is_gone() -> None:
+    assert read(
+        404, {"statusCode": 404, "message": "Cannot PATCH /x/api/ai-tasks/1", "error": "Not Found"}
+    ).route_missing
+    assert not read(404, {"statusCode": 404, "message": "AI task not found", "error": "Not Found"}).route_missing
+
+
+def test_a_success_that_is_longer_than_what_is_read_of_it_counts() -> None:
+    whole = {"_id": "1", "result": [0.5] * 40_000}
+    assert read(200, whole).from_api
+    assert not read(404, whole | {"x": [1] * 10_000}).from_api
+
+
+def test_hostile_words_become_one_short_line() -> None:
+    shown = read(400, {"message": "a\nb\x1b[31m\u202e" + "é" * 900}).message
+    assert shown.startswith("a\\nb\\x1b[31m\\u202e")
+    assert shown.isprintable()
+    assert len(shown.encode()) <= error_body.LONGEST_MESSAGE_BYTES
+
+
+@given(st.integers(100, 599), st.binary(max_size=300))
+def test_any_body_is_read(status: int, body: bytes) -> None:
+    assert len(error_body.read(status, body).in_words().encode()) < 800

@@ -1,0 +1,44 @@
+"""A process notices the death of its supervisord, and no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from common.process.supervisor_watch import SupervisorWatch
+
+CHILD = """
+import os, signal, sys, time
+from common.process.supervisor_watch import SupervisorWatch
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
+watch = SupervisorWatch()
+print("watching", watch.is_gone(), flush=True)
+deadline = time.monotonic() + 20
+while not watch.is_gone() and time.monotonic() < deadline:
+    time.sleep(0.01)
+print("gone" if watch.is_gone() else "there", *told, flush=True)
+"""
+PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(60)"
+
+
+def test_an_orphan_of_supervisord_gets_sigterm_and_sees_that_it_is_one() -> None:
+    environment = {**os.environ, "SUPERVISOR_ENABLED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD], env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "watching False\n"
+        parent.send_signal(signal.SIGKILL)
+        assert parent.stdout.readline() == "gone SIGTERM\n"
+
+
+def test_a_process_that_a_person_started_is_bound_to_no_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUPERVISOR_ENABLED", raising=False)
+    watch = SupervisorWatch()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not watch.is_gone()

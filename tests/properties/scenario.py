@@ -1,0 +1,213 @@
+"""A scenario: a list of faults at their times, its run on the simulated machine, and the promises checked at its end.
+
+All other randomness of a run comes from the seed of the scenario.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from common.wire import messages as m
+from stages.rate_limiter.quota.buckets import Period
+from stages.rate_limiter.quota.counters import Unit, WindowId
+from tests.properties.broker import BrokerProcess
+from tests.properties.outside import Api, ApiTask, Provider
+from tests.properties.service import MAX_DISPATCHES, EmbedderProcess, FetcherProcess, LimiterProcess, PublisherProcess
+from tests.properties.world import World
+from tests.rate_limiter.test_quota_invariant import most_within
+
+EMBEDDERS = ("embedder_00", "embedder_01")
+STAGES = ("fetcher", "rate_limiter", *EMBEDDERS, "publisher")
+FAULTS_END_S = 40.0
+"""No fault begins after this time."""
+NEXT_TASK_S = 20.0
+"""A task is queued this often while a poison task is pending: finished tasks tell poison from a broken embedder."""
+QUIET_WITHIN_S = 700.0
+"""All tasks must have ended this long after the faults: back-offs, cooldowns and expired leases included."""
+
+
+class Fault(NamedTuple):
+    """Something that fails for a while."""
+
+    at: float
+    """Simulated seconds."""
+    kind: str
+    target: str
+    """The name of a process."""
+    seconds: float
+    """Duration, or the time until a killed process starts again."""
+
+
+@dataclass
+class Scenario:
+    """The parameters of one run."""
+
+    seed: int
+    tasks: int
+    max_in_flight: int
+    cap: int | None
+    obeys_limit: bool
+    per_minute: int
+    natures: list[str]
+    faults: list[Fault]
+
+
+class Run:
+    """One run of a scenario, with all processes and external services."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.world = world = World(scenario.seed)
+        self.api = api = Api(world, cap=scenario.cap, obeys_limit=scenario.obeys_limit)
+        self.provider = Provider(world)
+        quota = {WindowId(Unit.TASKS, Period.MINUTE): scenario.per_minute}
+        self.broker = BrokerProcess(world, api)
+        self.fetcher = FetcherProcess(world, api, scenario.max_in_flight)
+        self.limiter = LimiterProcess(world, quota)
+        self.embedders = [EmbedderProcess(world, name, self.provider, api) for name in EMBEDDERS]
+        self.publisher = PublisherProcess(world, api)
+        for nature in scenario.natures:
+            api.create(1, "small", nature)
+        for key, share in (("small", 0.5), ("large", 0.3)):
+            api.create(int(scenario.tasks * share), key)
+        world.later(10.0, lambda: api.create(scenario.tasks - len(api.tasks), "small"))
+        for process in world.processes.values():
+            world.later(world.random.uniform(0.0, 0.5), process.start)
+        for fault in scenario.faults:
+            world.later(fault.at, lambda fault=fault: self.begin_fault(fault))  # type: ignore[misc]
+
+    def begin_fault(self, fault: Fault) -> None:
+        process = self.world.processes[fault.target]
+        match fault.kind:
+            case "kill":
+                process.kill(fault.seconds)
+            case "kill before commit" | "kill after commit":
+                process.dies = fault.kind.split()[1]
+                process.back_after = fault.seconds
+            case "stop":
+                process.stop(fault.seconds)
+            case "terminate":
+                process.terminate()
+            case "crash loop":
+                (embedder,) = [embedder for embedder in self.embedders if embedder.name == fault.target]
+                embedder.crash_loops_until = self.world.now + fault.seconds
+            case _:
+                self.begin_fault_outside(fault)
+
+    def begin_fault_outside(self, fault: Fault) -> None:
+        match fault.kind:
+            case "down" | "lossy" | "refusing":
+                self.api.mode = fault.kind
+                self.world.later(fault.seconds, lambda: setattr(self.api, "mode", "normal"))
+            case "new token":
+                self.api.token += 1
+            case "provider":
+                self.provider.mode = "down"
+                self.world.later(fault.seconds, lambda: setattr(self.provider, "mode", "normal"))
+            case "delete":
+                self.api.delete()
+
+    def run(self) -> None:
+        self.world.run(FAULTS_END_S + 30.0)  # the longest fault is over by then
+        self.queue_more()
+        self.world.run(FAULTS_END_S + QUIET_WITHIN_S, self.is_finished)
+        assert self.is_finished(), f"not finished: {self.unfinished()}"
+        self.replay()
+
+    def queue_more(self) -> None:
+        """Queue another task from time to time."""
+        if any(task.pending for task in self.api.tasks.values() if task.nature == "poison"):
+            self.api.create(1, "small")
+            self.world.later(NEXT_TASK_S, self.queue_more)
+
+    def replay(self) -> None:
+        """An operator replays the dead letters once the API accepts them again."""
+        if self.publisher.state.dead:
+            letters = m.DeadLetters(list(self.publisher.state.dead))
+            self.publisher.receive(letters, self.publisher.life)
+            self.world.run(self.world.now + 100.0, lambda: self.is_finished() and not self.publisher.dead)
+            assert not self.publisher.dead
+            self.world.run(self.world.now + 7.0)
+
+    def unfinished(self) -> dict[str, object]:
+        """Everything that is not finished yet."""
+        dead = set(self.publisher.dead)
+        every = {
+            "pending": [
+                t.id for t in self.api.tasks.values() if t.pending and t.nature != "foreign" and t.id not in dead
+            ],
+            "dead processes": [] if all(process.alive for process in self.world.processes.values()) else ["a process"],
+            "leases": list(self.fetcher.state.leases),
+            "limiter": list(self.limiter.state.owned),
+            "slots": [list(embedder.state.slots) for embedder in self.embedders if embedder.state.slots],
+            "outbox": list(self.publisher.state.entries),
+        }
+        return {name: what for name, what in every.items() if what}
+
+    def is_finished(self) -> bool:
+        return not self.unfinished()
+
+    # ---- what must be true at the end ----
+
+    def check(self) -> None:
+        for task in self.api.tasks.values():
+            self.check_end(task)
+            self.check_acceptances(task)
+            self.check_payments(task)
+        charges = sorted(self.limiter.charges.items())
+        if self.scenario.per_minute:
+            assert most_within(charges, 60) <= self.scenario.per_minute
+        assert set(self.fetcher.leases) <= set(self.fetcher.state.lost)
+        assert self.fetcher.dead == set()
+
+    def check_end(self, task: ApiTask) -> None:
+        """No task is lost, and none has failed without a reason."""
+        expected = {
+            "good": {"succeeded"},
+            "bad": {"failed"},
+            "invalid": {"failed"},
+            "poison": {"failed"},
+            "gone": {"succeeded", "deleted"},
+            "foreign": {"pending"},
+        }
+        if task.nature in {"good", "gone"} and task.state == "failed":
+            assert self.losses(task.id) >= MAX_DISPATCHES, f"{task.id} has failed without a reason"
+        else:
+            assert task.state in expected[task.nature], f"{task.id} is {task.state}"
+
+    def check_acceptances(self, task: ApiTask) -> None:
+        """Accepted once, unless the publisher died between acceptance and commit; then with the same bytes."""
+        if task.nature != "foreign" and task.state != "deleted":
+            assert task.accepted
+        assert len({accepted.body for accepted in task.accepted}) <= 1, f"{task.id} has two different results"
+        for first, second in itertools.pairwise(task.accepted):
+            died = any(first.at - 1.0 < death < second.at for death in self.publisher.deaths)
+            assert first.status != 200 or died, f"{task.id} was accepted twice without a reason"
+
+    def check_payments(self, task: ApiTask) -> None:
+        """Paid once, unless an embedder had the task when it died or was silent for so long that it counted as dead."""
+        paid = self.provider.paid.get(task.id, 0)
+        lost = sum(embedder.lost.get(task.id, 0) for embedder in self.embedders)
+        assert paid <= 1 + lost, f"{task.id} was paid {paid} times, and lost {lost} times"
+        if task.nature in {"invalid", "foreign", "poison"}:
+            assert paid == 0
+
+    def losses(self, task_id: str) -> int:
+        lost = sum(embedder.lost.get(task_id, 0) for embedder in self.embedders)
+        return lost + self.fetcher.expired.get(task_id, 0)
+
+
+def run_scenario(scenario: Scenario) -> Run:
+    """Run a scenario to its end and check the promises; its seed also determines the jitter of back-offs."""
+    before = random.getstate()
+    random.seed(scenario.seed)
+    try:
+        run = Run(scenario)
+        run.run()
+        run.check()
+        return run
+    finally:
+        random.setstate(before)
