@@ -74,7 +74,9 @@ class Claiming:
         breaker = self._schedule.breaker
         while self._queue and self._under_way_count < CONNECTIONS and breaker.allows(now.mono):
             task_id = self._queue.popleft()
-            if task_id in self._pending and self._is_claiming(task_id):
+            if not self._is_claiming(task_id):
+                self._pending.pop(task_id, None)  # settled or given back meanwhile
+            elif task_id in self._pending:
                 self._under_way_count += 1
                 breaker.began()
                 yield Claim(task_id, token)

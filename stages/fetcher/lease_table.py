@@ -172,7 +172,7 @@ class LeaseTable:
         self._entries: dict[str, LeaseEntry] = {}
         self._at: dict[Whereabouts, dict[str, LeaseEntry]] = {each: {} for each in Whereabouts}
         for task_id, lease in restored.items():
-            self._put(task_id, LeaseEntry(lease, RESTORED, now.mono))
+            self._entries[task_id] = self._at[RESTORED][task_id] = LeaseEntry(lease, RESTORED, now.mono)
         for task_id in dead:
             self.move(task_id, Event.DEAD_LETTERED, now)
 
@@ -231,7 +231,7 @@ class LeaseTable:
         if after is before:
             return False
         if entry is None:
-            self._put(task_id, LeaseEntry(lease, after, now.mono))
+            self._entries[task_id] = self._at[after][task_id] = LeaseEntry(lease, after, now.mono)
         else:
             self._relocate(task_id, entry, after)
             entry.heard_at_s = now.mono
@@ -251,9 +251,6 @@ class LeaseTable:
             if after is not before:
                 self._relocate(task_id, entry, after)
             entry.heard_at_s = mono
-
-    def _put(self, task_id: str, entry: LeaseEntry) -> None:
-        self._entries[task_id] = self._at[entry.whereabouts][task_id] = entry
 
     def _relocate(self, task_id: str, entry: LeaseEntry, after: Whereabouts) -> None:
         del self._at[entry.whereabouts][task_id]

@@ -125,12 +125,12 @@ class Fetcher:
         """End the leases of settled tasks, and fill the room that they leave."""
         for task_id in message.dead:
             yield from dead_letters.add(self.table, task_id, now)
+        has_dead = self.table.count(Whereabouts.DEAD) > 0
         for task_id in message.accepted:
-            was_dead = self.table.whereabouts(task_id) is Whereabouts.DEAD
+            if has_dead and self.table.whereabouts(task_id) is Whereabouts.DEAD:
+                yield DeleteDead(task_id)
             self.table.move(task_id, Event.SETTLED, now)
             yield DeleteLease(task_id)
-            if was_dead:
-                yield DeleteDead(task_id)
         for task_id in message.dropped:
             yield from dead_letters.end(self.table, task_id, now)
         if message.accepted:

@@ -1,4 +1,4 @@
-"""Claims: work begins once the API has accepted `in_progress`, and what was claimed comes back if it gets lost."""
+"""Claims: a task is dispatched once the API has accepted `in_progress`, and a lost task is found in progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A = frozenset("a")
 
 
 class ClaimingFetching(Fetching):
-    """The same, with claims."""
+    """The same with CLAIM_TASKS."""
 
     def __init__(self, *, max_in_flight: int = 10, leases: dict[str, Lease] | None = None) -> None:
         self.claims: list[str] = []
@@ -65,7 +65,7 @@ def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
-def test_a_refused_claim_is_no_task_of_ours(claiming: ClaimingFetching, status: int) -> None:
+def test_a_task_whose_claim_is_refused_is_left_alone_for_a_minute(claiming: ClaimingFetching, status: int) -> None:
     done = claiming.answered("a", status=status)
     assert ids(done) == []
     assert decisions.of(DeleteLease, done) == [DeleteLease("a")]
@@ -81,26 +81,26 @@ def test_a_refused_claim_is_no_task_of_ours(claiming: ClaimingFetching, status: 
 
 
 @pytest.mark.parametrize("status", [0, 301, 408, 425, 429, 500, 503])
-def test_an_outage_is_no_refusal(claiming: ClaimingFetching, status: int) -> None:
+def test_a_claim_that_meets_an_outage_is_tried_again(claiming: ClaimingFetching, status: int) -> None:
     assert ids(claiming.answered("a", status=status)) == []
     assert claiming.leased == ["a", "b"]
     claims = decisions.of(Claim, claiming.live(3))
     assert [claim.task_id for claim in claims] == ["a"]
 
 
-def test_retry_after_is_obeyed(claiming: ClaimingFetching) -> None:
+def test_claims_obey_retry_after(claiming: ClaimingFetching) -> None:
     claiming.answered("a", status=429, retry_after=20)
     assert not decisions.of(Claim, claiming.live(19))
     assert decisions.of(Claim, claiming.live(2))
 
 
-def test_a_conflict_after_no_answer_is_with_ourselves(claiming: ClaimingFetching) -> None:
+def test_a_conflict_after_a_claim_without_answer_counts_as_accepted(claiming: ClaimingFetching) -> None:
     claiming.answered("a", status=0)
     claiming.live(3)
     assert ids(claiming.answered("a", status=409)) == ["a"]
 
 
-def test_a_refused_token_is_replaced_at_once(claiming: ClaimingFetching) -> None:
+def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: ClaimingFetching) -> None:
     done = claiming.answered("a", status=401)
     assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
     assert claiming.claims == []
@@ -109,7 +109,7 @@ def test_a_refused_token_is_replaced_at_once(claiming: ClaimingFetching) -> None
     assert claiming.claims == ["a"]
 
 
-def test_an_api_that_is_down_gets_one_probe_at_a_time() -> None:
+def test_an_api_that_is_down_gets_one_claim_at_a_time_as_a_probe() -> None:
     fetcher = ClaimingFetching(max_in_flight=50)
     tasks = samples.names(50)
     fetcher.page(*tasks)
@@ -126,13 +126,13 @@ def test_an_api_that_is_down_gets_one_probe_at_a_time() -> None:
     assert len(fetcher.leased) == 50
 
 
-def test_a_claim_that_takes_long_is_no_lost_task(claiming: ClaimingFetching) -> None:
+def test_a_task_whose_claim_takes_long_is_not_lost(claiming: ClaimingFetching) -> None:
     claiming.live(3 * LEASE)
     assert claiming.leased == ["a", "b"]
     assert ids(claiming.answered("a")) == ["a"]
 
 
-def test_a_lost_task_is_looked_for_among_those_in_progress(claiming: ClaimingFetching) -> None:
+def test_a_lost_claimed_task_is_searched_for_among_the_tasks_in_progress(claiming: ClaimingFetching) -> None:
     claiming.answered("a", "b")
     claiming.page()
     claiming.live(LEASE + 1, held=["b"])
@@ -143,7 +143,7 @@ def test_a_lost_task_is_looked_for_among_those_in_progress(claiming: ClaimingFet
     assert claiming.claims == []  # it is ours
 
 
-def test_a_restart_takes_back_what_its_leases_name() -> None:
+def test_after_a_restart_claimed_tasks_with_a_lease_are_taken_back() -> None:
     fetcher = ClaimingFetching(leases={"a": Lease(1.0, 2, "text_embedding")})
     fetcher.page()
     done = fetcher.live(LEASE + 1)
@@ -163,7 +163,7 @@ def test_a_lost_task_that_is_pending_again_is_claimed_again() -> None:
     assert fetcher.claims == ["a"]
 
 
-def test_a_search_that_fails_is_repeated_and_hides_no_pending_task() -> None:
+def test_a_search_that_fails_is_repeated_and_does_not_delay_pending_tasks() -> None:
     fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     fetcher.page()
     fetcher.live(LEASE + 1)
@@ -178,7 +178,7 @@ def test_a_search_that_fails_is_repeated_and_hides_no_pending_task() -> None:
     assert A in [poll.among for poll in polls]
 
 
-def test_a_lost_task_is_not_given_up_while_nobody_can_look_for_it() -> None:
+def test_a_lost_task_is_not_forgotten_while_the_api_is_down() -> None:
     """An API that is down for hours: what is in progress there must be found afterwards."""
     fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     for _ in range(30):
@@ -188,7 +188,7 @@ def test_a_lost_task_is_not_given_up_while_nobody_can_look_for_it() -> None:
     assert ids(fetcher.in_progress("a")) == ["a"]
 
 
-def test_one_that_is_in_progress_nowhere_is_given_up_in_the_end() -> None:
+def test_a_lost_task_that_no_search_finds_is_forgotten_in_the_end() -> None:
     fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     fetcher.page()
     done = []
@@ -199,7 +199,7 @@ def test_one_that_is_in_progress_nowhere_is_given_up_in_the_end() -> None:
     assert not fetcher.lost
 
 
-def test_what_is_given_back_is_parked_and_comes_back_in_time(claiming: ClaimingFetching) -> None:
+def test_a_claimed_task_that_is_given_back_is_parked_and_dispatched_after_its_time(claiming: ClaimingFetching) -> None:
     claiming.answered("a", "b")
     claiming.page()
     done = claiming.deferred("a", seconds=100)
@@ -214,14 +214,14 @@ def test_what_is_given_back_is_parked_and_comes_back_in_time(claiming: ClaimingF
     assert A in [poll.among for poll in polls]
 
 
-def test_a_late_result_settles_what_is_parked(claiming: ClaimingFetching) -> None:
+def test_a_late_result_settles_a_parked_task(claiming: ClaimingFetching) -> None:
     claiming.answered("a", "b")
     claiming.deferred("a", seconds=100)
     claiming.published("a")
     assert not claiming.parked
 
 
-def test_draining_claims_nothing_more() -> None:
+def test_a_draining_fetcher_sends_no_new_claim() -> None:
     fetcher = ClaimingFetching(max_in_flight=50)
     fetcher.page(*samples.names(50))
     list(fetcher.state.on_drain(fetcher.now))

@@ -1,4 +1,4 @@
-"""Cutting an array into its elements: as `json.loads` would, wherever it is cut, and in bounded memory."""
+"""Cutting an array into its elements: the same as `json.loads`, for any chunks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def values(chunks: list[bytes]) -> list[Any]:
 
 @pytest.fixture
 def tiny_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a page of a few bytes is already too long to be decoded at once."""
+    """Make even a page of a few bytes too long to be decoded at once."""
     monkeypatch.setattr(module, "SLICE_BYTES", 1)
 
 
 @given(st.lists(VALUES, max_size=8), st.lists(st.integers(0, 400)), st.sampled_from([None, 1, 2]), st.booleans())
-def test_any_array_in_any_chunks_gives_what_json_gives(
+def test_any_array_in_any_chunks_gives_the_elements_that_json_gives(
     array: list[Any], places: list[int], indent: int | None, ascii_only: bool
 ) -> None:
     data = json.dumps(array, indent=indent, ensure_ascii=ascii_only).encode()
@@ -52,7 +52,7 @@ def test_any_array_in_any_chunks_gives_what_json_gives(
 
 
 @pytest.mark.usefixtures("tiny_slices")
-def test_an_array_cut_at_any_place() -> None:
+def test_an_array_whose_chunks_end_anywhere_gives_the_same_elements() -> None:
     array = [{"text": 'a "quoted", {braced}, [bracketed] \\ and },{ '}, {"b": [{}, [], {"c": "}]"}]}, "x", -1.5, None]
     data = json.dumps(array).encode()
     for first in range(len(data)):
@@ -61,7 +61,7 @@ def test_an_array_cut_at_any_place() -> None:
 
 
 @pytest.mark.usefixtures("tiny_slices")
-def test_what_has_come_is_passed_on_before_the_rest_comes() -> None:
+def test_an_element_is_passed_on_before_the_next_ones_arrive() -> None:
     arrived: list[int] = []
 
     def arriving() -> Iterator[bytes]:
@@ -98,7 +98,7 @@ def test_an_empty_array_has_no_elements(data: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("slice_size", [1, 8, module.SLICE_BYTES])
-def test_what_is_no_array_passes_and_is_told_in_words(
+def test_a_body_that_is_not_an_array_is_a_transient_failure_with_a_reason(
     body: bytes, sentence: str, slice_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLICE_BYTES", slice_size)
@@ -120,7 +120,7 @@ def test_what_is_no_array_passes_and_is_told_in_words(
     ids=["surrogate", "bytes", "deep", "NaN", "colon", "nothing", "two"],
 )
 @pytest.mark.parametrize("slice_size", [1, module.SLICE_BYTES])
-def test_what_the_decoder_objects_to_hides_no_other_element(
+def test_an_element_that_the_decoder_refuses_does_not_hide_the_others(
     bad: bytes, slice_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLICE_BYTES", slice_size)
@@ -156,7 +156,7 @@ def blocks(parts: Iterator[bytes], size: int) -> Iterator[bytes]:
     yield bytes(block)
 
 
-def test_an_element_that_does_not_end_is_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_element_that_does_not_end_makes_the_page_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLICE_BYTES", 100)
     monkeypatch.setattr(module, "LARGEST_ELEMENT_BYTES", 1000)
     with pytest.raises(Transient, match="longer than"):

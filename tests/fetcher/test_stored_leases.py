@@ -1,4 +1,4 @@
-"""A lease whose result the publisher has on disk: no silence of the publisher loses it, only its word."""
+"""A task whose result the publisher has on disk: a silent publisher does not lose it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_stored_result_is_not_lost_while_the_publisher_is_silent() -> None:
     assert TASK in state.table.ids(*LEASED)
 
 
-def test_it_is_lost_when_the_publisher_speaks_for_a_lease_and_does_not_name_it() -> None:
+def test_a_stored_result_is_lost_when_the_publisher_does_not_list_it_for_a_lease() -> None:
     state = fetcher()
     list(state.on_holding(Holding("publisher", [TASK]), after(0)))
     for second in range(5, 21, 5):
@@ -41,7 +41,7 @@ def test_it_is_lost_when_the_publisher_speaks_for_a_lease_and_does_not_name_it()
     assert state.table.whereabouts(TASK) is Whereabouts.LOST
 
 
-def test_a_task_that_nobody_stored_is_lost_when_the_rate_limiter_speaks_and_does_not_name_it() -> None:
+def test_a_task_without_stored_result_is_lost_when_the_rate_limiter_does_not_list_it() -> None:
     state = fetcher()
     list(state.on_holding(Holding("rate_limiter", [TASK]), after(1)))
     for second in range(2, int(LEASE) + 3, 5):
@@ -50,14 +50,14 @@ def test_a_task_that_nobody_stored_is_lost_when_the_rate_limiter_speaks_and_does
     assert state.table.whereabouts(TASK) is Whereabouts.LOST
 
 
-def test_while_the_rate_limiter_is_gone_nobody_can_claim_it_so_it_is_not_lost() -> None:
+def test_no_task_is_lost_while_the_rate_limiter_is_gone() -> None:
     state = fetcher()
     list(state.on_holding(Holding("rate_limiter", [TASK]), after(1)))
     tick_until(state, 2, 10 * LEASE)
     assert TASK in state.table.ids(*LEASED)
 
 
-def test_when_it_is_back_what_it_held_has_a_lease_s_time_to_be_claimed() -> None:
+def test_when_the_rate_limiter_is_back_its_tasks_have_a_full_lease_to_be_listed() -> None:
     state = fetcher()
     tick_until(state, 1, 10 * LEASE)
     for second in range(int(10 * LEASE), int(11 * LEASE) + 1):
