@@ -31,7 +31,7 @@ def learned(words: str, passed: int) -> LearnedCaps:
         ("too many items", 0, 128, None),
         ("batch too large: at most 32", 0, 128, None),  # 32 cannot be it, as 128 passed
         ("no reason given", 0, 128, None),
-        ("no reason given", 256, 2048, 1280 + 128),  # so many inputs passed before
+        ("no reason given", 256, 2048, 1280 + 128),  # this number of inputs passed before
         ("Requested 3000 tokens, max 2,000 tokens per request", 0, 2048, 2000),
         ("too many tokens", 0, 2048, 1280 + 128),
     ],
