@@ -1,6 +1,6 @@
 """When a lease is lost: it is not renewed for `lease_seconds`, or a new rate limiter does not list its task.
 
-Each holder of a task lists it (`Holding`) every third of a lease. A task that no holder lists for a whole lease is lost.
+Each holder of a task lists it (`Holding`) every third of a lease. A task that is not listed for a whole lease is lost.
 A silence proves nothing in three cases: this process was stopped itself; the rate limiter is gone, so it is
 not known what embedders have; the publisher is gone, but what it stored is on its disk.
 
