@@ -16,7 +16,7 @@ import openai
 
 from common.settings.settings import Settings, read
 from sandbox.client import Sandbox
-from stages.embedder.calling.vector_guard import Guard
+from stages.embedder.calling.vector_guard import VectorGuard
 from stages.embedder.providers.mock import Mock
 from stages.embedder.providers.openai import OpenAI
 
@@ -51,7 +51,7 @@ def main() -> None:
 def contestants(settings: Settings) -> dict[str, Embed]:
     """Return what is compared, by name."""
     sdk = openai.OpenAI(api_key="sk-sandbox", base_url=settings.openai_base_url)
-    provider, mock, guard = OpenAI(settings), Mock(settings), Guard()
+    provider, mock, guard = OpenAI(settings), Mock(settings), VectorGuard()
 
     def numbers(texts: Sequence[str]) -> object:
         answer = sdk.embeddings.create(model=MODEL, input=list(texts), encoding_format="float")

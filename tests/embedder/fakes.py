@@ -1,4 +1,4 @@
-"""A scripted provider, a clock that only moves when told, and an `Embedding` made of them."""
+"""A scripted provider, a clock that only moves when told, and an `EmbeddingEngine` made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from common.process.actions import Instant
 from common.settings.settings import Settings
-from stages.embedder.engine import Embedding
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
 from tests import samples
 
@@ -110,7 +110,7 @@ class Clock:
         return False
 
 
-def embedding(*made: Provider, clock: Clock | None = None, **fields: Any) -> Embedding:
-    """An `Embedding` with these providers, whose waits take no time."""
+def engine(*made: Provider, clock: Clock | None = None, **fields: Any) -> EmbeddingEngine:
+    """An `EmbeddingEngine` with these providers, whose waits take no time."""
     clock = clock or Clock()
-    return Embedding(settings(**fields), made=made, clock=clock, wait=clock.wait)
+    return EmbeddingEngine(settings(**fields), made=made, clock=clock, wait=clock.wait)

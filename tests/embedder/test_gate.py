@@ -9,7 +9,7 @@ import pytest
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import metrics
-from stages.embedder.calling.gate import PROBE_PATIENCE, Gate
+from stages.embedder.calling.gate import PROBE_POLL_S, Gate
 from stages.embedder.providers import BadInput, NeedsOperator, NoModelYet
 from tests.embedder.fakes import Clock
 
@@ -61,7 +61,7 @@ def test_failures_in_a_row_open_it_and_one_probe_closes_it(gate: Gate, clock: Cl
     clock.mono += 2
     assert gate.enter("a") == 0
     assert state(gate) == 2
-    assert gate.enter("a") == pytest.approx(clock.mono + PROBE_PATIENCE), "a second probe"
+    assert gate.enter("a") == pytest.approx(clock.mono + PROBE_POLL_S), "a second probe"
     with gate.outcome("a"):
         pass
     assert state(gate) == 0
@@ -97,8 +97,8 @@ def test_patience_holds_all_models_and_is_no_failure(gate: Gate, clock: Clock) -
         clock.mono += 10
         assert call(gate, Throttled("429", 10))
         assert not call(gate, model="b")
-    assert not gate.broken()
-    gate.rest(3, "shorter")
+    assert not gate.is_broken()
+    gate.cool_down(3, "shorter")
     clock.mono += 9.9
     assert not call(gate)
     clock.mono += 0.2
@@ -111,8 +111,8 @@ def test_one_model_alone(gate: Gate, clock: Clock, error: Exception) -> None:
     assert gate.reasons() == ("", {"a": str(error)})
     assert not call(gate)
     assert call(gate, model="b")
-    assert gate.broken("a")
-    assert not gate.broken("b")
+    assert gate.is_broken("a")
+    assert not gate.is_broken("b")
     clock.mono += 2
     assert call(gate)
     assert gate.reasons() == ("", {})

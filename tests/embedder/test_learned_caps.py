@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.process import metrics
 from common.task_types import token_count
-from stages.embedder.calling.learned_caps import FORGOTTEN_AFTER, LearnedCaps
+from stages.embedder.calling.learned_caps import FORGET_AFTER_S, LearnedCaps
 from stages.embedder.providers import Caps
 from tests.embedder.fakes import Clock
 
@@ -18,7 +18,7 @@ HALVES = [TEXTS[:128], TEXTS[128:]]
 
 def learned(words: str, passed: int) -> LearnedCaps:
     caps = LearnedCaps("capped", Caps(2048, 300_000), Clock())
-    caps.passed(passed)
+    caps.request_passed(passed)
     caps.learn(TEXTS, HALVES, words)
     return caps
 
@@ -37,7 +37,7 @@ def learned(words: str, passed: int) -> LearnedCaps:
     ],
 )
 def test_what_a_refusal_teaches(words: str, passed: int, inputs: int, by_tokens: int | None) -> None:
-    caps = learned(words, passed).now
+    caps = learned(words, passed).current
     assert caps.inputs == inputs
     assert by_tokens is None or caps.tokens <= by_tokens
     assert by_tokens is not None or caps.tokens == 300_000
@@ -49,8 +49,8 @@ def test_a_lesson_shows_and_is_forgotten() -> None:
     labels = {"provider": "forgetful", "unit": "inputs"}
     caps.learn(TEXTS, HALVES, "too many inputs")
     assert metrics.REGISTRY.get_sample_value("embedder_learned_cap", labels) == 128
-    clock.mono += FORGOTTEN_AFTER
-    assert caps.now == Caps(2048, 300_000)
+    clock.mono += FORGET_AFTER_S
+    assert caps.current == Caps(2048, 300_000)
     assert metrics.REGISTRY.get_sample_value("embedder_learned_cap", labels) == 0
 
 

@@ -14,8 +14,9 @@ import pytest
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
-from stages.embedder.engine import Embedding, Session
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers.model_download import tagged
+from stages.embedder.session import Session
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
 from tests.waiting import wait_until
@@ -25,16 +26,16 @@ TEXTS = [f"text number {number}" for number in range(10)]
 
 
 @pytest.fixture
-def ollama(make: Make) -> Callable[..., Embedding]:
+def ollama(make: Make) -> Callable[..., EmbeddingEngine]:
     return lambda **fields: make(processing_mode="ollama", **fields)
 
 
-def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = NOMIC) -> tuple[Session, list[Any]]:
-    session = embedding.session()
+def got(engine: EmbeddingEngine, texts: list[str] = TEXTS, model: str = NOMIC) -> tuple[Session, list[Any]]:
+    session = engine.session()
     return session, session.embed(model, texts)
 
 
-def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     session, outcomes = got(ollama(), [f"text {number}" for number in range(150)])
     assert all(are_vectors(outcomes))
     assert outcomes[0].shape == (768,)
@@ -43,7 +44,9 @@ def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], 
     assert session.tokens == sum(charge["tokens"] for charge in charges)
 
 
-def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_missing_model_is_fetched_once_while_others_go_on(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox
+) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedders = [ollama(), ollama()]
     with ThreadPoolExecutor(8) as pool:
@@ -51,23 +54,23 @@ def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[...
         for answer in asked:
             _, outcomes = answer.result()
             assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
-    embedding = embedders[0]
-    assert all(are_vectors(got(embedding)[1]))
-    assert list(embedding.paused(time.time())) == [MXBAI]
-    assert embedding.blockers() == []
-    wait_until(lambda: any("%" in embedder.notices().get(MXBAI, "") for embedder in embedders))
+    engine = embedders[0]
+    assert all(are_vectors(got(engine)[1]))
+    assert list(engine.key_cooldowns(time.time())) == [MXBAI]
+    assert engine.blockers() == []
+    wait_until(lambda: any("%" in embedder.model_notices().get(MXBAI, "") for embedder in embedders))
     sandbox.settings(ollama={"pull_seconds": 0.0})
     for embedder in embedders:
-        wait_until(lambda embedder=embedder: not embedder.paused(time.time()))  # type: ignore[misc]
+        wait_until(lambda embedder=embedder: not embedder.key_cooldowns(time.time()))  # type: ignore[misc]
         wait_until(lambda embedder=embedder: all(are_vectors(got(embedder, TEXTS, MXBAI)[1])))  # type: ignore[misc]
     assert sandbox.summary()["ollama"]["pulls"] == 1
 
 
-def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
-    embedding = ollama()
-    got(embedding, model=MXBAI)
-    wait_until(lambda: any("% of 274 MB" in blocker for blocker in embedding.blockers()))
+    engine = ollama()
+    got(engine, model=MXBAI)
+    wait_until(lambda: any("% of 274 MB" in blocker for blocker in engine.blockers()))
 
 
 @pytest.mark.parametrize(
@@ -78,33 +81,33 @@ def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., Embedding], 
     ],
 )
 def test_a_pull_that_fails_after_its_200(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, settings: dict[str, Any], said: str
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, settings: dict[str, Any], said: str
 ) -> None:
     sandbox.settings(ollama={"pull_seconds": 0.05, **settings})
-    embedding = ollama()
-    got(embedding, model=MXBAI)
-    wait_until(lambda: MXBAI not in embedding._backends[0].provider.notices())
-    wait_until(lambda: not embedding.paused(time.time()))  # the rest that the first answer asked for
-    _, outcomes = got(embedding, model=MXBAI)
+    engine = ollama()
+    got(engine, model=MXBAI)
+    wait_until(lambda: MXBAI not in engine._backends[0].provider.notices())
+    wait_until(lambda: not engine.key_cooldowns(time.time()))  # the rest that the first answer asked for
+    _, outcomes = got(engine, model=MXBAI)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert said in embedding.blockers()[0]
+    assert said in engine.blockers()[0]
     assert sandbox.summary()["ollama"]["pulls"] == 1, "not again at once"
 
 
-def test_a_pull_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_pull_has_its_own_timeout(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
-    embedding = ollama(ollama_model_download_timeout=0.3)
-    got(embedding, model=MXBAI)
-    wait_until(lambda: MXBAI not in embedding._backends[0].provider.notices())
-    wait_until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(embedding, model=MXBAI) and str(embedding.blockers())))
+    engine = ollama(ollama_model_download_timeout=0.3)
+    got(engine, model=MXBAI)
+    wait_until(lambda: MXBAI not in engine._backends[0].provider.notices())
+    wait_until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(engine, model=MXBAI) and str(engine.blockers())))
 
 
 def test_another_process_that_fetches_is_waited_for(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, tmp_path: Any
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, tmp_path: Any
 ) -> None:
     first = ollama()
     got(first, model=MXBAI)
-    wait_until(lambda: not first.notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
+    wait_until(lambda: not first.model_notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
     wait_until(lambda: MXBAI not in first._backends[0].provider.notices())
     (lock,) = (tmp_path / "run").glob("pull-*.lock")
     sandbox.reset()
@@ -112,19 +115,19 @@ def test_another_process_that_fetches_is_waited_for(
         fcntl.flock(held, fcntl.LOCK_EX)
         second = ollama()
         got(second, model=MXBAI)
-        wait_until(lambda: "another embedder" in second.notices().get(MXBAI, ""))
+        wait_until(lambda: "another embedder" in second.model_notices().get(MXBAI, ""))
         assert sandbox.summary()["ollama"]["pulls"] == 0
     wait_until(lambda: sandbox.summary()["ollama"]["pulls"] == 1)
 
 
-def test_a_full_queue_is_waited_for(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_full_queue_is_waited_for(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.fault("ollama", status=503, body='{"error":"server busy, please try again."}', times=1)
     session, outcomes = got(ollama())
     assert all(are_vectors(outcomes))
     assert session.requests == 2
 
 
-def test_a_long_text_fails_unless_it_may_be_cut(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_long_text_fails_unless_it_may_be_cut(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     texts = ["short", "word " * 4000, "also short"]
     _, outcomes = got(ollama(), texts)
     assert are_vectors(outcomes) == [True, False, True]
@@ -135,16 +138,18 @@ def test_a_long_text_fails_unless_it_may_be_cut(ollama: Callable[..., Embedding]
         assert all(are_vectors(got(ollama(**fields), texts)[1]))
 
 
-def test_a_batch_too_large_teaches_a_cap(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_batch_too_large_teaches_a_cap(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"max_inputs": 40})
-    embedding = ollama()
+    engine = ollama()
     for round_ in range(3):
-        assert all(are_vectors(got(embedding, [f"{round_} {number}" for number in range(64)])[1]))
+        assert all(are_vectors(got(engine, [f"{round_} {number}" for number in range(64)])[1]))
     assert sandbox.summary()["ollama"]["statuses"]["400"] == 1
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_text_that_the_model_makes_nan_of(ollama: Callable[..., Embedding], sandbox: Sandbox, status: int) -> None:
+def test_a_text_that_the_model_makes_nan_of(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, status: int
+) -> None:
     body = '{"error":"failed to encode response: json: unsupported value: NaN"}'
     sandbox.fault("ollama", status=status, body=body, body_contains="number 3")
     _, outcomes = got(ollama())
@@ -152,12 +157,12 @@ def test_a_text_that_the_model_makes_nan_of(ollama: Callable[..., Embedding], sa
 
 
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised"])
-def test_spoilt_vectors_once(ollama: Callable[..., Embedding], sandbox: Sandbox, spoil: str) -> None:
+def test_spoilt_vectors_once(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, spoil: str) -> None:
     expected = np.array(got(ollama())[1])
-    embedding = ollama()
-    got(embedding, ["so that the length is known"])
+    engine = ollama()
+    got(engine, ["so that the length is known"])
     sandbox.fault("ollama", transform=spoil, times=1)
-    assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-6)
+    assert np.allclose(np.array(got(engine)[1]), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,9 @@ def test_spoilt_vectors_once(ollama: Callable[..., Embedding], sandbox: Sandbox,
     ],
     ids=str,
 )
-def test_what_passes_fails_no_task(ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_what_passes_fails_no_task(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
     sandbox.fault("ollama", **fault, times=2)
     session, outcomes = got(ollama())
     assert all(are_vectors(outcomes))
@@ -186,7 +193,7 @@ def test_what_passes_fails_no_task(ollama: Callable[..., Embedding], sandbox: Sa
 
 @pytest.mark.parametrize("fault", [{"delay": 60.0}, {"dribble": 1000}], ids=str)
 def test_a_provider_slower_than_its_timeout(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     sandbox.fault("ollama", **fault)
     begun = time.monotonic()
@@ -194,15 +201,14 @@ def test_a_provider_slower_than_its_timeout(
     assert time.monotonic() - begun < 10, "long before the answer"
 
 
-def test_nobody_listening_is_not_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_nobody_listening_is_not_sent(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.down("ollama")
-    session, outcomes = got(ollama())
+    _, outcomes = got(ollama())
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
-    assert session.sent is False
     sandbox.up("ollama")
 
 
-def test_options_are_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_options_are_sent(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.fault("ollama", status=500, body_contains='"keep_alive": -1', times=1)
     session, outcomes = got(ollama(ollama_keep_alive="-1", embedding_dimensions=64))
     assert session.requests == 2
@@ -210,12 +216,12 @@ def test_options_are_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) ->
 
 
 def test_hybrid_asks_the_one_that_has_the_model(make: Make, sandbox: Sandbox) -> None:
-    embedding = make(processing_mode="hybrid")
-    assert all(are_vectors(got(embedding, model=NOMIC)[1]))
-    assert all(are_vectors(got(embedding, model="text-embedding-3-small")[1]))
+    engine = make(processing_mode="hybrid")
+    assert all(are_vectors(got(engine, model=NOMIC)[1]))
+    assert all(are_vectors(got(engine, model="text-embedding-3-small")[1]))
     assert [charge["inputs"] for charge in sandbox.charges("ollama")] == [10]
     assert [charge["inputs"] for charge in sandbox.charges("openai")] == [10]
-    assert embedding.facts["providers"] == ["ollama", "openai"]
+    assert engine.facts["providers"] == ["ollama", "openai"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from common.failures.errors import Permanent, Throttled, Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
-from stages.embedder.calling.provider_call import PATIENCE, SET_ASIDE
+from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S
 from stages.embedder.providers import (
     BadInput,
     Embeddings,
@@ -23,7 +23,7 @@ from stages.embedder.providers import (
     NotSent,
     ProviderServerError,
 )
-from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
+from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, engine, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
 
@@ -34,7 +34,7 @@ def test_halving_finds_the_bad_texts_and_pays_once_for_each_good_one(count: int,
     bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 12)))
     provider = Scripted()
     provider.always = poisoned(bad)
-    session = embedding(provider).session()
+    session = engine(provider).session()
 
     outcomes = session.embed(MODEL, texts)
 
@@ -52,7 +52,7 @@ def test_halving_finds_the_bad_texts_and_pays_once_for_each_good_one(count: int,
 def test_a_batch_too_large_is_not_sent_so_large_again() -> None:
     provider = Scripted()
     provider.always = lambda texts: BadInput("no reason") if len(texts) > 3 else None
-    shared = embedding(provider)
+    shared = engine(provider)
     shared.session().embed(MODEL, TEXTS)
     refused = [len(texts) for texts in provider.requests if len(texts) > 3]
     assert refused == [8, 4]
@@ -65,7 +65,7 @@ def test_a_batch_too_large_is_not_sent_so_large_again() -> None:
 @pytest.mark.parametrize("error", [Transient("502"), NotSent("no connection"), Throttled("429", 0.5)])
 def test_what_passes_is_retried_and_fails_nothing(error: Transient) -> None:
     provider, clock = Scripted(error, error), Clock()
-    outcomes = embedding(provider, clock=clock).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider, clock=clock).session().embed(MODEL, TEXTS)
     assert all(are_vectors(outcomes))
     assert len(provider.requests) == 3
     assert clock.waits[0] < clock.waits[1] or isinstance(error, Throttled)
@@ -76,10 +76,9 @@ def test_after_max_retries_the_rest_goes_back(unsent: bool) -> None:
     provider, clock = Scripted(), Clock()
     error = NotSent("no connection") if unsent else Transient("cut")
     provider.always = error
-    session = embedding(provider, clock=clock, max_retries=2, circuit_breaker_threshold=100).session()
+    session = engine(provider, clock=clock, max_retries=2, circuit_breaker_threshold=100).session()
     outcomes = session.embed(MODEL, TEXTS)
     assert len(provider.requests) == 3
-    assert session.sent is not unsent
     for outcome in outcomes:
         assert isinstance(outcome, Deferral)
         assert outcome.unsent is unsent
@@ -89,7 +88,7 @@ def test_after_max_retries_the_rest_goes_back(unsent: bool) -> None:
 def test_what_was_embedded_before_the_outage_is_kept() -> None:
     provider = Scripted(None, inputs=4)
     provider.always = Transient("down")
-    outcomes = embedding(provider, max_retries=0).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider, max_retries=0).session().embed(MODEL, TEXTS)
     assert are_vectors(outcomes) == [True] * 4 + [False] * 4
     assert all(isinstance(outcome, Deferral) for outcome in outcomes[4:])
 
@@ -104,12 +103,12 @@ def test_what_was_embedded_before_the_outage_is_kept() -> None:
 )
 def test_what_waiting_does_not_mend_is_not_retried(error: Exception) -> None:
     provider, clock = Scripted(error), Clock()
-    shared = embedding(provider, clock=clock)
+    shared = engine(provider, clock=clock)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert len(provider.requests) == 1
     unsent = isinstance(error, NoModelYet)
     assert all(isinstance(outcome, Deferral) and outcome.unsent is unsent for outcome in outcomes)
-    assert shared.paused(clock().wall)
+    assert shared.key_cooldowns(clock().wall)
     assert str(error) in " ".join(shared.blockers())
     again = shared.session()
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in again.embed(MODEL, TEXTS))
@@ -119,13 +118,13 @@ def test_what_waiting_does_not_mend_is_not_retried(error: Exception) -> None:
 def test_a_text_that_the_provider_fails_on_goes_back_alone() -> None:
     provider, clock = Scripted(), Clock()
     provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
-    shared = embedding(provider, clock=clock)
+    shared = engine(provider, clock=clock)
     texts = [f"text {number}" for number in range(256)]
     outcomes = shared.session().embed(MODEL, texts)
     assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
     alone = outcomes[77]
     assert isinstance(alone, Deferral)
-    assert alone.until - clock().wall == pytest.approx(SET_ASIDE)
+    assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
     assert shared.blockers() == []
     assert len(provider.paid) == len(set(provider.paid)) == 255
 
@@ -133,7 +132,7 @@ def test_a_text_that_the_provider_fails_on_goes_back_alone() -> None:
 def test_a_provider_that_fails_on_everything_is_down() -> None:
     provider = Scripted()
     provider.always = ProviderServerError("500")
-    shared = embedding(provider)
+    shared = engine(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
     assert len(provider.requests) == 5, "the breaker's threshold"
@@ -142,24 +141,24 @@ def test_a_provider_that_fails_on_everything_is_down() -> None:
 
 def test_a_long_wait_is_not_spent_in_the_slot() -> None:
     provider, clock = Scripted(Throttled("429", 60.0)), Clock()
-    shared = embedding(provider, clock=clock)
+    shared = engine(provider, clock=clock)
     outcomes = shared.session().embed(MODEL, TEXTS)
-    assert sum(clock.waits) <= PATIENCE
+    assert sum(clock.waits) <= MAX_WAIT_S
     first = outcomes[0]
     assert isinstance(first, Deferral)
     assert first.until - clock().wall == pytest.approx(60, abs=0.1)
-    assert shared.paused(clock().wall) == {"*": pytest.approx(clock().wall + 60)}
+    assert shared.key_cooldowns(clock().wall) == {"*": pytest.approx(clock().wall + 60)}
 
 
 def test_other_errors_fail_the_request_with_their_code() -> None:
     provider = Scripted(Permanent("no thanks", "no_thanks"))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert outcomes == [Failure("no_thanks", "no thanks")] * 8
 
 
 def test_what_no_quota_is_reported_for_stays_charged_with_its_bytes() -> None:
     provider = Scripted(lambda texts: true_answer(texts)._replace(tokens=0))
-    session = embedding(provider).session()
+    session = engine(provider).session()
     session.embed(MODEL, ["äöü"])
     assert session.tokens == 6
 
@@ -173,12 +172,12 @@ def spoilt(row: int, value: float, texts: Sequence[str] = TEXTS) -> Embeddings:
 @pytest.mark.parametrize(("value", "said"), [(math.nan, "not finite"), (math.inf, "not finite"), (0.0, "zero")])
 def test_the_guard_asks_once_more_for_the_bad_row_alone(value: float, said: str) -> None:
     provider = Scripted(spoilt(2, value))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert all(are_vectors(outcomes))
     assert provider.requests[1:] == [[TEXTS[2]]]
 
     provider = Scripted(spoilt(2, value), spoilt(0, value, TEXTS[2:3]))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert are_vectors(outcomes) == [True, True, False, True, True, True, True, True]
     failure = outcomes[2]
     assert isinstance(failure, Failure)
@@ -190,7 +189,7 @@ def test_the_guard_asks_once_more_for_the_bad_row_alone(value: float, said: str)
 def test_a_length_that_the_model_never_had_fails() -> None:
     provider = Scripted(None)
     provider.always = lambda texts: true_answer(texts, 4)
-    shared = embedding(provider)
+    shared = engine(provider)
     shared.session().embed(MODEL, TEXTS[:4])
     failure = shared.session().embed(MODEL, TEXTS[4:])[0]
     assert isinstance(failure, Failure)
@@ -201,7 +200,7 @@ def test_a_length_that_the_model_never_had_fails() -> None:
 def test_one_text_that_the_provider_loses_does_not_cost_the_others() -> None:
     provider = Scripted()
     provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
 
 
@@ -209,7 +208,7 @@ def test_a_provider_that_always_loses_one_is_not_asked_for_ever() -> None:
     provider = Scripted()
     provider.always = lambda texts: true_answer(texts[1:])
     texts = [f"text {number}" for number in range(256)]
-    outcomes = embedding(provider).session().embed(MODEL, texts)
+    outcomes = engine(provider).session().embed(MODEL, texts)
     assert all(isinstance(outcome, Failure) and outcome.code == "invalid_vector" for outcome in outcomes)
     assert len(provider.requests) < 50
 
@@ -218,7 +217,7 @@ def test_rows_that_are_numbered_find_their_texts() -> None:
     answer = true_answer(TEXTS)
     order = [3, 0, 1, 2, 7, 6, 5]  # and 4 is missing
     provider = Scripted(Embeddings(answer.matrix[order], 8, order))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert provider.requests[1:] == [[TEXTS[4]]]
     for row, outcome in zip(answer.matrix, outcomes, strict=True):
         assert isinstance(outcome, np.ndarray)

@@ -19,7 +19,7 @@ from stages.embedder.providers import (
     mock,
 )
 from stages.embedder.providers.request_metrics import counted_embed
-from tests.embedder.fakes import MODEL, Clock, Scripted, embedding
+from tests.embedder.fakes import MODEL, Clock, Scripted, engine
 
 
 def value(name: str, labels: Mapping[str, str]) -> float:
@@ -36,7 +36,7 @@ def tokens(provider: str, kind: str) -> float:
 
 def test_a_provider_of_another_package_has_its_requests_and_tokens_counted() -> None:
     name = "of another package"
-    shared = embedding(Scripted(ProviderServerError("500"), name=name), clock=Clock())
+    shared = engine(Scripted(ProviderServerError("500"), name=name), clock=Clock())
     session = shared.session()
     session.embed(MODEL, ["a", "b"])
     assert (requests(name, "ok"), requests(name, "server_error")) == (1, 1)

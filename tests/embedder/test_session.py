@@ -13,14 +13,14 @@ from common.failures.errors import Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from stages.embedder.providers import NeedsOperator, mock
-from tests.embedder.fakes import MODEL, Clock, Held, Scripted, embedding, settings, true_answer
+from tests.embedder.fakes import MODEL, Clock, Held, Scripted, engine, settings, true_answer
 
 SMALL = "text-embedding-3-small"
 
 
 def test_identical_texts_are_embedded_once() -> None:
     provider = Scripted()
-    session = embedding(provider).session()
+    session = engine(provider).session()
     outcomes = session.embed(MODEL, ["a", "b", "a", "a", "b"])
     assert provider.requests == [["a", "b"]]
     assert session.cached == 3
@@ -30,21 +30,21 @@ def test_identical_texts_are_embedded_once() -> None:
 
 def test_hopeless_texts_cost_nothing() -> None:
     provider = Scripted()
-    session = embedding(provider).session()
+    session = engine(provider).session()
     long = "word " * 8193
     outcomes = session.embed(SMALL, ["", " \n\t", "\ud800", long, "fine"])
     codes = [outcome.code if isinstance(outcome, Failure) else "" for outcome in outcomes]
     assert codes == ["empty_text", "empty_text", "invalid_text", "text_too_long", ""]
     assert provider.requests == [["fine"]]
     assert "word" not in str(outcomes[3])
-    nothing = embedding(Scripted()).session()
+    nothing = engine(Scripted()).session()
     nothing.embed(SMALL, [""])
-    assert (nothing.requests, nothing.tokens, nothing.sent) == (0, 0, False)
+    assert (nothing.requests, nothing.tokens) == (0, 0)
 
 
 def test_long_texts_are_cut_on_request() -> None:
     provider = Scripted()
-    session = embedding(provider, truncate_long_texts=True).session()
+    session = engine(provider, truncate_long_texts=True).session()
     outcome = session.embed(SMALL, ["word " * 9000])[0]
     assert isinstance(outcome, np.ndarray)
     assert len(provider.requests[0][0]) == pytest.approx(8192 * 5, abs=5)
@@ -53,7 +53,7 @@ def test_long_texts_are_cut_on_request() -> None:
 def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
     held = Held()
     provider = Scripted(held, lambda _texts: held.go.set())
-    shared = embedding(provider)
+    shared = engine(provider)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a", "b"])
         assert held.began.wait(30)
@@ -68,7 +68,7 @@ def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
 
 def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> None:
     held = Held(NeedsOperator("no quota"))
-    shared = embedding(Scripted(held))
+    shared = engine(Scripted(held))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a"])
         assert held.began.wait(30)
@@ -82,7 +82,7 @@ def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> No
 
 def test_a_bug_in_a_provider_leaves_no_text_under_way() -> None:
     provider = Scripted(ZeroDivisionError())
-    shared = embedding(provider)
+    shared = engine(provider)
     with pytest.raises(ZeroDivisionError):
         shared.session().embed(MODEL, ["a"])
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
@@ -90,7 +90,7 @@ def test_a_bug_in_a_provider_leaves_no_text_under_way() -> None:
 
 def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
     provider = Scripted()
-    shared = embedding(provider, state_dir=tmp_path, embedding_cache_size=2**20)
+    shared = engine(provider, state_dir=tmp_path, embedding_cache_size=2**20)
     batches = [[f"text {number % 50}" for number in range(start, start + 20)] for start in range(0, 400, 20)]
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda batch: shared.session().embed(MODEL, batch), batches))
@@ -104,10 +104,10 @@ def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
 def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
     provider = Scripted()
     fields: dict[str, Any] = {"state_dir": tmp_path, "embedding_cache_size": 2**20}
-    shared = embedding(provider, **fields)
+    shared = engine(provider, **fields)
     first = shared.session().embed(MODEL, ["a", "b"])
     shared.close()
-    shared = embedding(provider, **fields)
+    shared = engine(provider, **fields)
     session = shared.session()
     outcomes = session.embed(MODEL, ["b", "c", "a"])
     assert provider.requests == [["a", "b"], ["c"]]
@@ -116,7 +116,7 @@ def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
     shared.session().embed("another-model", ["a"])
     assert provider.requests[2:] == [["a"]]
     shared.close()
-    longer = embedding(provider, **fields, embedding_dimensions=4)
+    longer = engine(provider, **fields, embedding_dimensions=4)
     longer.session().embed(MODEL, ["a"])
     assert provider.requests[3:] == [["a"]]
     longer.close()
@@ -125,7 +125,7 @@ def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
 def test_failures_are_not_cached(tmp_path: Path) -> None:
     provider = Scripted(NeedsOperator("no"))
     clock = Clock()
-    shared = embedding(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
+    shared = engine(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], Deferral)
     clock.mono += 100
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
@@ -133,7 +133,7 @@ def test_failures_are_not_cached(tmp_path: Path) -> None:
 
 
 def test_mock_keeps_no_cache(tmp_path: Path) -> None:
-    shared = embedding(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
+    shared = engine(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
     assert shared.reuse.cache is None
     assert not list(tmp_path.iterdir())
 
@@ -147,7 +147,7 @@ def pair() -> tuple[Scripted, Scripted]:
 def test_each_model_goes_to_the_provider_that_has_it() -> None:
     ollama, openai = pair()
     openai.having = frozenset({SMALL})
-    shared = embedding(ollama, openai, processing_mode="hybrid")
+    shared = engine(ollama, openai, processing_mode="hybrid")
     shared.session().embed("nomic", ["a"])
     shared.session().embed(SMALL, ["b"])
     assert ollama.requests == [["a"]]
@@ -157,20 +157,20 @@ def test_each_model_goes_to_the_provider_that_has_it() -> None:
 def test_the_other_provider_stands_in_for_the_same_model() -> None:
     ollama, openai = pair()
     ollama.always = Transient("down")
-    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0, circuit_breaker_threshold=1)
+    shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0, circuit_breaker_threshold=1)
     assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
     assert isinstance(shared.session().embed("nomic", ["b"])[0], np.ndarray)
     assert len(ollama.requests) == 1, "its breaker is open"
     assert openai.models == ["nomic", "nomic"]
     assert shared.blockers() == []
-    assert shared.paused(0.0) == {}
+    assert shared.key_cooldowns(0.0) == {}
 
 
 def test_only_the_map_lets_another_name_stand_in() -> None:
     ollama, openai = pair()
     openai.having = frozenset()
     ollama.always = Transient("down")
-    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0)
+    shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0)
     assert isinstance(shared.session().embed("bge-m3", ["a"])[0], Deferral)
     assert openai.requests == []
     fields: dict[str, Any] = {
@@ -178,7 +178,7 @@ def test_only_the_map_lets_another_name_stand_in() -> None:
         "max_retries": 0,
         "fallback_models": {"bge-m3": "BAAI/bge-m3"},
     }
-    shared = embedding(ollama, openai, **fields)
+    shared = engine(ollama, openai, **fields)
     assert isinstance(shared.session().embed("bge-m3", ["a"])[0], np.ndarray)
     assert openai.models == ["BAAI/bge-m3"]
 
@@ -188,17 +188,17 @@ def test_a_fallback_with_vectors_of_another_length_is_refused() -> None:
     openai.always = lambda texts: true_answer(texts, 4)
     clock = Clock()
     fields: dict[str, Any] = {"processing_mode": "hybrid", "max_retries": 0, "fallback_models": {"bge-m3": "other"}}
-    shared = embedding(ollama, openai, clock=clock, **fields)
+    shared = engine(ollama, openai, clock=clock, **fields)
     shared.session().embed("bge-m3", ["a"])
     ollama.always = Transient("down")
     assert isinstance(shared.session().embed("bge-m3", ["b"])[0], Deferral)
-    assert "another model" in shared.notices()["other"]
+    assert "another model" in shared.model_notices()["other"]
 
 
 def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
     ollama, openai = pair()
     openai.always = NeedsOperator("no such model", model_only=True)
-    shared = embedding(ollama, openai, processing_mode="hybrid")
+    shared = engine(ollama, openai, processing_mode="hybrid")
     assert isinstance(shared.session().embed("new", ["a"])[0], np.ndarray)
     assert (openai.models, ollama.models) == (["new"], ["new"])
 
@@ -206,40 +206,40 @@ def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
 def test_who_has_a_model_not_is_not_sent_its_texts_when_the_other_is_down() -> None:
     ollama, openai = pair()
     ollama.always, ollama.having, openai.having = Transient("down"), None, frozenset({SMALL})
-    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0)
+    shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0)
     assert isinstance(shared.session().embed("nomic", ["a"])[0], Deferral)
     assert openai.requests == []
 
 
 def test_supported_models_restrict() -> None:
     provider = Scripted(name="ollama")
-    shared = embedding(provider, processing_mode="ollama", supported_models=["nomic"])
+    shared = engine(provider, processing_mode="ollama", supported_models=["nomic"])
     failure = shared.session().embed("other", ["a"])[0]
     assert failure == Failure("unsupported_model", "the model other is not in SUPPORTED_MODELS")
     assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
     ollama, openai = pair()
     ollama.having, openai.always = frozenset(), NeedsOperator("no such model", model_only=True)
-    shared = embedding(ollama, openai, processing_mode="hybrid", supported_models=["nomic"])
+    shared = engine(ollama, openai, processing_mode="hybrid", supported_models=["nomic"])
     assert isinstance(shared.session().embed("other", ["a"])[0], Deferral)
     assert ollama.requests == []
 
 
 def test_one_bad_model_does_not_block_the_service() -> None:
     provider, clock = Scripted(NeedsOperator("no such model", model_only=True)), Clock()
-    shared = embedding(provider, clock=clock)
+    shared = engine(provider, clock=clock)
     shared.session().embed("bad", ["a"])
     assert shared.blockers() == ["bad: no such model"], "no task has been for any other model"
     shared.session().embed("good", ["a"])
     assert shared.blockers() == []
-    assert shared.notices() == {"bad": "no such model"}
-    assert list(shared.paused(clock().wall)) == ["bad"]
+    assert shared.model_notices() == {"bad": "no such model"}
+    assert list(shared.key_cooldowns(clock().wall)) == ["bad"]
 
 
 def test_stopping_ends_the_wait() -> None:
     provider = Scripted()
     provider.always = Transient("down")
-    shared = embedding(provider, max_retries=100)
-    shared.tools = shared.tools._replace(wait=lambda _seconds: True)
+    shared = engine(provider, max_retries=100)
+    shared.parts = shared.parts._replace(runtime=shared.parts.runtime._replace(wait=lambda _seconds: True))
     outcome = shared.session().embed(MODEL, ["a"])[0]
     assert isinstance(outcome, Deferral)
     assert len(provider.requests) == 1
@@ -247,20 +247,20 @@ def test_stopping_ends_the_wait() -> None:
 
 def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
     provider = Scripted(NeedsOperator("no such model", model_only=True))
-    shared = embedding(provider)
+    shared = engine(provider)
     shared.session().embed("wrong", ["a"])
-    assert shared.blockers() == shared.remarks() == ["wrong: no such model"]
+    assert shared.blockers() == shared.notices() == ["wrong: no such model"]
     shared.session().embed("right", ["a"])
     assert shared.blockers() == []
-    assert shared.remarks() == ["wrong: no such model"]
+    assert shared.notices() == ["wrong: no such model"]
 
 
 def test_a_provider_that_is_down_is_told_although_another_stands_in() -> None:
     first, second = Scripted(name="ollama"), Scripted(name="openai")
     first.always = NeedsOperator("the key is refused")
-    shared = embedding(first, second, processing_mode="hybrid")
+    shared = engine(first, second, processing_mode="hybrid")
     first.having = second.having = frozenset({MODEL})
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
     assert shared.blockers() == []
-    (remark,) = shared.remarks()
+    (remark,) = shared.notices()
     assert remark.startswith("ollama: the key is refused")

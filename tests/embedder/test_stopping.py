@@ -8,8 +8,8 @@ import numpy as np
 
 from common.failures.errors import Transient
 from common.task_types import Deferral
-from stages.embedder.engine import Embedding
-from tests.embedder.fakes import MODEL, Held, Scripted, embedding, settings
+from stages.embedder.engine import EmbeddingEngine
+from tests.embedder.fakes import MODEL, Held, Scripted, engine, settings
 from tests.waiting import wait_until
 
 
@@ -17,7 +17,7 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
     held = Held()
     provider = Scripted(inputs=2)
     provider.always = held
-    shared = embedding(provider)
+    shared = engine(provider)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
         assert held.began.wait(30)
@@ -34,7 +34,7 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
 def test_a_stop_interrupts_a_back_off() -> None:
     provider = Scripted()
     provider.always = Transient("down")
-    shared = Embedding(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
+    shared = EmbeddingEngine(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a"])
         wait_until(lambda: len(provider.requests) == 2)

@@ -12,7 +12,7 @@ from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.embedder.state import Embedder
 from tests.decisions import START, after, of
-from tests.embedder.fakes import MODEL, Clock, Scripted, embedding
+from tests.embedder.fakes import MODEL, Clock, Scripted, engine
 
 
 def readies(state: Embedder, seconds: float) -> list[m.Ready]:
@@ -40,32 +40,32 @@ def test_the_end_of_a_pause_is_said_at_once_too() -> None:
 
 def test_who_hears_of_it_sends_nothing_until_then() -> None:
     provider, clock = Scripted(name="openai"), Clock()
-    shared = embedding(provider, clock=clock)
+    shared = engine(provider, clock=clock)
     until = clock().wall + 5
-    shared.obey({"openai": until, "ollama": until + 100}, clock())
-    assert shared.patience(clock()) == {"openai": pytest.approx(until)}
-    assert shared.paused(clock().wall) == {"*": pytest.approx(until)}
+    shared.apply_cooldowns({"openai": until, "ollama": until + 100}, clock())
+    assert shared.provider_cooldowns(clock()) == {"openai": pytest.approx(until)}
+    assert shared.key_cooldowns(clock().wall) == {"*": pytest.approx(until)}
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
     assert clock.waits == [pytest.approx(5)]
     assert len(provider.requests) == 1
-    assert shared.patience(clock()) == {}
+    assert shared.provider_cooldowns(clock()) == {}
 
 
 def test_it_is_never_shortened_nor_longer_than_an_hour() -> None:
     clock = Clock()
-    shared = embedding(Scripted(Throttled("429", 60.0), name="openai"), clock=clock)
+    shared = engine(Scripted(Throttled("429", 60.0), name="openai"), clock=clock)
     shared.session().embed(MODEL, ["a"])
-    asked = shared.patience(clock())
-    shared.obey({"openai": clock().wall + 5}, clock())
-    assert shared.patience(clock()) == asked
-    shared.obey({"openai": clock().wall + 1e9}, clock())
-    assert shared.patience(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_WAIT_S)}
+    asked = shared.provider_cooldowns(clock())
+    shared.apply_cooldowns({"openai": clock().wall + 5}, clock())
+    assert shared.provider_cooldowns(clock()) == asked
+    shared.apply_cooldowns({"openai": clock().wall + 1e9}, clock())
+    assert shared.provider_cooldowns(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_WAIT_S)}
 
 
 def test_an_open_breaker_is_no_request_for_patience() -> None:
     provider, clock = Scripted(), Clock()
     provider.always = Transient("down")
-    shared = embedding(provider, clock=clock, circuit_breaker_threshold=1)
+    shared = engine(provider, clock=clock, circuit_breaker_threshold=1)
     shared.session().embed(MODEL, ["a"])
-    assert shared.paused(clock().wall)
-    assert shared.patience(clock()) == {}
+    assert shared.key_cooldowns(clock().wall)
+    assert shared.provider_cooldowns(clock()) == {}
