@@ -1,4 +1,4 @@
-"""Embedders that talk to the sandbox."""
+"""Embedding engines that use the providers of the sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Make = Callable[..., EmbeddingEngine]
 
 @pytest.fixture
 def make(sandbox: Sandbox, tmp_path: Path) -> Iterator[Make]:
-    """Make an `EmbeddingEngine` for the sandbox's providers, with quick retries; it is closed after the test."""
+    """Make an `EmbeddingEngine` for the providers of the sandbox, with quick retries; it is closed after the test."""
     made: list[EmbeddingEngine] = []
 
     def _make(**fields: Any) -> EmbeddingEngine:

@@ -1,4 +1,4 @@
-"""A scripted provider, a clock that only moves when told, and an `EmbeddingEngine` made of them."""
+"""A scripted provider, a clock that moves only when it is told to, and an engine made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider that asked to be left alone: said at once, and obeyed by embedders that only hear of it."""
+"""Cooldowns of providers: reported at once, and obeyed by the other embedders."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from common.failures.errors import Throttled, Transient
 from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.embedder.state import Embedder
-from tests.decisions import START, after, of
+from tests.decisions import START, after, of_type
 from tests.embedder.fakes import MODEL, Clock, Scripted, engine
 
 
 def readies(state: Embedder, seconds: float) -> list[m.Ready]:
-    return of(m.Ready, state.on_tick(after(seconds)))
+    return of_type(m.Ready, state.on_tick(after(seconds)))
 
 
-@pytest.mark.parametrize("news", [{"provider_cooldowns": {"openai": 5e9}}, {"key_cooldowns": {"*": 5e9}}], ids=str)
-def test_it_is_said_before_the_next_second(news: dict[str, Any]) -> None:
+@pytest.mark.parametrize("reported", [{"provider_cooldowns": {"openai": 5e9}}, {"key_cooldowns": {"*": 5e9}}], ids=str)
+def test_a_new_cooldown_is_reported_before_the_next_regular_ready_message(reported: dict[str, Any]) -> None:
     state = Embedder("embedder_00", "boot", "ipc://embedder_00", 2)
     assert len(readies(state, 0)) == 1
-    for name, value in news.items():
+    for name, value in reported.items():
         setattr(state, name, value)
-    (said,) = readies(state, 0.1)
-    assert {name: getattr(said, name) for name in news} == news
+    (ready,) = readies(state, 0.1)
+    assert {name: getattr(ready, name) for name in reported} == reported
     assert readies(state, 0.2) == []
 
 
-def test_the_end_of_a_pause_is_said_at_once_too() -> None:
+def test_the_end_of_a_cooldown_is_reported_at_once() -> None:
     state = Embedder("embedder_00", "boot", "ipc://embedder_00", 2)
     state.key_cooldowns = {"model": START.wall + 60}
     readies(state, 0)
     state.key_cooldowns = {}
-    assert [said.key_cooldowns for said in readies(state, 0.1)] == [{}]
+    assert [ready.key_cooldowns for ready in readies(state, 0.1)] == [{}]
 
 
-def test_who_hears_of_it_sends_nothing_until_then() -> None:
+def test_an_embedder_that_is_told_of_a_cooldown_sends_nothing_until_it_is_over() -> None:
     provider, clock = Scripted(name="openai"), Clock()
     shared = engine(provider, clock=clock)
     until = clock().wall + 5
@@ -51,7 +51,7 @@ def test_who_hears_of_it_sends_nothing_until_then() -> None:
     assert shared.provider_cooldowns(clock()) == {}
 
 
-def test_it_is_never_shortened_nor_longer_than_an_hour() -> None:
+def test_a_cooldown_is_never_shortened_and_never_longer_than_an_hour() -> None:
     clock = Clock()
     shared = engine(Scripted(Throttled("429", 60.0), name="openai"), clock=clock)
     shared.session().embed(MODEL, ["a"])
@@ -62,7 +62,7 @@ def test_it_is_never_shortened_nor_longer_than_an_hour() -> None:
     assert shared.provider_cooldowns(clock()) == {"openai": pytest.approx(clock().wall + LONGEST_WAIT_S)}
 
 
-def test_an_open_breaker_is_no_request_for_patience() -> None:
+def test_an_open_breaker_is_not_reported_as_a_cooldown_of_the_provider() -> None:
     provider, clock = Scripted(), Clock()
     provider.always = Transient("down")
     shared = engine(provider, clock=clock, circuit_breaker_threshold=1)

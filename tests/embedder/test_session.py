@@ -1,4 +1,4 @@
-"""What a batch gets without a request, from another batch, or from another provider."""
+"""Vectors that a batch gets without a request, from another batch, or from another provider."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_identical_texts_are_embedded_once() -> None:
         assert np.array_equal(np.asarray(outcome), true_answer([text]).matrix[0])
 
 
-def test_hopeless_texts_cost_nothing() -> None:
+def test_texts_that_no_provider_accepts_fail_without_a_request() -> None:
     provider = Scripted()
     session = engine(provider).session()
     long = "word " * 8193
@@ -42,7 +42,7 @@ def test_hopeless_texts_cost_nothing() -> None:
     assert (nothing.requests, nothing.tokens) == (0, 0)
 
 
-def test_long_texts_are_cut_on_request() -> None:
+def test_long_texts_are_truncated_if_the_settings_say_so() -> None:
     provider = Scripted()
     session = engine(provider, truncate_long_texts=True).session()
     outcome = session.embed(SMALL, ["word " * 9000])[0]
@@ -50,7 +50,7 @@ def test_long_texts_are_cut_on_request() -> None:
     assert len(provider.requests[0][0]) == pytest.approx(8192 * 5, abs=5)
 
 
-def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
+def test_a_batch_waits_for_a_text_that_another_batch_embeds_now() -> None:
     held = Held()
     provider = Scripted(held, lambda _texts: held.go.set())
     shared = engine(provider)
@@ -63,10 +63,10 @@ def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
     assert provider.requests == [["a", "b"], ["c"]]
     assert other.cached == 1
     assert shared.session().embed(MODEL, ["b"])
-    assert provider.requests[2:] == [["b"]], "what has landed is not kept without a cache"
+    assert provider.requests[2:] == [["b"]], "without a cache, vectors are not kept after the batch"
 
 
-def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> None:
+def test_batches_that_wait_for_a_text_are_deferred_if_its_batch_is() -> None:
     held = Held(NeedsOperator("no quota"))
     shared = engine(Scripted(held))
     with ThreadPoolExecutor(2) as pool:
@@ -80,7 +80,7 @@ def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> No
     assert waited.unsent
 
 
-def test_a_bug_in_a_provider_leaves_no_text_under_way() -> None:
+def test_after_an_unexpected_exception_the_texts_can_be_embedded_by_another_batch() -> None:
     provider = Scripted(ZeroDivisionError())
     shared = engine(provider)
     with pytest.raises(ZeroDivisionError):
@@ -101,7 +101,7 @@ def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(outcome), true_answer([text]).matrix[0])
 
 
-def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
+def test_cached_texts_are_not_sent_again_even_after_a_restart(tmp_path: Path) -> None:
     provider = Scripted()
     fields: dict[str, Any] = {"state_dir": tmp_path, "embedding_cache_size": 2**20}
     shared = engine(provider, **fields)
@@ -154,19 +154,19 @@ def test_each_model_goes_to_the_provider_that_has_it() -> None:
     assert openai.requests == [["b"]]
 
 
-def test_the_other_provider_stands_in_for_the_same_model() -> None:
+def test_another_provider_serves_the_same_model_while_the_first_one_is_down() -> None:
     ollama, openai = pair()
     ollama.always = Transient("down")
     shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0, circuit_breaker_threshold=1)
     assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
     assert isinstance(shared.session().embed("nomic", ["b"])[0], np.ndarray)
-    assert len(ollama.requests) == 1, "its breaker is open"
+    assert len(ollama.requests) == 1, "the breaker of ollama is open"
     assert openai.models == ["nomic", "nomic"]
     assert shared.blockers() == []
     assert shared.key_cooldowns(0.0) == {}
 
 
-def test_only_the_map_lets_another_name_stand_in() -> None:
+def test_a_model_with_another_name_is_a_fallback_only_if_the_settings_say_so() -> None:
     ollama, openai = pair()
     openai.having = frozenset()
     ollama.always = Transient("down")
@@ -195,7 +195,7 @@ def test_a_fallback_with_vectors_of_another_length_is_refused() -> None:
     assert "another model" in shared.model_notices()["other"]
 
 
-def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
+def test_a_model_that_no_provider_lists_is_asked_of_openai_first_and_then_downloaded() -> None:
     ollama, openai = pair()
     openai.always = NeedsOperator("no such model", model_only=True)
     shared = engine(ollama, openai, processing_mode="hybrid")
@@ -203,7 +203,7 @@ def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
     assert (openai.models, ollama.models) == (["new"], ["new"])
 
 
-def test_who_has_a_model_not_is_not_sent_its_texts_when_the_other_is_down() -> None:
+def test_a_provider_without_the_model_is_not_asked_while_the_other_is_down() -> None:
     ollama, openai = pair()
     ollama.always, ollama.having, openai.having = Transient("down"), None, frozenset({SMALL})
     shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0)
@@ -211,7 +211,7 @@ def test_who_has_a_model_not_is_not_sent_its_texts_when_the_other_is_down() -> N
     assert openai.requests == []
 
 
-def test_supported_models_restrict() -> None:
+def test_only_supported_models_are_downloaded_or_served_by_ollama() -> None:
     provider = Scripted(name="ollama")
     shared = engine(provider, processing_mode="ollama", supported_models=["nomic"])
     failure = shared.session().embed("other", ["a"])[0]
@@ -228,14 +228,14 @@ def test_one_bad_model_does_not_block_the_service() -> None:
     provider, clock = Scripted(NeedsOperator("no such model", model_only=True)), Clock()
     shared = engine(provider, clock=clock)
     shared.session().embed("bad", ["a"])
-    assert shared.blockers() == ["bad: no such model"], "no task has been for any other model"
+    assert shared.blockers() == ["bad: no such model"], "there was no task for any other model"
     shared.session().embed("good", ["a"])
     assert shared.blockers() == []
     assert shared.model_notices() == {"bad": "no such model"}
     assert list(shared.key_cooldowns(clock().wall)) == ["bad"]
 
 
-def test_stopping_ends_the_wait() -> None:
+def test_a_stop_during_a_back_off_defers_the_text() -> None:
     provider = Scripted()
     provider.always = Transient("down")
     shared = engine(provider, max_retries=100)
@@ -245,7 +245,7 @@ def test_stopping_ends_the_wait() -> None:
     assert len(provider.requests) == 1
 
 
-def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
+def test_a_model_that_cannot_be_served_is_reported_while_others_are_served() -> None:
     provider = Scripted(NeedsOperator("no such model", model_only=True))
     shared = engine(provider)
     shared.session().embed("wrong", ["a"])
@@ -255,12 +255,12 @@ def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
     assert shared.notices() == ["wrong: no such model"]
 
 
-def test_a_provider_that_is_down_is_told_although_another_stands_in() -> None:
+def test_a_provider_that_is_down_is_reported_while_another_serves_its_models() -> None:
     first, second = Scripted(name="ollama"), Scripted(name="openai")
     first.always = NeedsOperator("the key is refused")
     shared = engine(first, second, processing_mode="hybrid")
     first.having = second.having = frozenset({MODEL})
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
     assert shared.blockers() == []
-    (remark,) = shared.notices()
-    assert remark.startswith("ollama: the key is refused")
+    (notice,) = shared.notices()
+    assert notice.startswith("ollama: the key is refused")

@@ -1,4 +1,4 @@
-"""An embedder that is told to stop keeps what it is paying for, and waits for nothing else."""
+"""An embedder that is told to stop keeps the results of running requests, and ends every wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.embedder.fakes import MODEL, Held, Scripted, engine, settings
 from tests.waiting import wait_until
 
 
-def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
+def test_after_a_stop_the_running_request_is_kept_and_no_other_begins() -> None:
     held = Held()
     provider = Scripted(inputs=2)
     provider.always = held
@@ -25,13 +25,13 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
         held.go.set()
         first, second, third = running.result()
     assert isinstance(first, np.ndarray)
-    assert isinstance(second, np.ndarray), "what was under way is kept"
+    assert isinstance(second, np.ndarray), "the running request is kept"
     assert isinstance(third, Deferral)
     assert third.unsent
     assert provider.requests == [["a", "b"]]
 
 
-def test_a_stop_interrupts_a_back_off() -> None:
+def test_a_stop_ends_a_back_off_at_once() -> None:
     provider = Scripted()
     provider.always = Transient("down")
     shared = EmbeddingEngine(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
