@@ -45,16 +45,8 @@ class EmbeddingEngine:
         """`made` replaces the providers of the settings, `clock` and `wait` the real time: for tests."""
         self._stopping = threading.Event()
         self._clock = clock
-        opening = Backoff(first=2.0, factor=settings.retry_backoff_factor)
         found = providers.of_settings(settings) if made is None else made
-        self._backends = [
-            Backend(
-                provider,
-                Gate(provider.name, settings.circuit_breaker_threshold, opening, clock),
-                LearnedCaps(provider.name, provider.caps, clock),
-            )
-            for provider in found
-        ]
+        self._backends = [_backend(provider, settings, clock) for provider in found]
         self._routes = Routes(settings, self._backends)
         is_paid = any(not provider.free for provider in found)
         cache_bytes = settings.embedding_cache_size if is_paid else 0  # vectors that cost nothing need no cache
@@ -165,3 +157,9 @@ class EmbeddingEngine:
         if not until or (until - now < NEGLIGIBLE_PAUSE_S and not backend.gate.is_broken()):
             return ""
         return f"{backend.provider.name}: {reason} (asked again in {max(until - now, 0):.0f} s)"
+
+
+def _backend(provider: Provider, settings: Settings, clock: Callable[[], Instant]) -> Backend:
+    backoff = Backoff(first=2.0, factor=settings.retry_backoff_factor)
+    gate = Gate(provider.name, settings.circuit_breaker_threshold, backoff, clock)
+    return Backend(provider, gate, LearnedCaps(provider.name, provider.caps, clock))

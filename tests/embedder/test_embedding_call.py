@@ -23,7 +23,7 @@ from stages.embedder.providers import (
     NotSent,
     ProviderServerError,
 )
-from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, engine, poisoned, true_answer
+from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, are_vectors, engine, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
 
@@ -32,7 +32,7 @@ TEXTS = [f"text {number}" for number in range(8)]
 def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int, data: st.DataObject) -> None:
     texts = [f"text {number}" for number in range(count)]
     bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 12)))
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = poisoned(bad)
     session = engine(provider).session()
 
@@ -50,7 +50,7 @@ def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int
 
 
 def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = lambda texts: BadInput("no reason") if len(texts) > 3 else None
     shared = engine(provider)
     shared.session().embed(MODEL, TEXTS)
@@ -64,7 +64,7 @@ def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() 
 
 @pytest.mark.parametrize("error", [Transient("502"), NotSent("no connection"), Throttled("429", 0.5)])
 def test_a_transient_error_is_retried_and_fails_no_text(error: Transient) -> None:
-    provider, clock = Scripted(error, error), Clock()
+    provider, clock = ScriptedProvider(error, error), Clock()
     outcomes = engine(provider, clock=clock).session().embed(MODEL, TEXTS)
     assert all(are_vectors(outcomes))
     assert len(provider.requests) == 3
@@ -73,7 +73,7 @@ def test_a_transient_error_is_retried_and_fails_no_text(error: Transient) -> Non
 
 @pytest.mark.parametrize("unsent", [True, False])
 def test_after_max_retries_the_texts_are_deferred(unsent: bool) -> None:
-    provider, clock = Scripted(), Clock()
+    provider, clock = ScriptedProvider(), Clock()
     error = NotSent("no connection") if unsent else Transient("cut")
     provider.always = error
     session = engine(provider, clock=clock, max_retries=2, circuit_breaker_threshold=100).session()
@@ -86,7 +86,7 @@ def test_after_max_retries_the_texts_are_deferred(unsent: bool) -> None:
 
 
 def test_vectors_from_before_an_outage_are_kept() -> None:
-    provider = Scripted(None, inputs=4)
+    provider = ScriptedProvider(None, inputs=4)
     provider.always = Transient("down")
     outcomes = engine(provider, max_retries=0).session().embed(MODEL, TEXTS)
     assert are_vectors(outcomes) == [True] * 4 + [False] * 4
@@ -102,7 +102,7 @@ def test_vectors_from_before_an_outage_are_kept() -> None:
     ],
 )
 def test_an_error_that_waiting_does_not_repair_is_not_retried(error: Exception) -> None:
-    provider, clock = Scripted(error), Clock()
+    provider, clock = ScriptedProvider(error), Clock()
     shared = engine(provider, clock=clock)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert len(provider.requests) == 1
@@ -116,7 +116,7 @@ def test_an_error_that_waiting_does_not_repair_is_not_retried(error: Exception) 
 
 
 def test_only_the_text_on_which_the_provider_fails_is_deferred() -> None:
-    provider, clock = Scripted(), Clock()
+    provider, clock = ScriptedProvider(), Clock()
     provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
     shared = engine(provider, clock=clock)
     texts = [f"text {number}" for number in range(256)]
@@ -130,7 +130,7 @@ def test_only_the_text_on_which_the_provider_fails_is_deferred() -> None:
 
 
 def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = ProviderServerError("500")
     shared = engine(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
@@ -140,7 +140,7 @@ def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
 
 
 def test_a_batch_is_deferred_instead_of_waiting_long_in_its_slot() -> None:
-    provider, clock = Scripted(Throttled("429", 60.0)), Clock()
+    provider, clock = ScriptedProvider(Throttled("429", 60.0)), Clock()
     shared = engine(provider, clock=clock)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert sum(clock.waits) <= MAX_WAIT_S
@@ -151,13 +151,13 @@ def test_a_batch_is_deferred_instead_of_waiting_long_in_its_slot() -> None:
 
 
 def test_any_other_refusal_fails_the_texts_of_the_request_with_its_code() -> None:
-    provider = Scripted(Permanent("no thanks", "no_thanks"))
+    provider = ScriptedProvider(Permanent("no thanks", "no_thanks"))
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert outcomes == [Failure("no_thanks", "no thanks")] * 8
 
 
 def test_a_response_without_a_token_count_is_charged_with_the_bytes_of_its_texts() -> None:
-    provider = Scripted(lambda texts: true_answer(texts)._replace(tokens=0))
+    provider = ScriptedProvider(lambda texts: true_answer(texts)._replace(tokens=0))
     session = engine(provider).session()
     session.embed(MODEL, ["äöü"])
     assert session.tokens == 6
@@ -171,12 +171,12 @@ def with_bad_row(row: int, value: float, texts: Sequence[str] = TEXTS) -> Embedd
 
 @pytest.mark.parametrize(("value", "reason"), [(math.nan, "not finite"), (math.inf, "not finite"), (0.0, "zero")])
 def test_only_the_text_with_a_bad_vector_is_sent_once_more(value: float, reason: str) -> None:
-    provider = Scripted(with_bad_row(2, value))
+    provider = ScriptedProvider(with_bad_row(2, value))
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert all(are_vectors(outcomes))
     assert provider.requests[1:] == [[TEXTS[2]]]
 
-    provider = Scripted(with_bad_row(2, value), with_bad_row(0, value, TEXTS[2:3]))
+    provider = ScriptedProvider(with_bad_row(2, value), with_bad_row(0, value, TEXTS[2:3]))
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert are_vectors(outcomes) == [True, True, False, True, True, True, True, True]
     failure = outcomes[2]
@@ -187,7 +187,7 @@ def test_only_the_text_with_a_bad_vector_is_sent_once_more(value: float, reason:
 
 
 def test_vectors_of_another_length_than_before_fail_their_texts() -> None:
-    provider = Scripted(None)
+    provider = ScriptedProvider(None)
     provider.always = lambda texts: true_answer(texts, 4)
     shared = engine(provider)
     shared.session().embed(MODEL, TEXTS[:4])
@@ -198,14 +198,14 @@ def test_vectors_of_another_length_than_before_fail_their_texts() -> None:
 
 
 def test_a_text_that_the_provider_leaves_out_is_found_and_the_others_keep_their_vectors() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
 
 
 def test_the_search_for_texts_that_a_provider_leaves_out_is_bounded() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = lambda texts: true_answer(texts[1:])
     texts = [f"text {number}" for number in range(256)]
     outcomes = engine(provider).session().embed(MODEL, texts)
@@ -216,7 +216,7 @@ def test_the_search_for_texts_that_a_provider_leaves_out_is_bounded() -> None:
 def test_numbered_rows_are_matched_with_their_texts() -> None:
     answer = true_answer(TEXTS)
     order = [3, 0, 1, 2, 7, 6, 5]  # and 4 is missing
-    provider = Scripted(Embeddings(answer.matrix[order], 8, order))
+    provider = ScriptedProvider(Embeddings(answer.matrix[order], 8, order))
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
     assert provider.requests[1:] == [[TEXTS[4]]]
     for row, outcome in zip(answer.matrix, outcomes, strict=True):

@@ -12,7 +12,7 @@ from common.failures.retry import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.embedder.state import Embedder
 from tests.decisions import START, after, of_type
-from tests.embedder.fakes import MODEL, Clock, Scripted, engine
+from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, engine
 
 
 def readies(state: Embedder, seconds: float) -> list[m.Ready]:
@@ -39,7 +39,7 @@ def test_the_end_of_a_cooldown_is_reported_at_once() -> None:
 
 
 def test_an_embedder_that_is_told_of_a_cooldown_sends_nothing_until_it_is_over() -> None:
-    provider, clock = Scripted(name="openai"), Clock()
+    provider, clock = ScriptedProvider(name="openai"), Clock()
     shared = engine(provider, clock=clock)
     until = clock().wall + 5
     shared.apply_cooldowns({"openai": until, "ollama": until + 100}, clock())
@@ -53,7 +53,7 @@ def test_an_embedder_that_is_told_of_a_cooldown_sends_nothing_until_it_is_over()
 
 def test_a_cooldown_is_never_shortened_and_never_longer_than_an_hour() -> None:
     clock = Clock()
-    shared = engine(Scripted(Throttled("429", 60.0), name="openai"), clock=clock)
+    shared = engine(ScriptedProvider(Throttled("429", 60.0), name="openai"), clock=clock)
     shared.session().embed(MODEL, ["a"])
     asked = shared.provider_cooldowns(clock())
     shared.apply_cooldowns({"openai": clock().wall + 5}, clock())
@@ -63,7 +63,7 @@ def test_a_cooldown_is_never_shortened_and_never_longer_than_an_hour() -> None:
 
 
 def test_an_open_breaker_is_not_reported_as_a_cooldown_of_the_provider() -> None:
-    provider, clock = Scripted(), Clock()
+    provider, clock = ScriptedProvider(), Clock()
     provider.always = Transient("down")
     shared = engine(provider, clock=clock, circuit_breaker_threshold=1)
     shared.session().embed(MODEL, ["a"])

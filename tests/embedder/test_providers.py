@@ -10,7 +10,7 @@ import pytest
 from common.settings.settings import PLACEHOLDER_API_KEY
 from stages.embedder import providers
 from stages.embedder.engine import EmbeddingEngine
-from tests.embedder.fakes import Scripted, settings
+from tests.embedder.fakes import ScriptedProvider, settings
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ class Point:
     name = "ours"
 
     def load(self) -> Any:
-        def make(_: Any) -> Scripted:
-            made = Scripted(name="ours")
+        def make(_: Any) -> ScriptedProvider:
+            made = ScriptedProvider(name="ours")
             made.having = frozenset({"our-model"})
             return made
 

@@ -16,7 +16,7 @@ from common.wire.messages import Failure
 from stages.embedder.calling.request_budget import MAX_TRANSIT_S
 from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import AskAgain, Embeddings, NotSent, ProviderServerError
-from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, engine, poisoned, true_answer
+from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, are_vectors, engine, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
 MOST_BATCHES = 500
@@ -57,7 +57,7 @@ def test_halving_over_many_batches_finds_all_bad_texts_and_pays_once_for_each_go
 ) -> None:
     texts = [f"text {number}" for number in range(count)]
     bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 5)))
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = poisoned(bad)
     outcomes = Charged(engine(provider), most).embed(texts)
     assert Counter(provider.paid) == Counter(set(texts) - bad)
@@ -67,7 +67,7 @@ def test_halving_over_many_batches_finds_all_bad_texts_and_pays_once_for_each_go
 
 @pytest.mark.parametrize("most", [1, 2, 8])
 def test_a_text_on_which_the_provider_fails_is_found_within_the_budgets_of_several_batches(most: int) -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = lambda texts: ProviderServerError("500") if TEXTS[5] in texts else None
     shared = engine(provider, circuit_breaker_threshold=1000)
     outcomes = Charged(shared, most).embed(TEXTS)
@@ -77,7 +77,7 @@ def test_a_text_on_which_the_provider_fails_is_found_within_the_budgets_of_sever
 
 @pytest.mark.parametrize("most", [1, 2, 8])
 def test_rejected_vectors_are_asked_for_once_more_in_a_later_batch_and_then_fail(most: int) -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = lambda texts: Embeddings(np.full((len(texts), 8), np.nan, np.float32), 1)
     outcomes = Charged(engine(provider), most).embed(TEXTS)
     assert all(isinstance(outcome, Failure) and outcome.code == "invalid_vector" for outcome in outcomes.values())
@@ -87,21 +87,21 @@ def test_rejected_vectors_are_asked_for_once_more_in_a_later_batch_and_then_fail
 def test_a_vector_that_is_good_the_second_time_is_accepted() -> None:
     answer = true_answer(TEXTS)
     answer.matrix[3] = np.nan
-    provider = Scripted(answer)
+    provider = ScriptedProvider(answer)
     outcomes = Charged(engine(provider), 8).embed(TEXTS)
     assert all(are_vectors(outcomes.values()))
     assert [len(texts) for texts in provider.requests] == [8, 1]
 
 
 def test_a_provider_that_always_leaves_out_a_text_is_asked_a_bounded_number_of_times() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = lambda texts: true_answer(texts[1:])
     outcomes = Charged(engine(provider), 1).embed(TEXTS)
     assert all(isinstance(outcome, Failure) for outcome in outcomes.values())
 
 
 def test_texts_that_may_have_been_paid_for_are_not_sent_again_on_the_same_charge() -> None:
-    provider = Scripted(Transient("cut"))
+    provider = ScriptedProvider(Transient("cut"))
     session = engine(provider).session(8)
     outcomes = session.embed(MODEL, TEXTS)
     assert len(provider.requests) == 1
@@ -113,26 +113,26 @@ def test_texts_that_may_have_been_paid_for_are_not_sent_again_on_the_same_charge
 
 @pytest.mark.parametrize("error", [NotSent("no connection"), Throttled("429", 0.5)])
 def test_texts_that_certainly_were_not_paid_for_are_retried_within_the_charge(error: Transient) -> None:
-    provider = Scripted(error)
+    provider = ScriptedProvider(error)
     session = engine(provider).session(2)
     assert all(are_vectors(session.embed(MODEL, TEXTS)))
     assert (session.requests, session.tokens) == (2, true_answer(TEXTS).tokens)
 
-    provider = Scripted(error)
+    provider = ScriptedProvider(error)
     spent = engine(provider).session(1)
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in spent.embed(MODEL, TEXTS))
     assert (spent.requests, spent.tokens) == (1, 0)
 
 
 def test_a_request_that_is_repeated_in_another_form_counts_against_the_budget() -> None:
-    provider = Scripted(AskAgain("without dimensions"))
+    provider = ScriptedProvider(AskAgain("without dimensions"))
     charged = Charged(engine(provider), 1)
     assert all(are_vectors(charged.embed(TEXTS).values()))
     assert charged.batches == len(provider.requests) == 2
 
 
 def test_texts_that_one_provider_may_have_been_paid_for_are_not_sent_to_another() -> None:
-    first, second = Scripted(name="first"), Scripted(name="second")
+    first, second = ScriptedProvider(name="first"), ScriptedProvider(name="second")
     first.always = Transient("cut")
     shared = engine(first, second, processing_mode="hybrid", max_retries=0)
     outcomes = shared.session(8).embed(MODEL, TEXTS)
@@ -141,14 +141,14 @@ def test_texts_that_one_provider_may_have_been_paid_for_are_not_sent_to_another(
 
 
 def test_without_a_quota_the_number_of_requests_is_unlimited() -> None:
-    provider = Scripted(Transient("cut"))
+    provider = ScriptedProvider(Transient("cut"))
     session = engine(provider).session()
     assert all(are_vectors(session.embed(MODEL, TEXTS)))
     assert session.requests == 2
 
 
 def test_refused_texts_are_counted_and_cost_no_request() -> None:
-    session = engine(Scripted()).session(8)
+    session = engine(ScriptedProvider()).session(8)
     session.embed(MODEL, ["", "fine", " "])
     assert (session.refused, session.cached, session.requests) == (2, 0, 1)
 
@@ -156,8 +156,8 @@ def test_refused_texts_are_counted_and_cost_no_request() -> None:
 def test_the_time_by_which_a_request_had_reached_its_provider_is_known_within_half_a_second() -> None:
     clock = Clock()
 
-    def slow(seconds: float) -> Scripted:
-        provider = Scripted()
+    def slow(seconds: float) -> ScriptedProvider:
+        provider = ScriptedProvider()
         provider.always = lambda _: setattr(clock, "mono", clock.mono + seconds)
         return provider
 

@@ -13,13 +13,13 @@ from common.failures.errors import Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from stages.embedder.providers import NeedsOperator, mock
-from tests.embedder.fakes import MODEL, Clock, Held, Scripted, engine, settings, true_answer
+from tests.embedder.fakes import MODEL, Clock, HeldReply, ScriptedProvider, engine, settings, true_answer
 
 SMALL = "text-embedding-3-small"
 
 
 def test_identical_texts_are_embedded_once() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     session = engine(provider).session()
     outcomes = session.embed(MODEL, ["a", "b", "a", "a", "b"])
     assert provider.requests == [["a", "b"]]
@@ -29,7 +29,7 @@ def test_identical_texts_are_embedded_once() -> None:
 
 
 def test_texts_that_no_provider_accepts_fail_without_a_request() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     session = engine(provider).session()
     long = "word " * 8193
     outcomes = session.embed(SMALL, ["", " \n\t", "\ud800", long, "fine"])
@@ -37,13 +37,13 @@ def test_texts_that_no_provider_accepts_fail_without_a_request() -> None:
     assert codes == ["empty_text", "empty_text", "invalid_text", "text_too_long", ""]
     assert provider.requests == [["fine"]]
     assert "word" not in str(outcomes[3])
-    nothing = engine(Scripted()).session()
+    nothing = engine(ScriptedProvider()).session()
     nothing.embed(SMALL, [""])
     assert (nothing.requests, nothing.tokens) == (0, 0)
 
 
 def test_long_texts_are_truncated_if_the_settings_say_so() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     session = engine(provider, truncate_long_texts=True).session()
     outcome = session.embed(SMALL, ["word " * 9000])[0]
     assert isinstance(outcome, np.ndarray)
@@ -51,8 +51,8 @@ def test_long_texts_are_truncated_if_the_settings_say_so() -> None:
 
 
 def test_a_batch_waits_for_a_text_that_another_batch_embeds_now() -> None:
-    held = Held()
-    provider = Scripted(held, lambda _texts: held.go.set())
+    held = HeldReply()
+    provider = ScriptedProvider(held, lambda _texts: held.go.set())
     shared = engine(provider)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a", "b"])
@@ -67,8 +67,8 @@ def test_a_batch_waits_for_a_text_that_another_batch_embeds_now() -> None:
 
 
 def test_batches_that_wait_for_a_text_are_deferred_if_its_batch_is() -> None:
-    held = Held(NeedsOperator("no quota"))
-    shared = engine(Scripted(held))
+    held = HeldReply(NeedsOperator("no quota"))
+    shared = engine(ScriptedProvider(held))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a"])
         assert held.began.wait(30)
@@ -81,7 +81,7 @@ def test_batches_that_wait_for_a_text_are_deferred_if_its_batch_is() -> None:
 
 
 def test_after_an_unexpected_exception_the_texts_can_be_embedded_by_another_batch() -> None:
-    provider = Scripted(ZeroDivisionError())
+    provider = ScriptedProvider(ZeroDivisionError())
     shared = engine(provider)
     with pytest.raises(ZeroDivisionError):
         shared.session().embed(MODEL, ["a"])
@@ -89,7 +89,7 @@ def test_after_an_unexpected_exception_the_texts_can_be_embedded_by_another_batc
 
 
 def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     shared = engine(provider, state_dir=tmp_path, embedding_cache_size=2**20)
     batches = [[f"text {number % 50}" for number in range(start, start + 20)] for start in range(0, 400, 20)]
     with ThreadPoolExecutor(8) as pool:
@@ -102,7 +102,7 @@ def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
 
 
 def test_cached_texts_are_not_sent_again_even_after_a_restart(tmp_path: Path) -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     fields: dict[str, Any] = {"state_dir": tmp_path, "embedding_cache_size": 2**20}
     shared = engine(provider, **fields)
     first = shared.session().embed(MODEL, ["a", "b"])
@@ -123,7 +123,7 @@ def test_cached_texts_are_not_sent_again_even_after_a_restart(tmp_path: Path) ->
 
 
 def test_failures_are_not_cached(tmp_path: Path) -> None:
-    provider = Scripted(NeedsOperator("no"))
+    provider = ScriptedProvider(NeedsOperator("no"))
     clock = Clock()
     shared = engine(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], Deferral)
@@ -138,8 +138,8 @@ def test_mock_keeps_no_cache(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def pair() -> tuple[Scripted, Scripted]:
-    ollama, openai = Scripted(name="ollama"), Scripted(name="openai")
+def pair() -> tuple[ScriptedProvider, ScriptedProvider]:
+    ollama, openai = ScriptedProvider(name="ollama"), ScriptedProvider(name="openai")
     ollama.having = frozenset({"nomic", "bge-m3"})
     return ollama, openai
 
@@ -212,7 +212,7 @@ def test_a_provider_without_the_model_is_not_asked_while_the_other_is_down() -> 
 
 
 def test_only_supported_models_are_downloaded_or_served_by_ollama() -> None:
-    provider = Scripted(name="ollama")
+    provider = ScriptedProvider(name="ollama")
     shared = engine(provider, processing_mode="ollama", supported_models=["nomic"])
     failure = shared.session().embed("other", ["a"])[0]
     assert failure == Failure("unsupported_model", "the model other is not in SUPPORTED_MODELS")
@@ -225,7 +225,7 @@ def test_only_supported_models_are_downloaded_or_served_by_ollama() -> None:
 
 
 def test_one_bad_model_does_not_block_the_service() -> None:
-    provider, clock = Scripted(NeedsOperator("no such model", model_only=True)), Clock()
+    provider, clock = ScriptedProvider(NeedsOperator("no such model", model_only=True)), Clock()
     shared = engine(provider, clock=clock)
     shared.session().embed("bad", ["a"])
     assert shared.blockers() == ["bad: no such model"], "there was no task for any other model"
@@ -236,7 +236,7 @@ def test_one_bad_model_does_not_block_the_service() -> None:
 
 
 def test_a_stop_during_a_back_off_defers_the_text() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = Transient("down")
     shared = engine(provider, max_retries=100)
     shared.parts = shared.parts._replace(runtime=shared.parts.runtime._replace(wait=lambda _seconds: True))
@@ -246,7 +246,7 @@ def test_a_stop_during_a_back_off_defers_the_text() -> None:
 
 
 def test_a_model_that_cannot_be_served_is_reported_while_others_are_served() -> None:
-    provider = Scripted(NeedsOperator("no such model", model_only=True))
+    provider = ScriptedProvider(NeedsOperator("no such model", model_only=True))
     shared = engine(provider)
     shared.session().embed("wrong", ["a"])
     assert shared.blockers() == shared.notices() == ["wrong: no such model"]
@@ -256,7 +256,7 @@ def test_a_model_that_cannot_be_served_is_reported_while_others_are_served() -> 
 
 
 def test_a_provider_that_is_down_is_reported_while_another_serves_its_models() -> None:
-    first, second = Scripted(name="ollama"), Scripted(name="openai")
+    first, second = ScriptedProvider(name="ollama"), ScriptedProvider(name="openai")
     first.always = NeedsOperator("the key is refused")
     shared = engine(first, second, processing_mode="hybrid")
     first.having = second.having = frozenset({MODEL})

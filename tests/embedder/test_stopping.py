@@ -9,13 +9,13 @@ import numpy as np
 from common.failures.errors import Transient
 from common.task_types import Deferral
 from stages.embedder.engine import EmbeddingEngine
-from tests.embedder.fakes import MODEL, Held, Scripted, engine, settings
+from tests.embedder.fakes import MODEL, HeldReply, ScriptedProvider, engine, settings
 from tests.waiting import wait_until
 
 
 def test_after_a_stop_the_running_request_is_kept_and_no_other_begins() -> None:
-    held = Held()
-    provider = Scripted(inputs=2)
+    held = HeldReply()
+    provider = ScriptedProvider(inputs=2)
     provider.always = held
     shared = engine(provider)
     with ThreadPoolExecutor(1) as pool:
@@ -32,7 +32,7 @@ def test_after_a_stop_the_running_request_is_kept_and_no_other_begins() -> None:
 
 
 def test_a_stop_ends_a_back_off_at_once() -> None:
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = Transient("down")
     shared = EmbeddingEngine(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
     with ThreadPoolExecutor(1) as pool:

@@ -1,6 +1,6 @@
-"""Runs a `ProviderCall` on a thread: passes the provider's gate, makes the requests, waits, and tells what came of it.
+"""Runs a `ProviderCall` on a thread: passes the gate of the provider, makes the requests, waits, and reports outcomes.
 
-The driver turns the errors of a provider into events, and writes down in the request budget what each request cost. It
+The driver turns the errors of a provider into events, and records the cost of each request in the request budget. It
 knows nothing about the kind of call: an `Exchange` makes the request and checks the response.
 """
 
@@ -52,7 +52,7 @@ class CallRuntime(NamedTuple):
     """Whether the embedder is told to stop: running requests end, and no further request begins."""
 
 
-class Response(Protocol):
+class CallResponse(Protocol):
     """The unchecked response to one request."""
 
     @property
@@ -66,7 +66,7 @@ class Response(Protocol):
         ...
 
 
-Resp = TypeVar("Resp", bound=Response)
+Resp = TypeVar("Resp", bound=CallResponse)
 
 
 class Exchange(Protocol[Resp, R]):

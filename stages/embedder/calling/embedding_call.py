@@ -1,6 +1,6 @@
-"""Texts to one provider, until each has a vector, a final failure, or has to wait: the call of provider_call.py.
+"""A provider call for embeddings: its request, the check of its vectors, and its metrics.
 
-What is particular to embeddings is here: the request, the check of its vectors, and the metrics.
+`embed_texts` sends texts to one provider until each has a vector or a final failure, or is deferred.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class EmbeddingExchange:
 
 
 class EmbeddingOutcomes(NamedTuple):
-    """What came of a call."""
+    """The outcome of a call for each text."""
 
     by_text: dict[str, Vector | Failure | None]
     """None: deferred."""

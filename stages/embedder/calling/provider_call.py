@@ -1,8 +1,8 @@
-"""What to send to a provider next, and what to do about what came of it: retries and halving, as decisions without I/O.
+"""Decides what to send to a provider, and how to react to each outcome: retries and halving, without I/O.
 
 A `ProviderCall` brings the items of a batch to one provider. It is a generator that yields actions and receives events:
-it makes no request, never sleeps and reads no clock. driver.py runs it on a thread. It knows nothing about the items
-but that they are texts, and nothing about the results, so it serves every kind of call.
+it makes no request, never sleeps and reads no clock. driver.py runs it on a thread. It only knows that items are texts,
+and knows nothing about the results, so it can serve every kind of call.
 
     event                what the call does
     Succeeded            keeps the results. Rejected results: asks once more for these items only, then they fail
@@ -147,7 +147,7 @@ class ProviderCall(Generic[R]):
         return deque(piece for piece in (Piece(self._rechecks, is_recheck=True), Piece(others)) if piece.positions)
 
     def _process(self, piece: Piece) -> Steps[R, list[Piece]]:
-        """Send a piece, and retry it; return what is still to be sent of it."""
+        """Send a piece, and retry it; return the pieces that are still to be sent."""
         if not self._budget.allows(self._items_of(piece)):
             self._send_back(piece)
             return []
