@@ -14,7 +14,7 @@ from common.ownership import private_directory
 from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings
 from common.wire.messages import Token
 from stages.fetcher.actions import Poll, PollFailed
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 from stages.fetcher.upstream import Upstream
 from stages.token_broker.issuer import Issuer
 
@@ -41,7 +41,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     def token_endpoint() -> str:
         grant = Issuer(settings, _nobody).fetch()
         tokens.append(grant.access_token)
-        lasts = "an unknown time" if grant.life is None else f"{grant.life:.0f} s"
+        lasts = "an unknown time" if grant.lifetime_s is None else f"{grant.lifetime_s:.0f} s"
         return f"{settings.token_url} gave a token for {lasts}"
 
     yield "settings", lambda: _settings(settings)
@@ -69,7 +69,7 @@ def _api(settings: Settings, tokens: list[str]) -> str:
     return f"{settings.api_base_url} shows {_pending(answer)}"
 
 
-def _pending(page: Page) -> str:
+def _pending(page: PendingPage) -> str:
     if not page.elements:
         return "no pending task"
     return f"pending tasks, {len(page.candidates)} of {page.elements} read for this service"

@@ -18,7 +18,7 @@ LONGEST_MESSAGE_BYTES = 300
 """What is shown, logged and stored of the API's words."""
 
 
-class ErrorBody(NamedTuple):
+class ApiErrorBody(NamedTuple):
     """What a response body says."""
 
     from_api: bool
@@ -36,26 +36,26 @@ class ErrorBody(NamedTuple):
         return f"{told} (requestId {self.request_id})" if self.request_id else told
 
 
-def read(status: int, body: bytes) -> ErrorBody:
+def read(status: int, body: bytes) -> ApiErrorBody:
     """Read the body of a response; accepts any bytes."""
     text = body[:LARGEST_READ_BYTES].strip()
     if not text:
         # NestJS answers an error with a body always; only a success may be empty
-        return ErrorBody(from_api=200 <= status < 300)
+        return ApiErrorBody(from_api=200 <= status < 300)
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # a whole success may be longer than what is read of it
         cut = len(body) > LARGEST_READ_BYTES and text[:1] in (b"{", b"[")
-        return ErrorBody(from_api=cut and 200 <= status < 300)
+        return ApiErrorBody(from_api=cut and 200 <= status < 300)
     if status >= 400 and not isinstance(value, dict):
-        return ErrorBody(from_api=False, message=one_line(str(value)))
+        return ApiErrorBody(from_api=False, message=one_line(str(value)))
     if not isinstance(value, dict):
-        return ErrorBody(from_api=True)
+        return ApiErrorBody(from_api=True)
     message = _message(value)
     route_missing = status == 404 and message.startswith("Cannot ")
     request_id = value.get("requestId")
-    return ErrorBody(
+    return ApiErrorBody(
         True, one_line(message), one_line(request_id) if isinstance(request_id, str) else "", route_missing
     )
 

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common.failures.retry import LONGEST_WAIT_S, Backoff
+from common.failures.retry import Backoff
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.process import clock as clocks
 from common.process.actions import Instant
 from common.settings.settings import Mode, Settings

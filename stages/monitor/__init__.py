@@ -1,8 +1,9 @@
-"""The monitor says how the service is: `GET /health`, `/ready` and `/metrics` on `METRICS_PORT`.
+"""The monitor reports how the service is: `GET /health`, `/ready` and `/metrics` on `METRICS_PORT`.
 
-Comes in: `Heartbeat` from every process, its own included, each second. Goes out: nothing but HTTP answers.
-
-Owns nothing on disk. Survives: its own death (the next heartbeats tell it all again; its sums then begin with what the
-processes that live have counted), the death of any other process (that is what it is for), and clients that are slow,
-hostile or many: they are cut off after a few seconds and never wait for, or hold up, the loop or each other.
+Comes in: `Heartbeat` from every process each second, its own included.
+Goes out: HTTP responses only.
+Owns: nothing on disk.
+Survives: its own death (the next heartbeats contain all that it needs; its sums then begin with what the living
+processes have counted), the death of any other process, and clients that are slow, hostile or many: they are cut off
+after a few seconds, and never delay the loop or each other.
 """

@@ -1,4 +1,4 @@
-"""Run the monitor: `python -m stages.monitor`."""
+"""Start the monitor."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from common.process.loop import Loop, Plan
 from common.settings.settings import read_or_exit
 from common.wire.messages import Heartbeat
 from common.wire.wiring import Wiring
+from stages.monitor.actions import PublishView
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.server import PageServer
-from stages.monitor.state import Monitor, Publish
+from stages.monitor.state import Monitor
 
 INSTANCE = "monitor"
 
 
 def start() -> None:
-    """Put the stage together and run it."""
+    """Read the settings, put state and edges together, run until SIGTERM."""
     settings = read_or_exit()
     logs.set_up(INSTANCE, settings.log_level)
     main = Loop(Wiring(settings.sockets_dir, INSTANCE))
@@ -26,11 +27,11 @@ def start() -> None:
     pages = Pages(settings, state.view)
     server = PageServer(settings.metrics_port, pages.answer)
     server.start()
-    structlog.get_logger().info("listening", port=server.port, pages=["/health", "/ready", "/metrics"])
+    structlog.get_logger().info("server_started", port=server.port, pages=["/health", "/ready", "/metrics"])
     main.run(
         Plan(
             handlers={Heartbeat: state.on_heartbeat},
-            effects={Publish: pages.publish},
+            effects={PublishView: pages.publish},
             report=lambda _: Report(facts={"port": server.port}),
         )
     )

@@ -1,4 +1,4 @@
-"""The pages, rendered from the latest view when somebody asks."""
+"""The pages, rendered from the latest view when a request comes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from common.process.actions import Instant
 from common.settings.settings import Mode, Settings
 from common.wire.messages import Family, QuotaWindow, Sample
 from common.wire.wiring import stage_of
-from stages.monitor.state import Publish, View
+from stages.monitor.actions import PublishView
+from stages.monitor.view import View
 
 JSON = "application/json"
 
 
-class Page(NamedTuple):
-    """One answer."""
+class HttpResponse(NamedTuple):
+    """The response to one request."""
 
     status: int
     content_type: str
     body: bytes
 
 
-def page(status: int, content: Any) -> Page:
-    """Answer with JSON; what JSON does not know is shown as text."""
-    return Page(status, JSON, orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS))
+def page(status: int, content: Any) -> HttpResponse:
+    """A response in JSON; values that JSON does not know are shown as text."""
+    return HttpResponse(status, JSON, orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS))
 
 
 def expected_instances(settings: Settings) -> list[str]:
@@ -41,7 +42,7 @@ def expected_instances(settings: Settings) -> list[str]:
 
 
 class Pages:
-    """What is answered to which path; `publish` is called by the loop, `answer` by any thread."""
+    """The page of each path; `publish` is called by the loop, `answer` by any thread."""
 
     def __init__(self, settings: Settings, view: View, now: Callable[[], Instant] = clock.now) -> None:
         self._settings = settings
@@ -50,18 +51,18 @@ class Pages:
         self._catalogue = [Family(m.name, m.type, m.documentation, []) for m in metrics.REGISTRY.collect()]
         self._paths = {"/health": self._health, "/ready": self._ready, "/metrics": self._metrics}
 
-    def publish(self, action: Publish) -> None:
-        """Answer from this view from now on."""
+    def publish(self, action: PublishView) -> None:
+        """Use this view from now on."""
         self._view = action.view
 
-    def answer(self, target: str) -> Page:
-        """Render the page that a request's target names."""
+    def answer(self, target: str) -> HttpResponse:
+        """Render the page that the target of a request names."""
         render = self._paths.get(target.partition("?")[0])
         if render is None:
             return page(404, {"error": "not found", "pages": list(self._paths)})
         return render(self._view, self._now())
 
-    def _health(self, view: View, now: Instant) -> Page:
+    def _health(self, view: View, now: Instant) -> HttpResponse:
         reasons = view.missing(now)
         settings = self._settings
         content = {
@@ -80,19 +81,19 @@ class Pages:
         }
         return page(503 if reasons else 200, content)
 
-    def _ready(self, view: View, now: Instant) -> Page:
+    def _ready(self, view: View, now: Instant) -> HttpResponse:
         reasons, notices = view.obstacles(now), view.notices(now)
         content = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
         return page(503 if reasons else 200, {**content, "notices": notices} if notices else content)
 
-    def _metrics(self, view: View, now: Instant) -> Page:
+    def _metrics(self, view: View, now: Instant) -> HttpResponse:
         registry = CollectorRegistry()
         registry.register(_Families([*view.families(self._catalogue, now), *_processes(view, now)]))
-        return Page(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+        return HttpResponse(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
 class _Families(Collector):
-    """Hands merged metrics to prometheus_client, which knows the text format."""
+    """Gives merged metrics to prometheus_client, which writes the text format."""
 
     def __init__(self, families: Sequence[Family]) -> None:
         self._families = families
@@ -106,7 +107,7 @@ class _Families(Collector):
 
 
 def _processes(view: View, now: Instant) -> list[Family]:
-    """What only the monitor can count."""
+    """The metrics that only the monitor can measure."""
     up = Family("process_up", "gauge", "1 while heartbeats come from the process, else 0", [])
     name = "process_heartbeat_age_seconds"
     ages = Family(name, "gauge", "Time since the last heartbeat of the process", [])
@@ -129,7 +130,7 @@ def _process(view: View, instance: str, now: Instant) -> dict[str, Any]:
 
 
 def _current_usage(windows: Sequence[QuotaWindow]) -> dict[str, Any]:
-    """The global limits on tasks, by period: those that are set."""
+    """The global limits on tasks that are set, by period."""
     shown = ("current", "limit", "remaining", "reset_at")
     tasks = {window.period: _window(window) for window in windows if window.unit == "tasks" and not window.scope}
     return {period: {name: window[name] for name in shown} for period, window in tasks.items()}
@@ -149,7 +150,7 @@ def _window(window: QuotaWindow) -> dict[str, Any]:
 
 
 def _iso(seconds: float) -> str | None:
-    """ISO 8601 in UTC; None for a time that no calendar has."""
+    """ISO 8601 in UTC; None for a time beyond the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):

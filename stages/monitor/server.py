@@ -1,7 +1,7 @@
-"""The HTTP server on `METRICS_PORT`: a thread for each connection, a bounded number of them, each for a bounded time.
+"""The HTTP server on `METRICS_PORT`: one thread for each connection, a bounded number of them for a bounded time.
 
-One request a connection (HTTP/1.0), so the age of a connection says it all: whoever sends or reads too slowly is cut
-off, and when all places are taken, the oldest connection makes room. So no client can keep a health check waiting.
+Each connection carries one request (HTTP/1.0), so its age is enough: a client that sends or reads too slowly is cut
+off, and when all places are taken, the oldest connection is closed. So no client can keep a health check waiting.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from typing import Any
 import structlog
 
 from common.failures.errors import Fatal
-from stages.monitor.pages import Page, page
+from stages.monitor.pages import HttpResponse, page
 
-CONNECTION_SECONDS = 10.0
+CONNECTION_LIMIT_S = 10.0
 """How long a connection may last; Prometheus gives up after 10 s by default as well."""
 MOST_CONNECTIONS = 64
-"""Threads; a page takes milliseconds, so only clients that dawdle ever fill them."""
-LARGEST_UNREAD = 65_536
-"""Bytes of a refused request's body that are read, so that closing does not reset the answer away."""
+"""Threads; a page takes milliseconds, so only slow clients ever fill them."""
+LARGEST_UNREAD_BYTES = 65_536
+"""The body of a refused request is read up to this size: otherwise closing the connection could reset the response."""
 
 
 class PageServer(ThreadingMixIn, TCPServer):
-    """Serves pages; `answer` gets a request's target and is called from many threads."""
+    """Serves pages; `answer` gets the target of a request and is called from many threads."""
 
     daemon_threads = True
     block_on_close = False
 
     def __init__(
-        self, port: int, answer: Callable[[str], Page], connection_seconds: float = CONNECTION_SECONDS
+        self, port: int, answer: Callable[[str], HttpResponse], connection_seconds: float = CONNECTION_LIMIT_S
     ) -> None:
         super().__init__(("", port), _Handler, bind_and_activate=False)
         self.answer = answer
         self._connection_seconds = connection_seconds
         self._open: dict[socket.socket, float] = {}
-        """Connection → when it began, the oldest first."""
+        """Connection → when it began (monotonic seconds), the oldest first."""
         self._lock = threading.Lock()
         self.socket.close()
         self.socket = _listen(port)
         self.port = int(self.socket.getsockname()[1])
 
     def start(self) -> None:
-        """Serve on a thread of its own until `stop`."""
+        """Serve on a separate thread until `stop`."""
         threading.Thread(target=self.serve_forever, name="pages", daemon=True).start()
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class PageServer(ThreadingMixIn, TCPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Make room if need be, and answer on a new thread."""
+        """Make room if necessary, and answer on a new thread."""
         with self._lock:
             self._open[request] = time.monotonic()
             excess = len(self._open) - MOST_CONNECTIONS
@@ -70,7 +70,7 @@ class PageServer(ThreadingMixIn, TCPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """The answer is given, or its client is gone."""
+        """The response was sent, or the client is gone."""
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
@@ -84,13 +84,13 @@ class PageServer(ThreadingMixIn, TCPServer):
             self._cut(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """A client that is gone is nothing to tell of; an error of ours is."""
+        """Log errors of this program; a client that is gone is not an error."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             structlog.get_logger().error("page_failed", error=type(error).__name__, exc_info=True)
 
     def _cut(self, connection: socket.socket) -> None:
-        """End a connection under its thread, which then ends by itself; one that has just ended is no matter."""
+        """Close a connection; its thread then ends by itself. The connection may just have ended."""
         with self._lock:
             self._open.pop(connection, None)
         with contextlib.suppress(OSError):
@@ -110,11 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  named by http.server
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Say in JSON what http.server finds wrong with the request; a method it finds no `do_…` for is not allowed."""
+        """Answer in JSON what http.server finds wrong with the request; an unknown method is not allowed."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code = HTTPStatus.METHOD_NOT_ALLOWED
             length = self.headers.get("content-length", "")
-            self.rfile.read(min(int(length), LARGEST_UNREAD) if length.isdecimal() and len(length) < 20 else 0)
+            self.rfile.read(min(int(length), LARGEST_UNREAD_BYTES) if length.isdecimal() and len(length) < 20 else 0)
         self._send(page(code, {"error": HTTPStatus(code).phrase.lower()}))
 
     def version_string(self) -> str:
@@ -122,9 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         return "ai-task-processor"
 
     def log_message(self, *_: Any) -> None:
-        """Health checks are not worth a line each."""
+        """Log nothing: health checks come each few seconds."""
 
-    def _send(self, answer: Page) -> None:
+    def _send(self, answer: HttpResponse) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _listen(port: int) -> socket.socket:
-    """Listen on all addresses, IPv6 and IPv4 where there is IPv6; raise `Fatal` if the port cannot be had."""
+    """Listen on all addresses, IPv6 and IPv4 where there is IPv6; raise `Fatal` if the port cannot be used."""
     try:
         if socket.has_dualstack_ipv6():
             with contextlib.suppress(OSError):  # compiled in but switched off, or taken: IPv4 will tell

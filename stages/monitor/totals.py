@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from common.wire.messages import Family, Sample
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
-"""What makes a sample a series of its own: its name and labels."""
+"""The identity of a series: its name and labels."""
 SUMMED = frozenset({"counter", "histogram"})
-"""The kinds that are added up; of the others the largest counts."""
+"""The kinds that are added; of the other kinds the largest value counts."""
 
 
 def merge(sources: Iterable[tuple[Sequence[Family], bool]]) -> list[Family]:
-    """Merge what processes have counted: (families, whether that process lives), in the order they first appear.
+    """Merge the metrics of processes, given as (families, is the process alive), in order of their first appearance.
 
-    A process that is dead has counted what it has counted, but its gauges tell of nothing any more.
+    The counters of a dead process still count; its gauges do not.
     """
     merged: dict[str, Family] = {}
     values: dict[str, dict[Series, float]] = {}
@@ -45,7 +45,7 @@ def _samples(kind: str, totals: dict[Series, float]) -> list[Sample]:
 
 
 def _place(series: Series) -> tuple[list[tuple[str, str]], bool, float, str]:
-    """Of a histogram's sample: its labels' group together, the buckets of each rising, then count and sum."""
+    """The sort key of a histogram's sample: labels together, buckets in rising order, then count and sum."""
     name, labels = series
     bound = dict(labels).get("le")
     group = [label for label in labels if label[0] != "le"]

@@ -1,44 +1,44 @@
-"""Run the token broker: `python -m stages.token_broker`."""
+"""Start the token broker."""
 
 from __future__ import annotations
 
 from common.failures.breaker import Breaker
 from common.failures.retry import Backoff
-from common.process import logs, loop
-from common.process.loop import Loop, Plan
-from common.settings.settings import read_or_exit
+from common.process import logs
+from common.process.loop import Handlers, Loop, Plan, main
+from common.settings import settings
 from common.wire.messages import TokenRequest
 from common.wire.wiring import Wiring
+from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 from stages.token_broker.issuer import Issuer
-from stages.token_broker.state import Ask, Issued, Refused, TokenBroker
-
-INSTANCE = "token_broker"
+from stages.token_broker.state import TokenBroker
 
 
 def start() -> None:
-    """Put the stage together and run it."""
-    settings = read_or_exit()
-    logs.set_up(INSTANCE, settings.log_level)
-    wiring = Wiring(settings.sockets_dir, INSTANCE)
-    main = Loop(wiring)
+    """Read the settings, put state and edges together, run until SIGTERM."""
+    read = settings.read_or_exit()
+    logs.set_up("token_broker", read.log_level)
+    wiring = Wiring(read.sockets_dir, "token_broker")
+    loop = Loop(wiring)
     state = TokenBroker(
         clients=[wiring.endpoint("fetcher"), wiring.endpoint("publisher")],
-        breaker=Breaker("oauth2", settings.circuit_breaker_threshold),
-        backoff=Backoff(first=1.0, factor=settings.retry_backoff_factor),
-        patience=settings.request_timeout + 1,  # the edge's own timeout says better what was slow
+        breaker=Breaker("oauth2", read.circuit_breaker_threshold),
+        backoff=Backoff(first=1.0, factor=read.retry_backoff_factor),
+        request_limit_s=read.request_timeout + 1,  # later than the edge's own timeout, which knows what was slow
     )
-    issuer = Issuer(settings, main.post)
-
-    main.run(
+    issuer = Issuer(read, loop.post)
+    handlers: Handlers = {
+        TokenRequest: state.on_request,
+        TokenIssued: state.on_issued,
+        TokenRequestFailed: state.on_request_failed,
+    }
+    loop.run(
         Plan(
-            handlers={TokenRequest: state.on_request, Issued: state.on_issued, Refused: state.on_refused},
-            effects={Ask: issuer.ask},
-            tick=state.tick,
-            breaker=state.breaker,
+            handlers, effects={RequestToken: issuer.start_request}, tick=state.on_tick, breaker=state.breaker,
             report=state.report,
         )
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    loop.main(INSTANCE, start)
+    main("token_broker", start)

@@ -1,6 +1,6 @@
-"""The edge to the token endpoint: one client-credentials request (RFC 6749, 4.4) on a thread of its own.
+"""The edge to the token endpoint: one client-credentials request (RFC 6749, 4.4) on its own thread.
 
-requests-oauthlib makes the request; `_Session` keeps it from what does not suit a service that holds a secret.
+requests-oauthlib makes the request. `_Session` restricts it to what suits a service that holds a secret.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from common.failures.errors import Permanent, SettingsError, Transient
 from common.process import metrics
 from common.settings.settings import AuthMethod, Settings, read
 from stages.token_broker import token_response
-from stages.token_broker.state import Ask, Issued, Refused
+from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 from stages.token_broker.token_response import Grant
 
-LARGEST_ANSWER = 2**18
-"""Bytes; a token with all its claims is a few kB."""
-_STAND_IN = "https://token-endpoint.invalid/"
-"""For `fetch_token`, which refuses http:// unless a global variable of oauthlib is set; `_Session` knows better."""
+LARGEST_RESPONSE_BYTES = 2**18
+"""A token with all its claims is a few kB."""
+_PLACEHOLDER_URL = "https://token-endpoint.invalid/"
+"""Given to `fetch_token`, which refuses http:// unless a global variable is set; `_Session` uses the real address."""
 
 
 class _Session(OAuth2Session):
-    """Asks the one address it was made for, follows no redirect, reads a bounded answer in bounded time.
+    """Sends requests to one address only, follows no redirect, and reads a response of bounded size in bounded time.
 
-    oauthlib never sees an answer that `token_response.read` has not accepted: it would put parts of other answers into
-    its errors.
+    oauthlib sees only responses that `token_response.read` has accepted: it puts parts of others into its errors.
     """
 
     def __init__(self, client_id: str, url: str, timeout: float) -> None:
@@ -66,7 +65,7 @@ class _Session(OAuth2Session):
 
 
 class Issuer:
-    """Performs `Ask`: one request, whose outcome is posted to the loop."""
+    """Performs `RequestToken`: one request, whose outcome is posted to the loop."""
 
     def __init__(
         self, settings: Settings, post: Callable[[object], None], reread: Callable[[], Settings] = read
@@ -78,9 +77,9 @@ class Issuer:
         for library in ("requests_oauthlib", "oauthlib"):
             logging.getLogger(library).setLevel(logging.WARNING)  # below that they log the secret and the token
 
-    def ask(self, ask: Ask) -> None:
-        """Begin the request."""
-        threading.Thread(target=self._run, args=(ask.number,), name="token-request", daemon=True).start()
+    def start_request(self, action: RequestToken) -> None:
+        """Start the request."""
+        threading.Thread(target=self._run, args=(action.number,), name="token-request", daemon=True).start()
 
     def fetch(self) -> Grant:
         """Get a token; raise `Transient`, `Throttled` or `Permanent`.
@@ -96,12 +95,12 @@ class Issuer:
 
     def _run(self, number: int) -> None:
         bug = Transient("the token request ended in an error of this program: see its traceback on standard error")
-        outcome: Issued | Refused = Refused(number, bug)
+        outcome: TokenIssued | TokenRequestFailed = TokenRequestFailed(number, bug)
         try:
             grant = self.fetch()
-            outcome = Issued(number, grant.access_token, grant.life)
+            outcome = TokenIssued(number, grant.access_token, grant.lifetime_s)
         except (Transient, Permanent) as error:
-            outcome = Refused(number, error)
+            outcome = TokenRequestFailed(number, error)
         finally:
             self._post(outcome)
 
@@ -120,7 +119,10 @@ class Issuer:
             client_id = self._credentials[0]
             with _Session(client_id, settings.token_url, settings.request_timeout) as session:
                 token = session.fetch_token(
-                    _STAND_IN, scope=settings.oauth2_scope, audience=settings.oauth2_audience, **self._authentication()
+                    _PLACEHOLDER_URL,
+                    scope=settings.oauth2_scope,
+                    audience=settings.oauth2_audience,
+                    **self._authentication(),
                 )
         except (OSError, urllib3.exceptions.HTTPError) as error:  # requests' own errors are `OSError`s
             status, message = _in_words(error, settings)
@@ -133,7 +135,7 @@ class Issuer:
         return Grant(token["access_token"], token.get("expires_in"))
 
     def _authentication(self) -> dict[str, Any]:
-        """How the client says who it is, as `fetch_token` takes it; an `auth` also keeps requests from `~/.netrc`."""
+        """How the client authenticates, for `fetch_token`; an `auth` also keeps requests from using `~/.netrc`."""
         client_id, secret = self._credentials[0], self._credentials[1].get_secret_value()
         if self._settings.oauth2_auth_method is AuthMethod.POST:
             return {"auth": lambda request: request, "include_client_id": True, "client_secret": secret}
@@ -143,17 +145,17 @@ class Issuer:
 
 def _known(grant: Grant) -> dict[str, object]:
     """The grant as oauthlib reads it: it knows whole seconds only, and takes 0 for no answer."""
-    if grant.life is None:
+    if grant.lifetime_s is None:
         return {"access_token": grant.access_token}
-    return {"access_token": grant.access_token, "expires_in": max(1, int(grant.life))}
+    return {"access_token": grant.access_token, "expires_in": max(1, int(grant.lifetime_s))}
 
 
 def _bounded(response: requests.Response, deadline: float) -> bytes:
-    """The body, unless it is too large or too slow: requests' own timeout starts anew with every byte."""
+    """The body, unless it is too large or too slow: requests' own timeout starts again with every byte."""
     body = bytearray()
-    while chunk := response.raw.read1(LARGEST_ANSWER, decode_content=True):
+    while chunk := response.raw.read1(LARGEST_RESPONSE_BYTES, decode_content=True):
         body += chunk
-        if len(body) > LARGEST_ANSWER:
+        if len(body) > LARGEST_RESPONSE_BYTES:
             raise requests.exceptions.ContentDecodingError
         if time.monotonic() > deadline:
             raise requests.exceptions.ReadTimeout
@@ -161,7 +163,7 @@ def _bounded(response: requests.Response, deadline: float) -> bytes:
 
 
 def _refuse_public_http(url: str) -> None:
-    """Raise `Permanent` if the secret would cross a public network in the clear."""
+    """Raise `Permanent` if the secret would cross a public network unencrypted."""
     parts = urlsplit(url)
     if parts.scheme != "http":
         return
@@ -170,12 +172,12 @@ def _refuse_public_http(url: str) -> None:
     except (OSError, UnicodeError):
         return  # requests will say so, or a proxy knows the name
     if any(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found):
-        message = "OAUTH2_TOKEN_URL is http:// at a public address, where the secret can be read on its way"
+        message = "OAUTH2_TOKEN_URL is http:// at a public address, where others can read the secret"
         raise Permanent(f"{message}: use https://", "insecure_url")
 
 
 def _in_words(error: Exception, settings: Settings) -> tuple[str, str]:
-    """The metric's status and a sentence for a request that got no whole answer."""
+    """The status for the metric, and a text, for a request without a complete response."""
     where = urlsplit(settings.token_url).hostname
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         return "tls_error", "the certificates to trust cannot be read: check SSL_CERT_FILE"
@@ -186,7 +188,7 @@ def _in_words(error: Exception, settings: Settings) -> tuple[str, str]:
         why = f"did not answer within {settings.request_timeout:g} s (REQUEST_TIMEOUT)"
         return "timeout", f"the token endpoint {where} {why}"
     if isinstance(error, requests.exceptions.ContentDecodingError | urllib3.exceptions.DecodeError):
-        return "invalid_answer", f"the token endpoint {where} gave an answer that cannot be read or is too large"
+        return "invalid_answer", f"the token endpoint {where} sent a response that cannot be read or is too large"
     if isinstance(error, requests.exceptions.ProxyError):
         return "connection_error", "the proxy to the token endpoint cannot be used: check HTTPS_PROXY and NO_PROXY"
     return "connection_error", f"the token endpoint {where} cannot be reached: {_cause(error)}"

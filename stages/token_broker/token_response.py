@@ -1,7 +1,7 @@
-"""What an answer of the token endpoint means: a grant, or one of the project's errors, in words without its content.
+"""What a response of the token endpoint means: a grant, or one of the project's errors, without its content.
 
-RFC 6749, 5.1 and 5.2; Ory Hydra's answers follow it. Nothing of a body is ever repeated, as it may hold the token, or
-the secret echoed back: an answer is described by its status, size and content type.
+See RFC 6749, 5.1 and 5.2; Ory Hydra follows it. Nothing of a body is repeated in an error, because it may contain the
+token or the secret: a response is described by its status, size and content type.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ REFUSALS = {
     "invalid_target": "the token endpoint refuses the audience: check OAUTH2_AUDIENCE (invalid_target)",
     "access_denied": "the token endpoint denies this client access: check OAUTH2_CLIENT_ID (access_denied)",
 }
-"""OAuth2's error codes that no retry mends → what a person can do about them."""
-PASSING = frozenset({408, 425, 429})
-"""Statuses below 500 that pass by themselves."""
+"""OAuth2 error codes that no retry repairs → what an operator can do about them."""
+TEMPORARY_STATUSES = frozenset({408, 425, 429})
+"""Statuses below 500 for which a retry helps."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
-"""What can be sent in a header as it is; RFC 6750's b64token is a part of it."""
+"""The characters that a header may contain; the b64token of RFC 6750 is a subset."""
 
 
 class Grant(NamedTuple):
-    """What the endpoint gave; the token must not be shown."""
+    """What the endpoint issued; the token must not be shown."""
 
     access_token: str
-    life: float | None
-    """Seconds; None if it does not say, or says something that is no lifetime."""
+    lifetime_s: float | None
+    """None if the response has no usable `expires_in`."""
 
 
 class _Reply(msgspec.Struct):
@@ -55,9 +55,9 @@ class _Reply(msgspec.Struct):
 
 
 def read(status: int, headers: Mapping[str, str], body: bytes, now_wall: float) -> Grant:
-    """Read one answer; raise `Transient`, `Throttled` or `Permanent` if it holds no token."""
+    """Read one response; raises `Transient`, `Throttled` or `Permanent` if it contains no token."""
     shape = f"HTTP {status}, {len(body)} bytes of {_content_type(headers)}"
-    if status >= 500 or status in PASSING:
+    if status >= 500 or status in TEMPORARY_STATUSES:
         message = f"the token endpoint cannot answer now ({shape})"
         delay = retry_after(headers, now_wall)
         raise Transient(message) if delay is None else Throttled(message, delay)
@@ -80,7 +80,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes, now_wall: float) 
 
 
 def _life(expires_in: object) -> float | None:
-    """Seconds, from a number or a number in a string; None for what is no lifetime."""
+    """Seconds, from a number or a number in a string; None if it is not a lifetime."""
     try:
         life = float(expires_in) if isinstance(expires_in, int | float | str) else 0.0
     except (ValueError, OverflowError):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.api import error_body
-from common.api.error_body import ErrorBody
+from common.api.error_body import ApiErrorBody
 
 REFERENCE = {
     "requestId": "r-1",
@@ -20,13 +20,13 @@ REFERENCE = {
 }
 
 
-def read(status: int, body: object) -> ErrorBody:
+def read(status: int, body: object) -> ApiErrorBody:
     return error_body.read(status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def test_the_reference_applications_error_gives_its_message_and_its_request_id() -> None:
     found = read(500, REFERENCE)
-    assert found == ErrorBody(True, "callback failed", "r-1")
+    assert found == ApiErrorBody(True, "callback failed", "r-1")
     assert found.in_words() == ": callback failed (requestId r-1)"
 
 
@@ -41,7 +41,7 @@ def test_the_reference_applications_error_gives_its_message_and_its_request_id()
     ],
 )
 def test_every_shape_of_a_nestjs_error_gives_its_words(body: object, message: str) -> None:
-    assert read(400, body) == ErrorBody(True, message)
+    assert read(400, body) == ApiErrorBody(True, message)
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 404, 500, 502])

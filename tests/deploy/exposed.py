@@ -7,7 +7,7 @@ from functools import cache
 from common.process.actions import Instant
 from common.process.metrics import REGISTRY
 from stages.monitor import pages
-from stages.monitor.state import View
+from stages.monitor.view import View
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 """The suffixes that Prometheus adds to the name of a metric, by type."""

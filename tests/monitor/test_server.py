@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.failures.errors import Fatal
-from stages.monitor.pages import Page, page
+from stages.monitor.pages import HttpResponse, page
 from stages.monitor.server import MOST_CONNECTIONS, PageServer
 from tests.waiting import wait_until
 
@@ -20,7 +20,7 @@ SECONDS = 1.0
 """How long these tests let a connection last."""
 
 
-def _answer(target: str) -> Page:
+def _answer(target: str) -> HttpResponse:
     return page(200 if target == "/health" else 404, {"target": target})
 
 
@@ -120,7 +120,7 @@ def test_clients_that_dawdle_are_cut_off(server: PageServer) -> None:
 
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:
-    large = Page(200, "text/plain", b"x" * 50_000_000)
+    large = HttpResponse(200, "text/plain", b"x" * 50_000_000)
     server = PageServer(0, lambda _: large, connection_seconds=SECONDS)
     server.start()
     before = threading.active_count()
@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_names_the_variable(server: PageServer) -> None:
 
 
 def test_an_error_in_a_page_is_logged_and_the_server_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(target: str) -> Page:
+    def broken(target: str) -> HttpResponse:
         return page(200, {"ok": 1 / (target != "/bug")})
 
     server = PageServer(0, broken)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from common.wire.messages import QuotaWindow
 from common.wire.timing import DEAD_AFTER_S
-from stages.monitor.state import EARLIER_BOOTS, Monitor, Publish, View
+from stages.monitor.actions import PublishView
+from stages.monitor.state import EARLIER_BOOTS, Monitor
+from stages.monitor.view import View
 from tests.monitor.beats import ALL, START, beat, counter, gauge, later, values
 
 
@@ -32,8 +34,8 @@ def test_at_the_start_it_waits_for_first_heartbeats_and_says_for_whose() -> None
         "waiting for the first heartbeat of publisher",
     ]
     assert [reason for reason in view.missing(later(5.6)) if "dead" not in reason] == [
-        "embedder_00 has not been heard of in the 6 s since the monitor started; is it running?",
-        "publisher has not been heard of in the 6 s since the monitor started; is it running?",
+        "embedder_00 has sent no heartbeat in the 6 s since the monitor started; is it running?",
+        "publisher has sent no heartbeat in the 6 s since the monitor started; is it running?",
     ]
 
 
@@ -68,7 +70,7 @@ def test_an_embedder_more_than_expected_is_known_and_may_go() -> None:
 def test_every_heartbeat_publishes_a_view_that_never_changes() -> None:
     made = Monitor(ALL, START)
     (published,) = made.on_heartbeat(beat("fetcher"), START)
-    assert published == Publish(made.view)
+    assert published == PublishView(made.view)
     assert isinstance(published.view, View)
     made.on_heartbeat(beat("publisher"), START)
     assert list(published.view.seen) == ["fetcher"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.api.status import Meaning, meaning
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.publisher.actions import DropDeadLetter, MoveToDeadLetters, PutResult, ReplayDeadLetter, SendPatch, Settle
 from tests.decisions import events, of, said, sent_to

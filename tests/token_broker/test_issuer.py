@@ -24,8 +24,8 @@ from common.failures.errors import Permanent, SettingsError, Throttled, Transien
 from common.process import metrics
 from common.settings.settings import Settings, read
 from stages.token_broker import issuer as edge
+from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 from stages.token_broker.issuer import Issuer
-from stages.token_broker.state import Ask, Issued, Refused
 from stages.token_broker.token_response import Grant
 from tests import samples
 from tests.token_broker.endpoint import Asked, Endpoint, Handler, answers, serving
@@ -318,12 +318,12 @@ def test_a_rotated_secret_is_read_again_when_the_client_is_refused(
 def test_the_outcome_is_posted_to_the_loop(endpoint: Endpoint) -> None:
     events: queue.Queue[Any] = queue.Queue()
     broker = Issuer(configured(endpoint.url), post=events.put, reread=_no_rotation)
-    broker.ask(Ask(7))
-    assert events.get(timeout=30) == Issued(7, "granted", 60)
+    broker.start_request(RequestToken(7))
+    assert events.get(timeout=30) == TokenIssued(7, "granted", 60)
     endpoint.replies = [answers(500)]
-    broker.ask(Ask(8))
+    broker.start_request(RequestToken(8))
     refused = events.get(timeout=30)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, TokenRequestFailed)
     assert refused.number == 8
 
 
@@ -333,7 +333,7 @@ def test_a_bug_on_the_thread_is_posted_too(monkeypatch: pytest.MonkeyPatch, endp
     monkeypatch.setattr(threading, "excepthook", lambda crash: crashes.append(crash.exc_type.__name__))
     broker = Issuer(configured(endpoint.url), post=events.put)
     monkeypatch.setattr(broker, "fetch", lambda: 1 / 0)
-    broker.ask(Ask(1))
+    broker.start_request(RequestToken(1))
     assert "an error of this program" in str(events.get(timeout=30).error)
     wait_until(lambda: crashes)
     assert crashes == ["ZeroDivisionError"]
@@ -362,7 +362,7 @@ def test_neither_secret_nor_token_is_logged_or_in_an_error(
         for reply in replies:
             endpoint.replies = [reply]
             try:
-                shown.append(repr(Issued(1, broker.fetch().access_token, 5)))
+                shown.append(repr(TokenIssued(1, broker.fetch().access_token, 5)))
             except (Transient, Permanent) as error:
                 shown.append("".join(traceback.format_exception(error)))
                 contexts.append(None if error.__suppress_context__ else error.__context__)

@@ -11,18 +11,16 @@ from common.failures.errors import Permanent, Throttled, Transient
 from common.failures.retry import Backoff
 from common.process.actions import Actions, Instant, Log, Send
 from common.wire.messages import Token, TokenRequest
+from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 from stages.token_broker.state import (
-    DEFAULT_LIFE,
-    LONGEST_LIFE,
-    REFUSED_PAUSE,
-    Ask,
-    Issued,
-    Refused,
+    DEFAULT_LIFETIME_S,
+    LONGEST_LIFETIME_S,
+    REFUSED_INTERVAL_S,
     TokenBroker,
     fingerprint,
 )
 
-PATIENCE = 31.0
+REQUEST_LIMIT_S = 31.0
 
 
 class Broker:
@@ -33,7 +31,7 @@ class Broker:
             clients=["fetcher", "publisher"],
             breaker=Breaker("oauth2", threshold, Backoff(first=7.0, factor=1.0, longest=7.0)),
             backoff=Backoff(first=1.0, factor=2.0),
-            patience=PATIENCE,
+            request_limit_s=REQUEST_LIMIT_S,
             rand=lambda: rand,
         )
         self.now = Instant(1000.0, 5_000_000.0)
@@ -43,20 +41,20 @@ class Broker:
         return self
 
     def tick(self) -> list[Any]:
-        return done(self.state.tick(self.now))
+        return done(self.state.on_tick(self.now))
 
     def request(self, reply_to: str = "asker", rejected: str = "") -> list[Any]:
         return done(self.state.on_request(TokenRequest(reply_to, rejected), self.now))
 
     def issue(self, token: str, life: float | None, number: int) -> list[Any]:
-        return done(self.state.on_issued(Issued(number, token, life), self.now))
+        return done(self.state.on_issued(TokenIssued(number, token, life), self.now))
 
     def refuse(self, error: Transient | Permanent, number: int) -> list[Any]:
-        return done(self.state.on_refused(Refused(number, error), self.now))
+        return done(self.state.on_request_failed(TokenRequestFailed(number, error), self.now))
 
     def holding(self, life: float | None = 3600.0) -> Broker:
         """With its first token, `first`."""
-        assert self.tick() == [Ask(1)]
+        assert self.tick() == [RequestToken(1)]
         self.issue("first", life, 1)
         return self
 
@@ -88,7 +86,7 @@ def said(actions: list[Any]) -> list[Log]:
 
 def test_a_token_is_asked_for_at_the_start_and_pushed_to_those_who_use_it() -> None:
     broker = Broker()
-    assert broker.tick() == [Ask(1)]
+    assert broker.tick() == [RequestToken(1)]
     actions = broker.after(2).issue("t", 3600, 1)
     assert sent(actions) == {"fetcher": "t", "publisher": "t"}
     token = next(action.message for action in actions if isinstance(action, Send))
@@ -98,7 +96,7 @@ def test_a_token_is_asked_for_at_the_start_and_pushed_to_those_who_use_it() -> N
 
 def test_all_who_ask_while_a_request_runs_are_answered_from_it_and_only_once() -> None:
     broker = Broker()
-    assert broker.request("a") == [Ask(1)]
+    assert broker.request("a") == [RequestToken(1)]
     assert broker.request("b") == []
     assert broker.request("a") == []
     assert broker.request("fetcher") == []
@@ -117,7 +115,7 @@ def test_while_a_token_is_good_it_is_the_answer_without_a_request() -> None:
 def test_a_token_that_is_over_is_no_answer() -> None:
     broker = Broker().holding(life=100)
     assert sent(broker.after(99.9).request("a")) == {"a": "first"}
-    assert broker.after(0.1).request("b") == [Ask(2)]
+    assert broker.after(0.1).request("b") == [RequestToken(2)]
     assert sent(broker.issue("second", 100, 2))["b"] == "second"
 
 
@@ -127,18 +125,18 @@ def test_a_token_that_is_over_is_no_answer() -> None:
     (30, 0.0, 25),
     (5, 0.0, 2.5),
     (5, 1.0, 2.25),
-    (10**12, 0.0, LONGEST_LIFE * 0.9),
+    (10**12, 0.0, LONGEST_LIFETIME_S * 0.9),
 ])  # fmt: skip
 def test_renewal_is_ahead_of_the_end_and_jittered(life: float, jitter: float, renewed_after: float) -> None:
     broker = Broker(rand=jitter).holding(life=life)
     assert broker.after(renewed_after - 0.01).tick() == []
-    assert broker.after(0.02).tick() == [Ask(2)]
+    assert broker.after(0.02).tick() == [RequestToken(2)]
     assert sent(broker.request("a")) == {"a": "first"}, "the old token serves until the new one is there"
 
 
 def test_the_life_of_a_token_counts_from_when_it_was_asked_for() -> None:
     broker = Broker()
-    assert broker.tick() == [Ask(1)]
+    assert broker.tick() == [RequestToken(1)]
     actions = broker.after(10).issue("t", 100, 1)
     token = next(action.message for action in actions if isinstance(action, Send))
     assert token == Token("t", 5_000_100.0, fingerprint("t"))
@@ -147,21 +145,21 @@ def test_the_life_of_a_token_counts_from_when_it_was_asked_for() -> None:
 def test_a_host_that_slept_renews_by_the_wall_clock() -> None:
     broker = Broker().holding(life=3600)
     broker.now = Instant(broker.now.mono + 10, broker.now.wall + 4000)
-    assert broker.request("a") == [Ask(2)]
+    assert broker.request("a") == [RequestToken(2)]
 
 
 def test_a_wall_clock_that_is_set_back_does_not_prolong_a_token() -> None:
     broker = Broker().holding(life=3600)
     broker.now = Instant(broker.now.mono + 3601, broker.now.wall - 86_400)
-    assert broker.request("a") == [Ask(2)]
+    assert broker.request("a") == [RequestToken(2)]
 
 
 def test_a_missing_lifetime_is_assumed_and_said_once() -> None:
     broker = Broker(rand=0.0)
     broker.tick()
     first = broker.issue("t", None, 1)
-    assert Log("token_without_expires_in", {"assumed_seconds": DEFAULT_LIFE}, "warning") in first
-    assert broker.after(DEFAULT_LIFE * 0.9 + 0.1).tick() == [Ask(2)]
+    assert Log("token_without_expires_in", {"assumed_seconds": DEFAULT_LIFETIME_S}, "warning") in first
+    assert broker.after(DEFAULT_LIFETIME_S * 0.9 + 0.1).tick() == [RequestToken(2)]
     assert [entry.event for entry in said(broker.issue("u", None, 2))] == ["token_issued"]
 
 
@@ -180,7 +178,7 @@ def test_tokens_that_hardly_last_do_not_flood_the_endpoint() -> None:
 
 def test_a_rejected_token_is_replaced_if_it_is_the_current_one() -> None:
     broker = Broker().holding().after(60)
-    assert broker.request("a", rejected=fingerprint("first")) == [Ask(2)]
+    assert broker.request("a", rejected=fingerprint("first")) == [RequestToken(2)]
     assert broker.request("b", rejected=fingerprint("first")) == []
     assert sent(broker.issue("second", 3600, 2)) == dict.fromkeys(("a", "b", "fetcher", "publisher"), "second")
 
@@ -202,7 +200,7 @@ def test_an_api_that_rejects_everything_causes_no_storm_of_tokens() -> None:
     current, waits = "first", []
     for number in range(2, 9):
         asked = broker.request("a", rejected=fingerprint(current))
-        waits.append(0.0 if asked else round(broker.seconds_to([Ask(number)], 61)))
+        waits.append(0.0 if asked else round(broker.seconds_to([RequestToken(number)], 61)))
         current = f"token {number}"
         assert sent(broker.issue(current, 3600, number))["a"] == current
     assert waits == [0, 5, 10, 20, 40, 60, 60]
@@ -214,16 +212,16 @@ def test_after_a_quiet_time_a_rejected_token_is_replaced_at_once_again() -> None
         broker.request("a", rejected=fingerprint("first"))
         broker.after(60).tick()
         broker.issue("first", 3600, number)
-    assert broker.after(330).request("a", rejected=fingerprint("first")) == [Ask(5)]
+    assert broker.after(330).request("a", rejected=fingerprint("first")) == [RequestToken(5)]
     broker.issue("first", 3600, 5)
     assert broker.request("a", rejected=fingerprint("first")) == []
-    assert broker.seconds_to([Ask(6)], 6) == pytest.approx(5, abs=0.2)
+    assert broker.seconds_to([RequestToken(6)], 6) == pytest.approx(5, abs=0.2)
 
 
 def test_a_host_that_has_just_booted_makes_no_difference() -> None:
     broker = Broker()
     broker.now = Instant(5.0, 5_000_000.0)
-    assert broker.holding().after(2).request("a", rejected=fingerprint("first")) == [Ask(2)]
+    assert broker.holding().after(2).request("a", rejected=fingerprint("first")) == [RequestToken(2)]
     assert sent(broker.issue("second", 3600, 2))["a"] == "second"
 
 
@@ -231,7 +229,7 @@ def test_a_token_that_is_renewed_by_the_way_is_no_replacement() -> None:
     broker = Broker().holding(life=100)
     broker.after(95).tick()
     broker.issue("second", 3600, 2)
-    assert broker.after(1).request("a", rejected=fingerprint("second")) == [Ask(3)]
+    assert broker.after(1).request("a", rejected=fingerprint("second")) == [RequestToken(3)]
     broker.issue("third", 3600, 3)
     assert broker.after(60).tick() == [], "the third was not rejected"
 
@@ -241,18 +239,18 @@ def test_a_token_that_is_renewed_by_the_way_is_no_replacement() -> None:
 
 def test_failures_back_off_exponentially_and_success_forgives() -> None:
     broker = Broker()
-    waits = [broker.seconds_to([Ask(1)], 1)]
+    waits = [broker.seconds_to([RequestToken(1)], 1)]
     for number in range(1, 5):
         actions = broker.refuse(Transient("it broke"), number)
         assert actions == [
             Log("token_request_failed", {"reason": "it broke", "retry_in": 2.0 ** (number - 1)}, "warning")
         ]
-        waits.append(round(broker.seconds_to([Ask(number + 1)], 60)))
+        waits.append(round(broker.seconds_to([RequestToken(number + 1)], 60)))
     assert waits == [0, 1, 2, 4, 8]
     broker.issue("t", 10, 5)
-    broker.seconds_to([Ask(6)], 10)
+    broker.seconds_to([RequestToken(6)], 10)
     broker.refuse(Transient("again"), 6)
-    assert round(broker.seconds_to([Ask(7)], 60)) == 1
+    assert round(broker.seconds_to([RequestToken(7)], 60)) == 1
 
 
 def test_asking_again_does_not_shorten_the_back_off() -> None:
@@ -260,7 +258,7 @@ def test_asking_again_does_not_shorten_the_back_off() -> None:
     broker.tick()
     broker.refuse(Transient("it broke"), 1)
     assert broker.after(0.9).request("a") == []
-    assert broker.after(0.1).request("a") == [Ask(2)]
+    assert broker.after(0.1).request("a") == [RequestToken(2)]
     assert sent(broker.issue("t", 100, 2))["a"] == "t"
 
 
@@ -268,7 +266,7 @@ def test_what_the_endpoint_asks_for_is_waited() -> None:
     broker = Broker()
     broker.tick()
     broker.refuse(Throttled("not now", 120), 1)
-    assert round(broker.seconds_to([Ask(2)], 130)) == 120
+    assert round(broker.seconds_to([RequestToken(2)], 130)) == 120
 
 
 def test_what_a_person_must_mend_is_tried_slowly_and_steadily() -> None:
@@ -277,7 +275,7 @@ def test_what_a_person_must_mend_is_tried_slowly_and_steadily() -> None:
     for number in (1, 2, 3):
         broker.refuse(Permanent("wrong secret", "invalid_client"), number)
         assert broker.state.breaker.state is State.OPEN
-        assert round(broker.seconds_to([Ask(number + 1)], 130)) == REFUSED_PAUSE
+        assert round(broker.seconds_to([RequestToken(number + 1)], 130)) == REFUSED_INTERVAL_S
 
 
 def test_the_breaker_opens_and_lets_a_single_probe_through() -> None:
@@ -290,7 +288,7 @@ def test_the_breaker_opens_and_lets_a_single_probe_through() -> None:
     states.append(broker.state.breaker.state)
     wait = actions[0].fields["retry_in"]
     assert wait == round(broker.state.breaker.cooldown.until - broker.now.mono, 1) > 2
-    assert broker.seconds_to([Ask(3)], 8) == pytest.approx(wait, abs=0.2)
+    assert broker.seconds_to([RequestToken(3)], 8) == pytest.approx(wait, abs=0.2)
     states.append(broker.state.breaker.state)
     assert broker.after(0.1).request("a") == []
     assert not broker.state.breaker.allows(broker.now.mono)
@@ -301,10 +299,10 @@ def test_the_breaker_opens_and_lets_a_single_probe_through() -> None:
 def test_a_request_that_stalls_is_given_up_and_its_late_answer_ignored() -> None:
     broker = Broker()
     broker.tick()
-    assert broker.after(PATIENCE).tick() == []
+    assert broker.after(REQUEST_LIMIT_S).tick() == []
     (entry,) = broker.after(0.1).tick()
     assert entry.fields["reason"] == "the token endpoint did not answer within 31 s (REQUEST_TIMEOUT)"
-    assert broker.after(1).tick() == [Ask(2)]
+    assert broker.after(1).tick() == [RequestToken(2)]
     assert broker.issue("late", 3600, 1) == []
     assert broker.refuse(Transient("late"), 1) == []
     assert broker.tick() == []
@@ -350,6 +348,6 @@ def test_the_blocker_names_the_problem_and_the_next_try() -> None:
 
 def test_no_token_is_shown() -> None:
     broker = Broker().holding()
-    shown = [repr(Issued(1, "canary", 5)), repr(broker.request("a")), repr(broker.state.report(broker.now))]
+    shown = [repr(TokenIssued(1, "canary", 5)), repr(broker.request("a")), repr(broker.state.report(broker.now))]
     assert "canary" not in shown[0]
     assert "first" not in "".join(shown)

@@ -136,4 +136,4 @@ def test_no_answer_does_anything_else(status: int, headers: dict[str, str], cont
     except (Transient, Permanent):
         return
     assert grant.access_token.isascii()
-    assert grant.life is None or grant.life > 0
+    assert grant.lifetime_s is None or grant.lifetime_s > 0

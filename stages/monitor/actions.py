@@ -1,0 +1,13 @@
+"""What the monitor asks of its edge."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stages.monitor.view import View
+
+
+class PublishView(NamedTuple):
+    """Answer requests from this view from now on."""
+
+    view: View
