@@ -26,7 +26,7 @@ def test_every_task_gets_its_vector_once_and_all_embedders_get_work(outside: San
     expected = vectors("text-embedding-3-small", [f"text {n}" for n in range(1500)])
     received = np.array([results[task_id] for task_id in ids], np.float32)
     np.testing.assert_array_equal(received, expected)
-    busy = Counter(event["stage"] for event in pipeline.events("embedding"))
+    busy = Counter(event["stage"] for event in pipeline.events("batch_started"))
     assert set(busy) == {"embedder_00", "embedder_01", "embedder_02"}
 
 
