@@ -45,12 +45,11 @@ def start() -> None:
         messages.Batch: state.on_batch, messages.ProviderCooldowns: on_cooldowns, messages.Stored: state.on_stored,
         BatchProcessed: state.on_processed,
     }  # fmt: skip
-    loop.run(
-        Plan(
-            handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
-            last_words=state.on_drained, report=state.report,
-        )
+    plan = Plan(
+        handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
+        last_words=state.on_drained, report=state.report,
     )  # fmt: skip
+    loop.run(plan)
     pool.close()
     engine.close()
 

@@ -43,8 +43,8 @@ def test_one_task_can_be_followed_from_fetch_to_patch_by_its_id(outside: Sandbox
     def events() -> list[str]:
         return [e["event"] for e in pipeline.events() if task_id in (e.get("task_id"), *e.get("task_ids", ()))]
 
-    pipeline.wait_until(lambda: "accepted" in events(), "the last event of the task")
-    assert events() == ["leased", "embedding", "stored", "accepted"]
+    pipeline.wait_until(lambda: "results_accepted" in events(), "the last event of the task")
+    assert events() == ["leased", "batch_started", "results_stored", "results_accepted"]
     assert "follow me" not in pipeline.log.read_text()
 
 
