@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
+
 from common.failures.errors import Fatal
 
+OWNER_ENDS_WITHIN_S = 4.0
+"""How long the owner of a lock is waited for at the start of a process."""
 RETRY_INTERVAL_S = 0.002
 """The time between two attempts to take a lock that another process holds."""
 
@@ -82,18 +86,32 @@ def held(descriptor: int, within_s: float) -> Iterator[None]:
 
 
 def own(lock: Path, what: str) -> int:
-    """Take the lock until this process ends. Raises `Fatal` if another process holds it: two copies must not run."""
+    """Take the lock until this process ends. Raises `Fatal` if another process keeps it: two copies must not run.
+
+    An owner whose supervisord was killed ends by itself within two seconds, so it is waited for.
+    """
     try:
         descriptor = open_lock(lock)
     except OSError as error:
         raise Fatal(f"{lock} cannot be opened: {error.strerror}") from error
-    if not acquire(descriptor):
-        holder = os.pread(descriptor, 40, 0).decode(errors="replace").split(" ")[0] or "unknown"
+    if not acquire(descriptor) and not _owner_ends(descriptor, what):
+        holder = _holder(descriptor)
         os.close(descriptor)
         raise Fatal(f"{what} is in use by another process (pid {holder}); stop that one first")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def _owner_ends(descriptor: int, what: str) -> bool:
+    structlog.get_logger().warning(
+        "waiting_for_owner", what=what, pid=_holder(descriptor), at_most_s=OWNER_ENDS_WITHIN_S
+    )
+    return acquire(descriptor, OWNER_ENDS_WITHIN_S)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 40, 0).decode(errors="replace").split(" ")[0] or "unknown"
 
 
 def is_owned(lock: Path) -> bool:

@@ -35,6 +35,7 @@ from common.failures.errors import Fatal
 from common.process import breaker_report, clock, metrics
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send
 from common.process.store import Store
+from common.process.supervisor_watch import ORPHAN_ENDS_S, SupervisorWatch
 from common.wire.messages import Heartbeat, decode
 from common.wire.sockets import Sockets
 from common.wire.timing import HEARTBEAT_INTERVAL_S, TICK_S
@@ -102,6 +103,8 @@ class Loop:
         self._poller.register(self._wake, zmq.POLLIN)
         self._watched: dict[int, Callable[[], None]] = {}
         self._stopping = False
+        self._supervisor = SupervisorWatch()
+        self._orphan_ends_at = float("inf")
         self._thread = threading.get_ident()
         self._own_effects: dict[type, Callable[[Any], None]] = {
             Send: lambda send: self.sockets.send(send.to, send.message),
@@ -143,6 +146,7 @@ class Loop:
             self._handle_events(plan, now)
             if now.mono >= next_tick:
                 next_tick = now.mono + TICK_S
+                self._notice_orphaned(now)
                 self._decide(plan, plan.tick(now))
             if now.mono >= next_beat:
                 next_beat = now.mono + HEARTBEAT_INTERVAL_S
@@ -152,8 +156,11 @@ class Loop:
                 self._log.info("drain_started")
                 self._decide(plan, plan.drain(now))
             self._finish_turn(plan)
-            if draining and not self._events and plan.drained(now):
+            if draining and self._may_end(plan, now):
                 break
+        self._end(plan)
+
+    def _end(self, plan: Plan) -> None:
         now = clock.now()
         self._decide(plan, plan.last_words(now))
         self._finish_turn(plan)
@@ -162,6 +169,20 @@ class Loop:
         if plan.store:
             plan.store.close()
         self._log.info("process_stopped")
+        if self._orphan_ends_at != float("inf"):
+            os._exit(0)  # an ordinary exit would wait for the provider calls of threads, for minutes
+
+    def _may_end(self, plan: Plan, now: Instant) -> bool:
+        return not self._events and (plan.drained(now) or now.mono >= self._orphan_ends_at)
+
+    def _notice_orphaned(self, now: Instant) -> None:
+        """Drain and end soon if supervisord is gone: the next supervisord's programs need the sockets and locks."""
+        if self._orphan_ends_at == float("inf") and self._supervisor.is_gone():
+            self._log.warning(
+                "supervisord_gone", reason=f"supervisord is gone: this process ends in {ORPHAN_ENDS_S:g} s"
+            )
+            self._orphan_ends_at = now.mono + ORPHAN_ENDS_S
+            self._stopping = True
 
     def _stop(self, *_: object) -> None:
         self._stopping = True

@@ -16,6 +16,8 @@ import signal
 
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
+ORPHAN_ENDS_S = 1.5
+"""How long an orphan may drain before it ends."""
 
 
 class SupervisorWatch:

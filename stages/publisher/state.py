@@ -24,7 +24,8 @@ from common.api.status import Meaning, meaning
 from common.failures.breaker import Breaker
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_WAIT_S, Backoff
+from common.failures.retry import Backoff
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m

@@ -1,4 +1,4 @@
-"""A process's copy of the access token: asked for, used, refused, replaced."""
+"""The access token of a process: requested, used, refused, replaced."""
 
 from __future__ import annotations
 
@@ -25,60 +25,60 @@ def request(rejected: str = "") -> list[Send]:
 
 
 @pytest.fixture
-def bearer() -> AccessToken:
+def access_token() -> AccessToken:
     return AccessToken(INBOX)
 
 
-def test_it_asks_while_it_has_none_but_not_all_the_time(bearer: AccessToken) -> None:
-    assert bearer.problem(at(0)) == "no access token yet"
-    assert list(bearer.ask(at(0))) == request()
-    assert list(bearer.ask(at(TOKEN_REQUEST_INTERVAL_S - 0.1))) == []
-    assert list(bearer.ask(at(TOKEN_REQUEST_INTERVAL_S))) == request()
+def test_a_token_is_requested_once_per_interval_while_there_is_none(access_token: AccessToken) -> None:
+    assert access_token.problem(at(0)) == "no access token yet"
+    assert list(access_token.ask(at(0))) == request()
+    assert list(access_token.ask(at(TOKEN_REQUEST_INTERVAL_S - 0.1))) == []
+    assert list(access_token.ask(at(TOKEN_REQUEST_INTERVAL_S))) == request()
 
 
-def test_it_uses_what_it_is_given_and_asks_no_more(bearer: AccessToken) -> None:
-    bearer.take(token("one"))
-    assert bearer.usable(at(0)) == token("one")
-    assert bearer.problem(at(0)) == ""
-    assert list(bearer.ask(at(0))) == []
+def test_a_token_from_the_broker_is_used_and_no_other_is_requested(access_token: AccessToken) -> None:
+    access_token.take(token("one"))
+    assert access_token.usable(at(0)) == token("one")
+    assert access_token.problem(at(0)) == ""
+    assert list(access_token.ask(at(0))) == []
 
 
-def test_an_expired_token_is_not_shown_and_another_is_asked_for(bearer: AccessToken) -> None:
-    bearer.take(token("one", expires=10))
-    assert bearer.usable(at(9.9)) is not None
-    assert bearer.usable(at(10)) is None
-    assert list(bearer.ask(at(10))) == request()
+def test_an_expired_token_is_not_used_and_another_is_requested(access_token: AccessToken) -> None:
+    access_token.take(token("one", expires=10))
+    assert access_token.usable(at(9.9)) is not None
+    assert access_token.usable(at(10)) is None
+    assert list(access_token.ask(at(10))) == request()
 
 
-def test_a_refused_token_is_not_shown_again_and_the_broker_hears_which(bearer: AccessToken) -> None:
-    bearer.take(token("one"))
-    assert list(bearer.refused("one", at(0))) == request("one")
-    assert bearer.usable(at(0)) is None
-    assert bearer.problem(at(0)) == "the API refused the access token (401 or 403)"
+def test_a_refused_token_is_not_used_again_and_is_named_to_the_broker(access_token: AccessToken) -> None:
+    access_token.take(token("one"))
+    assert list(access_token.refused("one", at(0))) == request("one")
+    assert access_token.usable(at(0)) is None
+    assert access_token.problem(at(0)) == "the API refused the access token (401 or 403)"
 
 
-def test_even_if_it_asked_just_now(bearer: AccessToken) -> None:
-    list(bearer.ask(at(0)))
-    bearer.take(token("one"))
-    assert list(bearer.refused("one", at(0.1))) == request("one")
-    assert list(bearer.ask(at(0.2))) == []
+def test_a_refused_token_is_reported_to_the_broker_even_just_after_another_request(access_token: AccessToken) -> None:
+    list(access_token.ask(at(0)))
+    access_token.take(token("one"))
+    assert list(access_token.refused("one", at(0.1))) == request("one")
+    assert list(access_token.ask(at(0.2))) == []
 
 
-def test_its_successor_is_used_at_once_the_first_time(bearer: AccessToken) -> None:
-    bearer.take(token("one"))
-    list(bearer.refused("one", at(0)))
-    bearer.take(token("two"))
-    assert bearer.usable(at(0)) == token("two")
+def test_the_successor_of_a_refused_token_is_used_at_once_the_first_time(access_token: AccessToken) -> None:
+    access_token.take(token("one"))
+    list(access_token.refused("one", at(0)))
+    access_token.take(token("two"))
+    assert access_token.usable(at(0)) == token("two")
 
 
-def test_but_an_api_that_refuses_every_token_gets_them_with_growing_pauses(bearer: AccessToken) -> None:
-    bearer.take(token("0"))
+def test_an_api_that_refuses_every_token_gets_them_with_growing_pauses(access_token: AccessToken) -> None:
+    access_token.take(token("0"))
     now, pauses = 0.0, []
     for number in range(8):
-        list(bearer.refused(str(number), at(now)))
-        bearer.take(token(str(number + 1)))
+        list(access_token.refused(str(number), at(now)))
+        access_token.take(token(str(number + 1)))
         begun = now
-        while bearer.usable(at(now)) is None:
+        while access_token.usable(at(now)) is None:
             now += 0.25
         pauses.append(now - begun)
     assert pauses[0] == 0
@@ -86,50 +86,50 @@ def test_but_an_api_that_refuses_every_token_gets_them_with_growing_pauses(beare
     assert pauses[-1] >= 30.0
 
 
-def test_many_requests_may_report_the_same_refusal(bearer: AccessToken) -> None:
-    bearer.take(token("one"))
-    list(bearer.refused("one", at(0)))
-    assert list(bearer.refused("one", at(0.1))) == []
-    bearer.take(token("two"))
-    assert list(bearer.refused("one", at(0.2))) == []
-    assert bearer.usable(at(0.2)) == token("two")
+def test_a_refusal_that_several_requests_report_counts_once(access_token: AccessToken) -> None:
+    access_token.take(token("one"))
+    list(access_token.refused("one", at(0)))
+    assert list(access_token.refused("one", at(0.1))) == []
+    access_token.take(token("two"))
+    assert list(access_token.refused("one", at(0.2))) == []
+    assert access_token.usable(at(0.2)) == token("two")
 
 
-def test_a_refusal_without_any_token_is_news_from_an_earlier_life(bearer: AccessToken) -> None:
-    assert list(bearer.refused("one", at(0))) == []
+def test_a_refusal_is_ignored_while_there_is_no_token(access_token: AccessToken) -> None:
+    assert list(access_token.refused("one", at(0))) == []
 
 
-def test_the_same_token_again_is_tried_after_a_pause_since_the_refusal_may_be_a_hiccup(bearer: AccessToken) -> None:
-    bearer.take(token("one"))
-    list(bearer.refused("one", at(0)))
-    bearer.take(token("one"))
-    assert bearer.usable(at(0.4)) is None
-    assert bearer.usable(at(1.0)) == token("one")
-    assert list(bearer.refused("one", at(1.0))) == request("one")
+def test_a_refused_token_that_the_broker_sends_again_is_tried_after_a_pause(access_token: AccessToken) -> None:
+    access_token.take(token("one"))
+    list(access_token.refused("one", at(0)))
+    access_token.take(token("one"))
+    assert access_token.usable(at(0.4)) is None
+    assert access_token.usable(at(1.0)) == token("one")
+    assert list(access_token.refused("one", at(1.0))) == request("one")
 
 
-def test_it_goes_on_naming_the_refused_token_until_there_is_another(bearer: AccessToken) -> None:
-    bearer.take(token("one", expires=5))
-    list(bearer.refused("one", at(0)))
-    assert list(bearer.ask(at(6))) == request("one")
-    bearer.take(token("two", expires=7))
-    assert list(bearer.ask(at(8))) == request()
+def test_a_refused_token_is_named_in_each_request_until_there_is_another(access_token: AccessToken) -> None:
+    access_token.take(token("one", expires=5))
+    list(access_token.refused("one", at(0)))
+    assert list(access_token.ask(at(6))) == request("one")
+    access_token.take(token("two", expires=7))
+    assert list(access_token.ask(at(8))) == request()
 
 
-def test_a_token_that_worked_since_is_not_named_when_it_expires(bearer: AccessToken) -> None:
-    bearer.take(token("one", expires=50))
-    list(bearer.refused("one", at(0)))
-    bearer.worked()
-    assert list(bearer.ask(at(60))) == request()
-    assert bearer.problem(at(60)) == "no access token yet"
+def test_a_refused_token_that_later_worked_is_not_named_when_it_expires(access_token: AccessToken) -> None:
+    access_token.take(token("one", expires=50))
+    list(access_token.refused("one", at(0)))
+    access_token.worked()
+    assert list(access_token.ask(at(60))) == request()
+    assert access_token.problem(at(60)) == "no access token yet"
 
 
-def test_a_token_that_works_ends_the_row_of_refusals(bearer: AccessToken) -> None:
+def test_a_token_that_works_resets_the_number_of_refusals(access_token: AccessToken) -> None:
     for number in range(20):
         now = at(number * 100.0)
-        bearer.take(token(str(number)))
-        assert bearer.usable(now) is not None
-        bearer.worked()
-        list(bearer.refused(str(number), now))
-    bearer.take(token("last"))
-    assert bearer.usable(at(1900)) == token("last")
+        access_token.take(token(str(number)))
+        assert access_token.usable(now) is not None
+        access_token.worked()
+        list(access_token.refused(str(number), now))
+    access_token.take(token("last"))
+    assert access_token.usable(at(1900)) == token("last")

@@ -1,4 +1,4 @@
-"""The circuit breaker, in all that can happen to it."""
+"""The circuit breaker: its states, its cooldown and its probes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def opened(at: float = 0.0) -> Breaker:
     return tripped
 
 
-def test_it_lets_calls_pass_until_too_many_failed_in_a_row() -> None:
+def test_a_breaker_allows_calls_until_the_threshold_of_failures_in_a_row() -> None:
     counted = breaker()
     for failures in range(THRESHOLD):
         assert counted.allows(0.0)
@@ -31,7 +31,7 @@ def test_it_lets_calls_pass_until_too_many_failed_in_a_row() -> None:
     assert not counted.allows(0.0)
 
 
-def test_a_success_between_failures_begins_the_count_anew() -> None:
+def test_a_success_resets_the_count_of_failures() -> None:
     counted = breaker()
     for _ in range(5):
         counted.failed(0.0, "down")
@@ -41,15 +41,15 @@ def test_a_success_between_failures_begins_the_count_anew() -> None:
     assert counted.failures == 0
 
 
-def test_what_no_retry_mends_opens_it_at_once() -> None:
+def test_a_failure_that_no_retry_repairs_opens_the_breaker_at_once() -> None:
     assert opened().state is State.OPEN
 
 
-def test_it_opens_for_its_back_off_half_of_it_random() -> None:
+def test_a_breaker_opens_for_its_back_off_half_of_which_is_random() -> None:
     assert 5.0 <= opened().cooldown.until <= 10.0
 
 
-def test_it_opens_longer_each_time_the_probe_fails() -> None:
+def test_a_breaker_opens_longer_each_time_the_probe_fails() -> None:
     growing = Breaker("api", 1, Backoff(first=1.0, factor=100.0, longest=10_000.0))
     growing.failed(0.0, "down")
     assert growing.cooldown.until <= 1.0
@@ -58,7 +58,7 @@ def test_it_opens_longer_each_time_the_probe_fails() -> None:
     assert 51.0 <= growing.cooldown.until <= 101.0
 
 
-def test_it_stays_open_as_long_as_the_other_side_asks() -> None:
+def test_a_breaker_stays_open_as_long_as_the_other_side_asks() -> None:
     throttled = breaker()
     throttled.failed(0.0, "busy", error=Throttled("busy", 300.0), at_once=True)
     assert throttled.cooldown.until == 300.0
@@ -66,18 +66,18 @@ def test_it_stays_open_as_long_as_the_other_side_asks() -> None:
     assert throttled.allows(300.0)
 
 
-def test_one_probe_at_a_time_finds_out_whether_it_is_back() -> None:
+def test_a_half_open_breaker_allows_one_probe_at_a_time() -> None:
     probing = opened()
     assert not probing.allows(4.9)
     assert probing.allows(10.0)
     assert probing.state is State.HALF_OPEN
-    assert probing.allows(10.0)  # asking is not calling
+    assert probing.allows(10.0)  # `allows` does not begin a call
     probing.began()
     assert not probing.allows(10.0)
     assert not probing.allows(1000.0)
 
 
-def test_a_probe_that_succeeds_closes_it() -> None:
+def test_a_probe_that_succeeds_closes_the_breaker() -> None:
     probing = opened()
     probing.allows(10.0)
     probing.began()
@@ -87,7 +87,7 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     assert probing.allows(10.0)
 
 
-def test_a_probe_that_fails_opens_it_again_and_another_probe_may_follow() -> None:
+def test_a_probe_that_fails_opens_the_breaker_again_until_the_next_probe() -> None:
     probing = opened()
     probing.allows(10.0)
     probing.began()
@@ -98,7 +98,7 @@ def test_a_probe_that_fails_opens_it_again_and_another_probe_may_follow() -> Non
     assert probing.allows(20.0)
 
 
-def test_closing_forgets_how_often_it_was_open() -> None:
+def test_closing_a_breaker_resets_its_back_off() -> None:
     growing = Breaker("api", 1, Backoff(first=1.0, factor=100.0, longest=10_000.0))
     for now in (0.0, 1000.0, 2000.0):
         growing.failed(now, "down")
@@ -106,7 +106,7 @@ def test_closing_forgets_how_often_it_was_open() -> None:
         growing.succeeded()
 
 
-def test_the_failure_of_an_earlier_call_does_not_prolong_the_pause() -> None:
+def test_the_failure_of_a_call_from_before_a_breaker_opened_does_not_prolong_its_cooldown() -> None:
     late = opened()
     before = late.cooldown.until
     late.failed(4.0, "late")
@@ -114,7 +114,7 @@ def test_the_failure_of_an_earlier_call_does_not_prolong_the_pause() -> None:
     assert late.reason == "down"
 
 
-def test_began_means_nothing_while_it_is_closed() -> None:
+def test_a_call_that_begins_while_a_breaker_is_closed_is_not_a_probe() -> None:
     calling = breaker()
     calling.began()
     assert calling.allows(0.0)

@@ -1,4 +1,4 @@
-"""What is told of a circuit breaker: each change once in the log, state and reason in the metrics."""
+"""The report of a circuit breaker: each change once in the log, state and reason in the metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shown(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"service": "a test", **labels})
 
 
-def test_each_change_is_told_once_and_shown() -> None:
+def test_each_change_of_a_breaker_is_logged_once_and_shown_in_the_metrics() -> None:
     breaker = Breaker("a test", 2, Backoff(10.0, 1.0, 10.0))
     breaker.failed(0.0, "it hangs")
     assert told(breaker) == []

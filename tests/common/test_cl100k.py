@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.task_types import cl100k
@@ -43,12 +43,30 @@ def test_no_text_makes_the_tokenizer_panic_or_hang(text: str) -> None:
     assert time.process_time() - began < 20  # quadratic time would need minutes
 
 
-@given(st.text(alphabet=" ab\n1é.'", min_size=0, max_size=400), st.integers(1, 60))
-def test_a_count_in_pieces_is_never_lower_than_the_exact_one(text: str, piece: int) -> None:
-    exact = len(cl100k.encoding().encode_ordinary(text))
-    pieces = [text[start : start + piece] for start in range(0, len(text), piece)]
-    counted = sum(len(cl100k.encoding().encode_ordinary(part)) for part in pieces)
-    assert counted + cl100k.SLACK_TOKENS * max(0, len(pieces) - 1) >= exact
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cl100k, "PIECE_CHARS", 12)
+    monkeypatch.setattr(cl100k, "SEARCH_CHARS", 8)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(alphabet=" ab\n1é.'", max_size=400))
+@pytest.mark.usefixtures("small_pieces")
+def test_a_count_in_pieces_is_never_lower_than_the_exact_one(text: str) -> None:
+    assert cl100k.count(text) >= len(cl100k.encoding().encode_ordinary(text))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(alphabet="abcxyzäß", min_size=1, max_size=7), max_size=60))
+@pytest.mark.usefixtures("small_pieces")
+def test_a_text_of_words_is_counted_exactly_however_long_it_is(words: list[str]) -> None:
+    text = " ".join(words)
+    assert cl100k.count(text) == len(cl100k.encoding().encode_ordinary(text))
+
+
+def test_a_long_text_of_words_is_counted_exactly() -> None:
+    text = "lorem ipsum dolor sit amet, consectetur 42 " * 3000
+    assert cl100k.count(text) == len(cl100k.encoding().encode_ordinary(text))
 
 
 @given(st.text(max_size=200), st.integers(1, 50))

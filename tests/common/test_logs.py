@@ -76,7 +76,7 @@ def test_a_line_begins_with_what_people_look_for() -> None:
     assert [list(line)[:4] for line in lines()] == [["time", "level", "stage", "event"]] * 4
 
 
-def test_a_librarys_line_has_none_of_its_arguments() -> None:
+def test_a_line_of_a_library_does_not_contain_its_arguments() -> None:
     assert [line["message"] for line in lines() if "message" in line] == ["watch %s"] * 2
 
 

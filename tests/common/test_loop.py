@@ -1,4 +1,4 @@
-"""The one loop, with real sockets in a folder of the test: what it lets in, what it does in which order, its end."""
+"""The event loop with real sockets: what it accepts, the order of its actions, its ticks and its end."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TIMEOUT_S = 30.0
 
 
 class Write(NamedTuple):
-    """An action that goes into the turn's transaction."""
+    """An action that is written in the turn's transaction."""
 
     key: bytes
 
 
 class Effect(NamedTuple):
-    """One that leaves the process."""
+    """An action that leaves the process."""
 
     what: str
 
@@ -64,7 +64,7 @@ class Peer:
         self.push.send_multipart((self.name, payload))
 
     def heard(self) -> list[Any]:
-        """What has come by now, within a second of the first."""
+        """The messages that have arrived; waits up to a second for the first."""
         found: list[Any] = []
         while self.inbox.poll(1000 if not found else 50):
             found.append(m.decode(self.inbox.recv_multipart()[1]))
@@ -75,7 +75,7 @@ class Peer:
 
 
 class Bench:
-    """A loop as the publisher's, the fetcher beside it, and what the test's handlers were told."""
+    """A loop as in the publisher, the fetcher and the monitor as its peers, and what its handlers received."""
 
     def __init__(self, folder: Path) -> None:
         self.loop = Loop(Wiring(folder, "publisher"))
@@ -141,14 +141,14 @@ def test_each_message_goes_to_its_handler_in_order(bench: Bench) -> None:
     assert bench.told == [results("1"), results("2"), results("3")]
 
 
-def test_more_frames_than_one_turn_takes_are_all_handled(bench: Bench) -> None:
+def test_messages_beyond_the_limit_of_one_turn_are_all_handled(bench: Bench) -> None:
     many = 3 * FRAMES_PER_TURN + 1
     bench.fetcher.send(*(results(str(number)) for number in range(many)))
     bench.run(lambda: len(bench.told) == many)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x92\xa5Tasks\x91", b"\x92\xa5\x80Tasks\x90", b"\x91" * 5000])
-def test_a_frame_that_does_not_decode_is_counted_logged_and_dropped(bench: Bench, garbage: bytes) -> None:
+def test_an_undecodable_frame_is_counted_logged_and_dropped(bench: Bench, garbage: bytes) -> None:
     before = undecodable()
     bench.fetcher.send_bytes(garbage)
     bench.fetcher.send(results("after it"))
@@ -158,14 +158,14 @@ def test_a_frame_that_does_not_decode_is_counted_logged_and_dropped(bench: Bench
     assert (entry["sender"], entry["bytes"]) == ("fetcher", len(garbage))
 
 
-def test_so_is_a_frame_of_one_part(bench: Bench) -> None:
+def test_a_frame_of_one_part_is_logged_and_dropped_as_undecodable(bench: Bench) -> None:
     bench.fetcher.push.send(b"only a sender")
     bench.fetcher.send(results("after it"))
     bench.run(lambda: bool(bench.told))
     assert len(bench.logged("undecodable_frame")) == 1
 
 
-def test_and_a_message_that_this_stage_has_no_handler_for(bench: Bench) -> None:
+def test_a_message_without_a_handler_is_counted_logged_and_dropped(bench: Bench) -> None:
     before = undecodable()
     bench.fetcher.send(m.Stored("b1"), results("after it"))
     bench.run(lambda: bool(bench.told))
@@ -176,7 +176,7 @@ def test_and_a_message_that_this_stage_has_no_handler_for(bench: Bench) -> None:
 # ---- what is done about it ----
 
 
-def test_what_is_written_is_committed_before_anything_leaves(bench: Bench, tmp_path: Path) -> None:
+def test_writes_are_committed_before_anything_leaves_the_process(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path, "loop", ("things",))
     seen: list[bytes | None] = []
 
@@ -198,7 +198,7 @@ def test_what_is_written_is_committed_before_anything_leaves(bench: Bench, tmp_p
     assert seen == [b"stored", b"stored"]
 
 
-def test_if_it_cannot_be_committed_nothing_leaves(
+def test_nothing_leaves_the_process_if_the_commit_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store = Store(tmp_path, "loop", ("things",))
@@ -220,7 +220,7 @@ def test_if_it_cannot_be_committed_nothing_leaves(
     assert done == []
 
 
-def test_messages_leave_in_the_order_in_which_they_were_decided(bench: Bench) -> None:
+def test_messages_are_sent_in_the_order_of_their_actions(bench: Bench) -> None:
     def handle(message: m.Results, _: Instant) -> Iterator[Any]:
         yield Send("fetcher", m.Published([message.batch_id]))
         yield Send("fetcher", m.Published([], [message.batch_id]))
@@ -237,13 +237,13 @@ def test_messages_leave_in_the_order_in_which_they_were_decided(bench: Bench) ->
     assert heard == [m.Published(["1"]), m.Published([], ["1"]), m.Published(["2"]), m.Published([], ["2"])]
 
 
-def test_a_message_that_no_edge_carries_is_a_bug_and_stops_the_process(bench: Bench) -> None:
+def test_a_message_that_is_not_in_the_table_of_edges_stops_the_process(bench: Bench) -> None:
     bench.loop.post(Poked())
     with pytest.raises(AssertionError, match="no edge carries Stored from publisher to fetcher"):
         bench.run(lambda: False, handlers={Poked: lambda *_: [Send("fetcher", m.Stored("b1"))]})
 
 
-def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
+def test_log_and_count_actions_reach_the_log_and_the_metrics(bench: Bench) -> None:
     before = metrics.REGISTRY.get_sample_value("leases_expired_total") or 0.0
     bench.loop.post(Poked())
     said = [Log("something", {"task_id": "a"}, "warning"), Count("leases_expired_total", amount=3)]
@@ -260,7 +260,7 @@ def test_what_is_said_and_counted_reaches_log_and_metrics(bench: Bench) -> None:
 # ---- events ----
 
 
-def test_what_a_thread_posts_wakes_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_from_a_thread_wakes_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.process.loop.TICK_S", 2.0)
     at: list[float] = []
 
@@ -303,7 +303,9 @@ main("embedder_00", start)
     ("error", "logged", "traceback"),
     [("Fatal('STATE_DIR: full')", "STATE_DIR: full", False), ("KeyError('a')", "KeyError", True)],
 )
-def test_a_process_that_must_stop_waits_for_no_thread(error: str, logged: str, *, traceback: bool) -> None:
+def test_a_process_that_fails_stops_without_waiting_for_its_threads(
+    error: str, logged: str, *, traceback: bool
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DIES.format(error=error)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -312,14 +314,14 @@ def test_a_process_that_must_stop_waits_for_no_thread(error: str, logged: str, *
     assert ("Traceback" in done.stderr) == traceback
 
 
-def test_one_that_raises_what_it_should_not_stops_the_process(bench: Bench) -> None:
+def test_a_background_call_that_raises_stops_the_process(bench: Bench) -> None:
     with ThreadPoolExecutor(1) as pool:
         bench.loop.background(pool, int, "no number")
         with pytest.raises(ValueError, match="no number"):
             bench.run(lambda: False)
 
 
-def test_so_does_a_handler_that_does(bench: Bench) -> None:
+def test_a_handler_that_raises_stops_the_process(bench: Bench) -> None:
     def handle(*_: Any) -> Iterable[Any]:
         raise KeyError("bug")
 
@@ -341,7 +343,7 @@ def test_a_watched_descriptor_is_read_when_it_is_ready(bench: Bench) -> None:
 # ---- by the clock ----
 
 
-def test_it_ticks_all_the_time(bench: Bench) -> None:
+def test_a_loop_ticks_at_a_steady_rate(bench: Bench) -> None:
     ticks: list[float] = []
 
     def tick(now: Instant) -> Iterable[Any]:
@@ -352,7 +354,7 @@ def test_it_ticks_all_the_time(bench: Bench) -> None:
     assert 0.35 <= ticks[4] - ticks[0] <= 2.0
 
 
-def test_it_tells_the_monitor_that_it_lives(bench: Bench) -> None:
+def test_a_loop_sends_heartbeats_to_the_monitor(bench: Bench) -> None:
     began = time.monotonic()
     bench.run(
         lambda: time.monotonic() > began + 1.2,
@@ -388,7 +390,7 @@ def test_sigterm_drains_once_and_ends_when_the_stage_is_drained(bench: Bench) ->
     assert [entry["event"] for entry in bench.log] == ["process_started", "drain_started", "process_stopped"]
 
 
-def test_what_is_decided_while_draining_is_still_done(bench: Bench) -> None:
+def test_the_actions_of_a_drain_are_performed(bench: Bench) -> None:
     done: list[str] = []
     bench.run(
         lambda: True,
@@ -398,18 +400,7 @@ def test_what_is_decided_while_draining_is_still_done(bench: Bench) -> None:
     assert done == ["last words"]
 
 
-def test_an_event_that_is_already_there_is_handled_before_it_ends(bench: Bench) -> None:
+def test_an_event_that_is_already_posted_is_handled_before_the_process_stops(bench: Bench) -> None:
     bench.run(lambda: True, handlers={Poked: bench.tell}, effects={Effect: lambda _: bench.loop.post(Poked("last"))},
               drain=lambda _: [Effect("posts")])  # fmt: skip
     assert bench.told == [Poked("last")]
-
-
-def test_others_can_see_that_it_is_draining(bench: Bench) -> None:
-    locks: list[str] = []
-    lock = bench.loop.sockets.lock_of("publisher")
-    bench.run(
-        lambda: True,
-        drain=lambda _: [Effect("look")],
-        effects={Effect: lambda _: locks.append(lock.read_text())},
-    )
-    assert locks == [f"{os.getpid()} draining"]

@@ -1,4 +1,4 @@
-"""The wire: what was said is heard, old bytes still decode, and garbage is refused in one way only."""
+"""Messages: encoding and decoding, bytes of older and newer versions, and invalid frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MESSAGES: list[m.Message] = [
 
 
 def sure(kind: type[m.Message]) -> int:
-    """How many fields a message of this kind has had from the beginning: those without a default."""
+    """The number of required fields: those that the message has had from the beginning."""
     return sum(field.required for field in msgspec.structs.fields(kind))
 
 
@@ -45,7 +45,7 @@ def test_there_is_a_sample_of_every_message() -> None:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_what_was_said_is_heard(message: m.Message) -> None:
+def test_a_decoded_message_equals_the_encoded_one(message: m.Message) -> None:
     assert m.decode(m.encode(message)) == message
 
 
@@ -61,17 +61,17 @@ def test_bytes_from_before_a_field_was_added_decode_with_its_default(message: m.
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_bytes_with_a_field_that_is_yet_to_come_decode_without_it(message: m.Message) -> None:
+def test_bytes_with_a_field_of_a_later_version_decode_without_it(message: m.Message) -> None:
     fields = msgspec.msgpack.decode(m.encode(message))
     assert m.decode(msgspec.msgpack.encode([*fields, "from the future"])) == message
 
 
-def test_a_task_from_before_attempts_were_counted_is_in_its_first() -> None:
+def test_a_task_from_before_attempts_were_counted_is_in_its_first_attempt() -> None:
     old = msgspec.msgpack.encode(["Tasks", [["a", "text_embedding", "model", b"{}", 3, 5.0]]])
     assert m.decode(old) == m.Tasks([m.Task("a", "text_embedding", "model", b"{}", 3, 5.0, 1, "")])
 
 
-def test_a_token_shows_no_secret() -> None:
+def test_the_representation_of_a_token_does_not_show_its_secret() -> None:
     assert "secret" not in repr(samples.token())
     assert "one" in repr(samples.token())
 
@@ -82,12 +82,14 @@ def test_a_token_shows_no_secret() -> None:
 @example(msgspec.msgpack.encode(["Nonsense", 1]))
 @example(msgspec.msgpack.encode({"message": "Stored"}))
 @example(msgspec.msgpack.encode(["Stored", b"\xff\xfe"]))
-def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
+def test_every_invalid_frame_raises_the_same_error(garbage: bytes) -> None:
     hears_or_refuses(garbage)
 
 
 @given(st.sampled_from(MESSAGES), st.integers(0, 10_000), st.binary(min_size=1, max_size=4), st.integers(0, 3))
-def test_so_is_a_message_that_was_damaged_on_its_way(message: m.Message, where: int, damage: bytes, cut: int) -> None:
+def test_a_damaged_message_is_decoded_or_raises_the_same_error(
+    message: m.Message, where: int, damage: bytes, cut: int
+) -> None:
     frame = m.encode(message)
     where %= len(frame)
     hears_or_refuses(frame[:where] + damage + frame[where + cut :])

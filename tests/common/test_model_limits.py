@@ -1,4 +1,4 @@
-"""RATE_LIMIT_MODELS: what it takes, and what it says of what it does not take."""
+"""RATE_LIMIT_MODELS: which values are valid, and how an invalid one is reported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.samples import settings
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
 
 
-def test_each_model_has_its_own_limits_and_what_is_left_out_is_off() -> None:
+def test_each_model_has_its_own_limits_and_a_missing_limit_is_off() -> None:
     models = settings(rate_limit_models=f'{{"{LARGE}": {{"per_day": 7, "tokens_per_month": 9}}}}').rate_limit_models
     assert models == {LARGE: ModelLimits(per_day=7, tokens_per_month=9)}
     assert models[LARGE].requests_per_minute == 0
 
 
-def test_a_limit_is_named_as_its_variable_is() -> None:
+def test_a_limit_of_a_model_has_the_name_of_its_variable() -> None:
     variables = {name for name in Settings.model_fields if name.startswith("rate_limit_") and "per_" in name}
     assert {f"rate_limit_{name}" for name in ModelLimits.model_fields} == variables
 
@@ -39,7 +39,7 @@ def test_a_limit_is_named_as_its_variable_is() -> None:
         ("{m: 1}", "must be JSON"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(value: str, problem: str) -> None:
+def test_a_wrong_limit_is_reported_with_its_place_in_the_json(value: str, problem: str) -> None:
     with pytest.raises(SettingsError) as raised:
         settings(rate_limit_models=value)
     assert len(raised.value.problems) == 1
@@ -56,14 +56,14 @@ def test_a_global_limit_is_a_whole_number_up_to_ten_to_the_fifteenth(value: str)
 @pytest.mark.parametrize(
     ("variable", "value"), [("rate_limit_timezone", "Mars/Olympus"), ("rate_limit_strategy", "sliding")]
 )
-def test_an_unknown_timezone_or_strategy_is_named(variable: str, value: str) -> None:
+def test_an_unknown_timezone_or_strategy_is_reported_with_its_value(variable: str, value: str) -> None:
     with pytest.raises(SettingsError) as raised:
         settings(**{variable: value})
     assert raised.value.problems[0].startswith(f"{variable.upper()}: ")
     assert value in raised.value.problems[0]
 
 
-def test_where_tokens_are_limited_they_are_counted() -> None:
+def test_tokens_are_counted_exactly_only_where_a_token_quota_is_in_force() -> None:
     openai = {"processing_mode": "openai", "openai_api_key": "sk-x"}
     own = {"rate_limit_models": f'{{"{LARGE}": {{"tokens_per_day": 1}}, "{SMALL}": {{"per_day": 1}}}}'}
     assert not settings(**openai).counts_tokens(LARGE)
@@ -71,4 +71,4 @@ def test_where_tokens_are_limited_they_are_counted() -> None:
     assert settings(**openai, **own).counts_tokens(LARGE)
     assert not settings(**openai, **own).counts_tokens(SMALL)
     assert not settings(**openai, **own, rate_limit_enabled=False).counts_tokens(LARGE)
-    assert not settings(**own).counts_tokens(LARGE), "the tokens of mock vectors are no model's"
+    assert not settings(**own).counts_tokens(LARGE), "mock tokens are not those of a model"

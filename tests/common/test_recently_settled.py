@@ -1,4 +1,4 @@
-"""What was settled lately: known for a while, then forgotten, also on disk."""
+"""Recently settled tasks: known for a while, then dropped, also on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_settled_task_is_known_with_its_time() -> None:
     assert len(lately) == 2
 
 
-def test_it_is_known_for_as_long_as_promised_and_then_forgotten() -> None:
+def test_a_settled_task_is_known_for_the_promised_time_and_then_dropped() -> None:
     lately = RecentlySettled(KEEP)
     record = lately.settle(NOW, ["a"])
     assert list(lately.forget(NOW + KEEP)) == []
@@ -50,7 +50,7 @@ def test_settling_again_counts_from_the_last_time() -> None:
     assert lately.at("a") == NOW + 30
 
 
-def test_records_of_one_moment_have_keys_of_their_own() -> None:
+def test_records_of_the_same_moment_have_different_keys() -> None:
     """One turn of the loop may settle several times, and a shared key would overwrite all but the last on disk."""
     lately = RecentlySettled(KEEP)
     keys = [lately.settle(NOW, [str(number)]).key for number in range(1000)]
@@ -59,14 +59,14 @@ def test_records_of_one_moment_have_keys_of_their_own() -> None:
     assert all(lately.at(str(number)) is not None for number in range(1000))
 
 
-def test_a_restored_record_keeps_its_key_and_no_other_takes_it() -> None:
+def test_a_restored_record_keeps_its_key_and_no_other_record_gets_it() -> None:
     lately = RecentlySettled(KEEP)
     lately.add(Record(NOW, ["a"]))
     assert lately.settle(NOW, ["b"]).key != Record(NOW, ["a"]).key
     assert lately.at("a") == NOW
 
 
-def test_a_forgotten_key_is_free_again() -> None:
+def test_the_key_of_a_dropped_record_may_be_used_again() -> None:
     lately = RecentlySettled(KEEP)
     lately.settle(NOW, ["a"])
     lately.forget(NOW + 2 * KEEP)

@@ -1,4 +1,4 @@
-"""How long an answer's headers ask to wait."""
+"""How long the headers of a response ask the client to wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.failures.retry import LONGEST_WAIT_S, retry_after
+from common.failures.retry import retry_after
+from common.failures.wait_hints import LONGEST_WAIT_S
 
 NOW = 1_445_412_470.0  # Wed, 21 Oct 2015 07:27:50 GMT
 
@@ -33,11 +34,11 @@ NOW = 1_445_412_470.0  # Wed, 21 Oct 2015 07:27:50 GMT
         ({"x-ratelimit-reset": "12", "Retry-After": "soon"}, 12.0),
     ],
 )
-def test_headers(headers: dict[str, str], seconds: float | None) -> None:
+def test_headers_give_the_seconds_to_wait(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
 
 
 @given(st.text(), st.text())
-def test_no_header_breaks_it(retry: str, reset: str) -> None:
+def test_any_header_gives_a_limited_wait_or_none(retry: str, reset: str) -> None:
     wait = retry_after({"Retry-After": retry, "x-ratelimit-reset": reset}, NOW)
     assert wait is None or 0 <= wait <= LONGEST_WAIT_S

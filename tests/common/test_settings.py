@@ -1,4 +1,4 @@
-"""The settings: what is required, every default, every problem at once by variable name, and secrets kept."""
+"""The settings: required variables, defaults, all problems reported together by name, and secrets never shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUIRED = {
 
 @pytest.fixture(autouse=True)
 def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is required, in a folder without a `.env`, whose path is short enough for sockets."""
+    """Only the required variables, in a folder without a `.env` whose path is short enough for sockets."""
     for field in Settings.model_fields:
         for variable in (field.upper(), f"{field.upper()}_FILE"):
             monkeypatch.delenv(variable, raising=False)
@@ -88,11 +88,11 @@ def test_the_defaults_are_those_of_the_design() -> None:
 
 
 @pytest.mark.parametrize("variable", ["API_BASE_URL", "OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET"])
-def test_what_is_required_is_named(variable: str) -> None:
+def test_a_missing_required_variable_is_reported_by_name(variable: str) -> None:
     assert only(**{variable: ""}) == f"{variable}: is required"
 
 
-def test_a_token_endpoint_is_required_one_way_or_the_other() -> None:
+def test_either_the_ory_project_or_the_token_url_is_required() -> None:
     assert only(ORY_PROJECT_SLUG="").startswith("ORY_PROJECT_SLUG: is required")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORY_PROJECT_SLUG", "")
@@ -154,7 +154,7 @@ def test_a_wrong_value_is_shown_with_what_is_wrong(variable: str, value: str, sa
     assert says in problem
 
 
-def test_case_does_not_matter_where_a_word_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCESSING_MODE", "Mock")
     monkeypatch.setenv("RATE_LIMIT_STRATEGY", "FIXED")
     monkeypatch.setenv("OAUTH2_AUTH_METHOD", "Client_Secret_Post")
@@ -173,7 +173,7 @@ def test_the_placeholder_key_means_mock_and_no_key_is_an_error(mode: str, monkey
 
 
 @pytest.mark.parametrize("mode", ["ollama", "mock"])
-def test_modes_that_ask_nothing_of_openai_need_no_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modes_that_do_not_use_openai_need_no_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCESSING_MODE", mode)
     monkeypatch.delenv("OPENAI_API_KEY")
     assert read().mode is Mode(mode)
@@ -184,7 +184,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert read().metrics_port == 8001
 
 
-def test_a_socket_path_that_the_kernel_would_refuse_names_its_remedy(tmp_path: Path) -> None:
+def test_a_socket_path_that_is_too_long_for_the_kernel_is_reported_with_the_remedy(tmp_path: Path) -> None:
     found = only(STATE_DIR=str(tmp_path / ("y" * 60)))
     assert found.startswith("RUNTIME_DIR: ")
     assert "set RUNTIME_DIR to a folder of at most 89 characters, such as /run/atp" in found
@@ -222,7 +222,7 @@ def write(path: Path, content: str) -> str:
     return str(path)
 
 
-def test_any_variable_may_be_given_by_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_any_variable_may_be_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OAUTH2_CLIENT_SECRET")
     monkeypatch.setenv("OAUTH2_CLIENT_SECRET_FILE", write(tmp_path / "secret", " p+/=&% ü \n"))
     monkeypatch.setenv("METRICS_PORT_FILE", write(tmp_path / "port", "9000\r\n"))
@@ -259,6 +259,6 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> 
         assert found == f"OAUTH2_CLIENT_SECRET_FILE: {path} {why}; {remedy}"
 
 
-def test_a_variable_and_its_file_form_exclude_each_other(tmp_path: Path) -> None:
+def test_a_variable_and_its_file_variable_must_not_both_be_set(tmp_path: Path) -> None:
     found = only(OAUTH2_CLIENT_ID_FILE=write(tmp_path / "id", "me"))
     assert found == "OAUTH2_CLIENT_ID: OAUTH2_CLIENT_ID_FILE is set too; set only one of them"

@@ -1,4 +1,4 @@
-"""The sockets of a process: nothing is lost before a peer that is not there yet, and no second copy takes an inbox."""
+"""The sockets of a process: no message is lost before the peer exists, and a second copy does not get the inbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def folder(folder: Path) -> Path:
-    """One that is not there yet."""
+    """A folder that does not exist yet."""
     return folder / "run"
 
 
@@ -40,7 +40,7 @@ def received(sockets: Sockets, count: int) -> list[m.Message]:
 
 
 def wait_connected(sender: Sockets, receiver: Sockets) -> None:
-    """Flush, as each turn of the loop does, until something has come."""
+    """Flush, as each turn of the loop does, until a message has arrived."""
 
     def has_come() -> bool:
         sender.flush()
@@ -49,7 +49,7 @@ def wait_connected(sender: Sockets, receiver: Sockets) -> None:
     wait_until(has_come, 10.0, "a connection")
 
 
-def test_what_is_sent_before_the_peer_is_there_arrives_in_order(folder: Path) -> None:
+def test_messages_sent_before_the_peer_exists_arrive_in_order(folder: Path) -> None:
     with opened(folder, "publisher") as publisher:
         sent: list[m.Message] = [m.Published([str(number)]) for number in range(100)]
         for message in sent:
@@ -60,7 +60,7 @@ def test_what_is_sent_before_the_peer_is_there_arrives_in_order(folder: Path) ->
             assert received(fetcher, 101) == [*sent, m.Published(["last"])]
 
 
-def test_what_is_said_again_anyway_is_not_kept_for_a_peer_that_is_gone(folder: Path) -> None:
+def test_repeated_messages_are_not_kept_for_a_peer_that_is_gone(folder: Path) -> None:
     with opened(folder, "publisher") as publisher:
         for number in range(100):
             publisher.send("fetcher", m.Holding("publisher", [str(number)]))
@@ -70,7 +70,7 @@ def test_what_is_said_again_anyway_is_not_kept_for_a_peer_that_is_gone(folder: P
             assert received(fetcher, 1) == [m.Published(["kept"])]
 
 
-def test_a_second_copy_is_refused_and_the_first_keeps_its_inbox(folder: Path) -> None:
+def test_a_second_copy_of_an_instance_is_refused_and_the_first_keeps_its_inbox(folder: Path) -> None:
     with opened(folder, "fetcher") as first:
         with pytest.raises(Fatal, match=rf"the inbox of fetcher in .* \(pid {os.getpid()}\); stop that one first"):
             Sockets(Wiring(folder, "fetcher"))
@@ -81,18 +81,18 @@ def test_a_second_copy_is_refused_and_the_first_keeps_its_inbox(folder: Path) ->
         assert is_owned(again.lock_of("fetcher"))
 
 
-def test_only_the_user_gets_at_the_sockets(folder: Path) -> None:
+def test_only_the_user_of_the_process_can_reach_its_sockets(folder: Path) -> None:
     folder.mkdir(mode=0o755)
     with opened(folder, "fetcher"):
         assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_an_edge_that_is_not_in_the_table_is_a_bug(folder: Path) -> None:
+def test_sending_a_message_that_is_not_in_the_table_of_edges_raises(folder: Path) -> None:
     with opened(folder, "fetcher") as fetcher, pytest.raises(AssertionError, match="no edge carries Stored"):
         fetcher.send("publisher", m.Stored("1"))
 
 
-def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_runtime_directory_is_an_error_that_names_the_variable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Fatal, match=r"RUNTIME_DIR: .*/file/run cannot be used: Not a directory"):
         private_directory(tmp_path / "file" / "run", "RUNTIME_DIR")

@@ -1,4 +1,4 @@
-"""The store: one owner, a map that grows, and a sentence for everything that keeps it from being read or written."""
+"""The store: one owner, a map that grows, and an error text for each reason why it cannot be read or written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from common.failures.errors import Fatal
 from common.process.store import Store, is_running, read_only
 
 SMALL = 64 * 1024
-"""Bytes: a map that a few records fill."""
-NOBODY = 65_534
+"""Bytes: the size of a map that a few records fill."""
+OTHER_USER = 65_534
 
 
 def opened(folder: Path, map_size: int = SMALL) -> closing[Store]:
@@ -73,7 +73,7 @@ def test_a_turn_that_does_not_fit_the_map_is_committed_whole_in_a_larger_one(tmp
         assert store.get("two", b"before") == b"kept"
 
 
-def test_a_store_that_has_grown_opens_with_the_map_it_was_made_with(tmp_path: Path) -> None:
+def test_a_store_that_has_grown_opens_again_with_a_small_initial_map(tmp_path: Path) -> None:
     for start in range(0, 1000, 100):
         with opened(tmp_path) as store:
             for number in range(start, start + 100):
@@ -82,7 +82,7 @@ def test_a_store_that_has_grown_opens_with_the_map_it_was_made_with(tmp_path: Pa
             assert len(dict(store.scan("one", text))) == start + 100
 
 
-def test_room_that_was_freed_is_used_again(tmp_path: Path) -> None:
+def test_freed_space_is_used_again(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         for turn in range(200):
             store.put("one", b"%d" % turn, b"x" * 5000)
@@ -114,7 +114,7 @@ def test_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
             read_only(tmp_path, "stage", "one", text)
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / "data.mdb").write_bytes(b"no store" * 10_000)
     with pytest.raises(Fatal, match=r"STATE_DIR: .*stage cannot be opened: "):
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
         read_only(tmp_path, "stage", "one", text)
 
 
-def test_a_record_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_decoded_is_reported_by_its_key(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store.put("one", b"a task", b"\xc1")
         store.commit()
@@ -131,7 +131,7 @@ def test_a_record_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
             dict(store.scan("one", msgspec.msgpack.decode))
 
 
-def test_reading_beside_the_owner(tmp_path: Path) -> None:
+def test_a_store_can_be_read_while_another_process_owns_it(tmp_path: Path) -> None:
     assert read_only(tmp_path, "stage", "one", text) == {}
     with opened(tmp_path) as store:
         store.put("one", b"a", b"1")
@@ -165,7 +165,7 @@ except Fatal as error:
 """
 
 
-def test_a_write_that_fails_is_a_sentence_and_costs_only_its_own_turn(tmp_path: Path) -> None:
+def test_a_failed_write_is_reported_and_loses_only_its_own_turn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"STATE_DIR: {tmp_path}/stage cannot be written" in done.stderr
@@ -183,43 +183,43 @@ def test_lmdb_has_both_sync_flags_on(tmp_path: Path) -> None:
 
 
 @contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """Run as a user whom permissions concern: root is stopped by none."""
+def without_privileges() -> Iterator[None]:
+    """Run as a user whom permissions stop. They do not stop root."""
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER_USER)
     try:
         yield
     finally:
         os.seteuid(0)
 
 
-def test_a_folder_in_which_nothing_can_be_made_is_named(tmp_path: Path) -> None:
+def test_a_state_directory_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     tmp_path.chmod(0o555)
-    with as_somebody_else(), pytest.raises(Fatal, match=r"STATE_DIR: .*/state cannot be used: Permission denied"):
+    with without_privileges(), pytest.raises(Fatal, match=r"STATE_DIR: .*/state cannot be used: Permission denied"):
         Store(tmp_path / "state", "stage", ("one",))
 
 
-def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
+def test_a_state_directory_of_another_user_is_reported(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder to another user")
-    os.chown(tmp_path, NOBODY, NOBODY)
-    with pytest.raises(Fatal, match=rf"STATE_DIR: .* belongs to user {NOBODY}, and this process runs as user 0"):
+    os.chown(tmp_path, OTHER_USER, OTHER_USER)
+    with pytest.raises(Fatal, match=rf"STATE_DIR: .* belongs to user {OTHER_USER}, and this process runs as user 0"):
         Store(tmp_path, "stage", ("one",))
 
 
-def test_a_folder_shared_by_all_is_left_alone(tmp_path: Path) -> None:
+def test_a_state_directory_that_all_users_share_is_reported_and_left_unchanged(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
-    (tmp_path / "of-somebody").touch()
+    (tmp_path / "file-of-another-user").touch()
     with pytest.raises(Fatal, match=r"STATE_DIR: .* is shared by all users"):
         Store(tmp_path, "stage", ("one",))
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777
 
 
-def test_nobody_else_can_read_what_is_stored(tmp_path: Path) -> None:
+def test_other_users_cannot_read_a_store(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with opened(tmp_path) as store:
         assert tmp_path.stat().st_mode & 0o077 == 0

@@ -179,5 +179,5 @@ def test_a_publisher_that_is_stopped_with_its_embedders_drains_until_they_have_s
 
 
 def test_the_token_broker_has_time_to_answer_before_it_is_asked_again() -> None:
-    """Its answer passes two loops. A second request would only wake it."""
+    """The request and the token each pass one loop."""
     assert TOKEN_REQUEST_INTERVAL_S > RECONNECT_INTERVAL_S + 2 * TICK_S

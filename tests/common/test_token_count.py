@@ -1,4 +1,4 @@
-"""Token estimates: never too low, exact under a quota, and without a network."""
+"""Token counts: never too low, exact with a quota, and without a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import task_types
-from common.task_types import token_count
+from common.task_types import cl100k, token_count
 from common.task_types.text_embedding import TextEmbeddingContent
 
 SMALL = "text-embedding-3-small"
@@ -22,7 +22,7 @@ def test_no_text_has_more_tokens_than_its_bytes(text: str) -> None:
 
 
 @given(st.text(st.sampled_from("ab ä€\U0001f469"), max_size=300))
-def test_where_the_tokenizer_is_known_the_count_is_exact(text: str) -> None:
+def test_the_count_is_exact_for_models_with_a_known_tokenizer(text: str) -> None:
     assert token_count.upper_bound(SMALL, text) == token_count.count(text)
 
 
@@ -32,13 +32,13 @@ def test_another_models_tokens_are_bounded_by_bytes(model: str) -> None:
     assert token_count.count(text) < token_count.upper_bound(model, text) == 800
 
 
-def test_what_is_cut_or_refused_costs_no_more_than_the_model_takes() -> None:
+def test_a_text_that_is_too_long_costs_at_most_the_limit_of_the_model() -> None:
     assert token_count.upper_bound(SMALL, "word " * 8_191 + "word") == 8_192
     assert token_count.upper_bound(SMALL, "word " * 9_000) == 8_192
     assert token_count.upper_bound(SMALL, "x" * 50_000_000) == 8_192  # not even counted
 
 
-def test_a_task_is_counted_only_where_a_quota_makes_it_worth_while() -> None:
+def test_a_task_is_counted_exactly_only_with_a_token_quota() -> None:
     kind = task_types.registered(lambda model: model == SMALL)["text_embedding"]
     text = "a" * 80
     assert kind.tokens(TextEmbeddingContent(text, SMALL)) == 10
@@ -46,11 +46,11 @@ def test_a_task_is_counted_only_where_a_quota_makes_it_worth_while() -> None:
     assert task_types.registered()["text_embedding"].tokens(TextEmbeddingContent(text, SMALL)) == 80
 
 
-def test_counting_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_works_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("a connection")
 
     monkeypatch.setattr(socket.socket, "connect", refused)
-    token_count._encoding.cache_clear()
+    cl100k.encoding.cache_clear()
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
     assert token_count.count("two words") == 2

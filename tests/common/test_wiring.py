@@ -1,4 +1,4 @@
-"""Who may push what to whom."""
+"""Which process may send which message to which other process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_edge_of_the_table_may_be_used(sender: str, receiver: str, kind: t
     wiring.check(wiring.endpoint(instance(receiver)), ONE_OF_EACH[kind])
 
 
-def test_no_other_may() -> None:
+def test_a_message_that_is_not_in_the_table_of_edges_is_refused() -> None:
     allowed = set(carried())
     for sender, receiver, kind in product((*STAGES, OPERATOR), STAGES, KINDS):
         if (sender, receiver, kind) not in allowed:
@@ -41,21 +41,21 @@ def test_no_other_may() -> None:
                 Wiring(RUNTIME, instance(sender)).check(instance(receiver), ONE_OF_EACH[kind])
 
 
-def test_an_inbox_of_nobody_we_know_gets_nothing() -> None:
+def test_an_unknown_inbox_is_refused() -> None:
     with pytest.raises(AssertionError):
         Wiring(RUNTIME, "fetcher").check("ipc:///tmp/elsewhere.sock", ONE_OF_EACH[m.Tasks])
 
 
-def test_every_message_travels_somewhere() -> None:
+def test_every_message_is_in_the_table_of_edges() -> None:
     assert {kind for _, _, kind in carried()} == set(KINDS)
 
 
-def test_every_stage_takes_part_and_has_its_package() -> None:
+def test_every_stage_is_in_the_table_of_edges_and_has_its_package() -> None:
     assert {name for edge in EDGES for name in edge} == {*STAGES, OPERATOR}
     assert all(importlib.util.find_spec(f"stages.{stage}") for stage in STAGES)
 
 
-def test_nobody_sends_to_the_operator_and_everybody_to_the_monitor() -> None:
+def test_the_operator_receives_no_message_and_the_monitor_receives_from_every_stage() -> None:
     assert not [receiver for _, receiver in EDGES if receiver == OPERATOR]
     assert {sender for sender, receiver in EDGES if receiver == "monitor"} == set(STAGES)
 
@@ -71,13 +71,13 @@ def test_an_instance_is_known_by_its_name_or_by_its_inbox() -> None:
     assert wiring.instance_at("ipc:///run/ai/embedder_03.sock") == "embedder_03"
 
 
-def test_only_the_embedders_have_numbers() -> None:
+def test_only_embedders_have_numbered_instances() -> None:
     assert Wiring(RUNTIME, "embedder_12").stage == stage_of("embedder_12") == "embedder"
     assert [stage_of(instance(stage)) for stage in STAGES] == list(STAGES)
 
 
-def test_what_its_sender_repeats_by_itself_may_be_dropped_and_nothing_else() -> None:
-    """A batch, a settlement or a deferral that is lost would cost a lease, a payment or an answer."""
+def test_only_messages_that_their_sender_repeats_may_be_dropped() -> None:
+    """Losing a batch, a settlement or a deferral would cost a lease or a payment."""
     assert {m.Tasks, m.Batch, m.Finished, m.Stored, m.Published, m.Deferred}.isdisjoint(REPEATED)
     assert is_repeated(m.Results("batch", "ipc:///run/embedder_00.sock", []))
-    assert not is_repeated(m.Results("", "", [])), "the fetcher says once that a task cannot be processed"
+    assert not is_repeated(m.Results("", "", [])), "the fetcher sends the failure of a task only once"

@@ -10,7 +10,7 @@ import pytest
 
 from common.api.status import Meaning, meaning
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from sandbox.client import Sandbox
 from tests.edges.api import Api, api, failure, page
 

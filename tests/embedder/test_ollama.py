@@ -1,4 +1,4 @@
-"""Ollama's edge, against a look-alike over real HTTP."""
+"""The Ollama provider against a stand-in over real HTTP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = NOMIC) -> t
     return session, session.embed(model, texts)
 
 
-def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_vectors_arrive_in_batches_and_their_tokens_are_counted(
+    ollama: Callable[..., Embedding], sandbox: Sandbox
+) -> None:
     session, outcomes = got(ollama(), [f"text {number}" for number in range(150)])
     assert all(are_vectors(outcomes))
     assert outcomes[0].shape == (768,)
@@ -43,7 +45,9 @@ def test_vectors_in_batches_with_their_tokens(ollama: Callable[..., Embedding], 
     assert session.tokens == sum(charge["tokens"] for charge in charges)
 
 
-def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_missing_model_is_downloaded_once_while_others_go_on(
+    ollama: Callable[..., Embedding], sandbox: Sandbox
+) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedders = [ollama(), ollama()]
     with ThreadPoolExecutor(8) as pool:
@@ -63,7 +67,7 @@ def test_a_missing_model_is_fetched_once_while_others_go_on(ollama: Callable[...
     assert sandbox.summary()["ollama"]["pulls"] == 1
 
 
-def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_the_blockers_show_the_progress_of_the_only_model(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedding = ollama()
     got(embedding, model=MXBAI)
@@ -77,7 +81,7 @@ def test_ready_says_how_far_the_only_model_is(ollama: Callable[..., Embedding], 
         ({"pullable": {}}, "file does not exist"),
     ],
 )
-def test_a_pull_that_fails_after_its_200(
+def test_a_download_that_fails_after_its_200_is_reported_and_not_retried_at_once(
     ollama: Callable[..., Embedding], sandbox: Sandbox, settings: dict[str, Any], said: str
 ) -> None:
     sandbox.settings(ollama={"pull_seconds": 0.05, **settings})
@@ -91,7 +95,7 @@ def test_a_pull_that_fails_after_its_200(
     assert sandbox.summary()["ollama"]["pulls"] == 1, "not again at once"
 
 
-def test_a_pull_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_download_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedding = ollama(ollama_model_download_timeout=0.3)
     got(embedding, model=MXBAI)
@@ -99,7 +103,7 @@ def test_a_pull_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: S
     wait_until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(embedding, model=MXBAI) and str(embedding.blockers())))
 
 
-def test_another_process_that_fetches_is_waited_for(
+def test_a_process_waits_while_another_one_downloads_the_model(
     ollama: Callable[..., Embedding], sandbox: Sandbox, tmp_path: Any
 ) -> None:
     first = ollama()
@@ -117,14 +121,14 @@ def test_another_process_that_fetches_is_waited_for(
     wait_until(lambda: sandbox.summary()["ollama"]["pulls"] == 1)
 
 
-def test_a_full_queue_is_waited_for(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_batch_waits_while_the_queue_of_ollama_is_full(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     sandbox.fault("ollama", status=503, body='{"error":"server busy, please try again."}', times=1)
     session, outcomes = got(ollama())
     assert all(are_vectors(outcomes))
     assert session.requests == 2
 
 
-def test_a_long_text_fails_unless_it_may_be_cut(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_long_text_fails_unless_it_may_be_truncated(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     texts = ["short", "word " * 4000, "also short"]
     _, outcomes = got(ollama(), texts)
     assert are_vectors(outcomes) == [True, False, True]
@@ -135,7 +139,7 @@ def test_a_long_text_fails_unless_it_may_be_cut(ollama: Callable[..., Embedding]
         assert all(are_vectors(got(ollama(**fields), texts)[1]))
 
 
-def test_a_batch_too_large_teaches_a_cap(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_smaller_cap_of_the_server_is_learned(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"max_inputs": 40})
     embedding = ollama()
     for round_ in range(3):
@@ -144,7 +148,9 @@ def test_a_batch_too_large_teaches_a_cap(ollama: Callable[..., Embedding], sandb
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_text_that_the_model_makes_nan_of(ollama: Callable[..., Embedding], sandbox: Sandbox, status: int) -> None:
+def test_a_text_for_which_the_model_returns_nan_fails_alone(
+    ollama: Callable[..., Embedding], sandbox: Sandbox, status: int
+) -> None:
     body = '{"error":"failed to encode response: json: unsupported value: NaN"}'
     sandbox.fault("ollama", status=status, body=body, body_contains="number 3")
     _, outcomes = got(ollama())
@@ -152,7 +158,7 @@ def test_a_text_that_the_model_makes_nan_of(ollama: Callable[..., Embedding], sa
 
 
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised"])
-def test_spoilt_vectors_once(ollama: Callable[..., Embedding], sandbox: Sandbox, spoil: str) -> None:
+def test_unusable_vectors_are_asked_for_again(ollama: Callable[..., Embedding], sandbox: Sandbox, spoil: str) -> None:
     expected = np.array(got(ollama())[1])
     embedding = ollama()
     got(embedding, ["so that the length is known"])
@@ -175,7 +181,9 @@ def test_spoilt_vectors_once(ollama: Callable[..., Embedding], sandbox: Sandbox,
     ],
     ids=str,
 )
-def test_what_passes_fails_no_task(ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_a_transient_fault_fails_no_task(
+    ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
     sandbox.fault("ollama", **fault, times=2)
     session, outcomes = got(ollama())
     assert all(are_vectors(outcomes))
@@ -185,16 +193,16 @@ def test_what_passes_fails_no_task(ollama: Callable[..., Embedding], sandbox: Sa
 
 
 @pytest.mark.parametrize("fault", [{"delay": 60.0}, {"dribble": 1000}], ids=str)
-def test_a_provider_slower_than_its_timeout(
+def test_a_response_slower_than_the_timeout_is_given_up(
     ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     sandbox.fault("ollama", **fault)
     begun = time.monotonic()
     assert all(isinstance(outcome, Deferral) for outcome in got(ollama(ollama_timeout=0.3, max_retries=0))[1])
-    assert time.monotonic() - begun < 10, "long before the answer"
+    assert time.monotonic() - begun < 10, "long before the response"
 
 
-def test_nobody_listening_is_not_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_texts_without_a_connection_count_as_not_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     sandbox.down("ollama")
     session, outcomes = got(ollama())
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
@@ -202,14 +210,14 @@ def test_nobody_listening_is_not_sent(ollama: Callable[..., Embedding], sandbox:
     sandbox.up("ollama")
 
 
-def test_options_are_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_keep_alive_and_dimensions_are_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
     sandbox.fault("ollama", status=500, body_contains='"keep_alive": -1', times=1)
     session, outcomes = got(ollama(ollama_keep_alive="-1", embedding_dimensions=64))
     assert session.requests == 2
     assert outcomes[0].shape == (64,)
 
 
-def test_hybrid_asks_the_one_that_has_the_model(make: Make, sandbox: Sandbox) -> None:
+def test_hybrid_sends_each_model_to_the_provider_that_has_it(make: Make, sandbox: Sandbox) -> None:
     embedding = make(processing_mode="hybrid")
     assert all(are_vectors(got(embedding, model=NOMIC)[1]))
     assert all(are_vectors(got(embedding, model="text-embedding-3-small")[1]))
@@ -222,5 +230,5 @@ def test_hybrid_asks_the_one_that_has_the_model(make: Make, sandbox: Sandbox) ->
     ("name", "listed"),
     [("a", "a:latest"), ("a:v1", "a:v1"), ("host:5000/a", "host:5000/a:latest"), ("x/a:v1", "x/a:v1")],
 )
-def test_names_as_they_are_listed(name: str, listed: str) -> None:
+def test_a_model_name_without_a_tag_gets_the_tag_latest(name: str, listed: str) -> None:
     assert tagged(name) == listed

@@ -1,4 +1,4 @@
-"""OpenAI's edge, against a look-alike over real HTTP: every fault of issue 5's list."""
+"""The OpenAI provider against a stand-in over real HTTP, with every fault of issue 5."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def truth(make: Make, texts: list[str] = TEXTS) -> Any:
     return np.array(got(make(), texts)[1])
 
 
-def test_vectors_tokens_and_metrics(make: Make, sandbox: Sandbox) -> None:
+def test_vectors_arrive_and_tokens_and_requests_are_counted(make: Make, sandbox: Sandbox) -> None:
     labels = {"model": SMALL, "type": "total"}
     before = metrics.REGISTRY.get_sample_value("openai_tokens_used_total", labels) or 0
     session, outcomes = got(make())
@@ -44,14 +44,14 @@ def test_vectors_tokens_and_metrics(make: Make, sandbox: Sandbox) -> None:
     assert metrics.REGISTRY.get_sample_value("openai_requests_total", {"model": SMALL, "status": "200"})
 
 
-def test_dimensions_where_the_model_allows(make: Make) -> None:
+def test_dimensions_are_sent_only_to_models_that_allow_them(make: Make) -> None:
     embedding = make(embedding_dimensions=256)
     assert got(embedding)[1][0].shape == (256,)
     assert got(embedding, model=LARGE)[1][0].shape == (256,)
     assert got(embedding, model=ADA)[1][0].shape == (1536,)
 
 
-def test_dimensions_that_a_model_of_another_maker_refuses_are_left_out(make: Make, sandbox: Sandbox) -> None:
+def test_dimensions_that_another_vendor_s_model_refuses_are_left_out(make: Make, sandbox: Sandbox) -> None:
     sandbox.settings(openai={"models": {"ada-002-alike": 64}})
     embedding = make(embedding_dimensions=32)
     for _ in range(2):
@@ -59,14 +59,14 @@ def test_dimensions_that_a_model_of_another_maker_refuses_are_left_out(make: Mak
     assert sandbox.summary()["openai"]["requests"] == 3
 
 
-def test_dimensions_out_of_range_are_nobody_s_text_s_fault(make: Make, sandbox: Sandbox) -> None:
+def test_dimensions_out_of_range_fail_no_text_and_are_reported(make: Make, sandbox: Sandbox) -> None:
     embedding = make(embedding_dimensions=2000)
     assert all(isinstance(outcome, Deferral) for outcome in got(embedding)[1])
     assert "dimensions" in embedding.blockers()[0]
     assert sandbox.summary()["openai"]["requests"] == 1
 
 
-def test_a_server_without_base64(make: Make, sandbox: Sandbox) -> None:
+def test_a_server_without_base64_is_asked_for_lists_of_numbers(make: Make, sandbox: Sandbox) -> None:
     expected = truth(make)
     body = '{"detail":[{"loc":["body","encoding_format"],"msg":"Extra inputs are not permitted"}]}'
     sandbox.fault("openai", status=422, body=body, body_contains='"encoding_format"')
@@ -76,7 +76,7 @@ def test_a_server_without_base64(make: Make, sandbox: Sandbox) -> None:
     assert sandbox.summary()["openai"]["requests"] == 1 + 3
 
 
-def test_a_poisoned_text_fails_alone_in_the_provider_s_words(make: Make, sandbox: Sandbox) -> None:
+def test_a_refused_text_fails_alone_with_the_provider_s_redacted_message(make: Make, sandbox: Sandbox) -> None:
     body = '{"error":{"message":"cannot read \'text number 7\' of key sk-sandbox-key","code":"invalid"}}'
     sandbox.fault("openai", status=400, body=body, body_contains="number 7")
     _, outcomes = got(make())
@@ -104,7 +104,7 @@ def test_a_gateway_s_smaller_cap_is_learned(
     assert sandbox.summary()["openai"]["statuses"]["400"] == refused
 
 
-def test_caps_known_beforehand_cost_no_refusal(make: Make, sandbox: Sandbox) -> None:
+def test_configured_caps_avoid_refusals(make: Make, sandbox: Sandbox) -> None:
     texts = [f"{number} " + "a b c d " * 25 for number in range(40)]
     assert all(are_vectors(got(make(embed_batch_tokens=1000), texts)[1]))
     assert max(charge["tokens"] for charge in sandbox.charges("openai")) <= 1000
@@ -112,7 +112,7 @@ def test_caps_known_beforehand_cost_no_refusal(make: Make, sandbox: Sandbox) -> 
 
 
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised", "shuffled"])
-def test_spoilt_vectors_once(make: Make, sandbox: Sandbox, spoil: str) -> None:
+def test_unusable_vectors_are_asked_for_again(make: Make, sandbox: Sandbox, spoil: str) -> None:
     expected = truth(make)
     embedding = make()
     got(embedding, ["so that the length is known"])
@@ -121,7 +121,9 @@ def test_spoilt_vectors_once(make: Make, sandbox: Sandbox, spoil: str) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length"])
-def test_spoilt_vectors_always(make: Make, sandbox: Sandbox, spoil: str) -> None:
+def test_texts_whose_vectors_stay_unusable_fail_alone_and_within_few_requests(
+    make: Make, sandbox: Sandbox, spoil: str
+) -> None:
     embedding = make()
     got(embedding, ["so that the length is known"])
     sandbox.fault("openai", transform=spoil)
@@ -149,7 +151,7 @@ FAULTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_what_passes_fails_no_task(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_a_transient_fault_fails_no_task(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
     expected = truth(make)
     sandbox.fault("openai", **fault, times=2)
     session, outcomes = got(make())
@@ -165,7 +167,9 @@ def test_what_passes_fails_no_task(make: Make, sandbox: Sandbox, fault: dict[str
 @pytest.mark.parametrize(
     "fault", [{"transform": "error_in_200"}, {"transform": "string_error"}, {"status": 500}], ids=str
 )
-def test_a_service_that_fails_fails_no_task(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_a_server_error_fails_no_task_and_delays_only_its_text(
+    make: Make, sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
     expected = truth(make)
     sandbox.fault("openai", **fault, times=2)
     assert np.allclose(np.array(got(make())[1]), expected, atol=1e-6)
@@ -178,15 +182,15 @@ def test_a_service_that_fails_fails_no_task(make: Make, sandbox: Sandbox, fault:
 
 
 @pytest.mark.parametrize("fault", [{"delay": 60.0}, {"dribble": 1000}], ids=str)
-def test_a_provider_slower_than_its_timeout(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_a_response_slower_than_the_timeout_is_given_up(make: Make, sandbox: Sandbox, fault: dict[str, Any]) -> None:
     sandbox.fault("openai", **fault)
     begun = time.monotonic()
     _, outcomes = got(make(openai_timeout=0.3, max_retries=0))
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert time.monotonic() - begun < 10, "long before the answer"
+    assert time.monotonic() - begun < 10, "long before the response"
 
 
-def test_nobody_listening_is_not_sent(make: Make, sandbox: Sandbox) -> None:
+def test_texts_without_a_connection_count_as_not_sent(make: Make, sandbox: Sandbox) -> None:
     sandbox.down("openai")
     embedding = make(circuit_breaker_threshold=2)
     session, outcomes = got(embedding)
@@ -208,7 +212,7 @@ def test_nobody_listening_is_not_sent(make: Make, sandbox: Sandbox) -> None:
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360),
     ],
 )
-def test_too_many_requests_pause_everybody(
+def test_a_429_pauses_all_models_of_the_provider(
     make: Make, sandbox: Sandbox, headers: dict[str, str], seconds: float
 ) -> None:
     sandbox.fault("openai", status=429, headers=headers)
@@ -221,14 +225,14 @@ def test_too_many_requests_pause_everybody(
     assert all(outcome.unsent for outcome in outcomes)
 
 
-def test_a_short_pause_is_waited_for(make: Make, sandbox: Sandbox) -> None:
+def test_a_batch_waits_for_the_end_of_a_short_pause(make: Make, sandbox: Sandbox) -> None:
     sandbox.fault("openai", status=429, headers={"retry-after-ms": "300"}, times=1)
     begun = time.monotonic()
     assert all(are_vectors(got(make())[1]))
     assert time.monotonic() - begun >= 0.3
 
 
-def test_headers_of_a_success_slow_down(make: Make, sandbox: Sandbox) -> None:
+def test_rate_limit_headers_of_a_success_slow_requests_down(make: Make, sandbox: Sandbox) -> None:
     headers = {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "0",
@@ -249,7 +253,7 @@ def test_headers_of_a_success_slow_down(make: Make, sandbox: Sandbox) -> None:
         ({"status": 404}, "404 page not found", "OPENAI_BASE_URL"),
     ],
 )
-def test_what_a_person_must_mend_opens_the_breaker_at_once(
+def test_an_error_that_needs_an_operator_opens_the_breaker_at_once(
     make: Make, sandbox: Sandbox, fields: dict[str, Any], body: str, said: str
 ) -> None:
     sandbox.fault("openai", **fields, body=body)
@@ -273,7 +277,7 @@ def test_a_model_that_does_not_exist_stops_only_its_own_tasks(make: Make, sandbo
     assert list(embedding.paused(time.time())) == ["no-such-model"]
 
 
-def test_long_texts_never_leave(make: Make, sandbox: Sandbox) -> None:
+def test_texts_too_long_for_the_model_are_never_sent(make: Make, sandbox: Sandbox) -> None:
     long = "word " * 9000
     _, outcomes = got(make(), [long, "short"])
     assert outcomes[0].code == "text_too_long"
@@ -281,7 +285,9 @@ def test_long_texts_never_leave(make: Make, sandbox: Sandbox) -> None:
     assert set(sandbox.summary()["openai"]["statuses"]) == {"200"}
 
 
-def test_no_secret_is_shown(make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_neither_key_nor_texts_are_logged_or_returned(
+    make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
     secret = "the patient's diagnosis is confidential"
     for status in (400, 401, 429, 500):
         sandbox.clear_faults()

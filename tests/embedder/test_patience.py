@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.failures.errors import Throttled, Transient
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.embedder.state import Embedder
 from tests.decisions import START, after, of

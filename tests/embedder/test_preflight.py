@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.task_types import token_count
+from common.task_types import cl100k, token_count
 from common.wire.messages import Failure
 from stages.embedder.preflight import sort_out
 
@@ -31,7 +31,7 @@ def test_excess_is_exact_where_it_matters(text: str, limit: int) -> None:
 
 
 def test_no_token_is_longer_than_the_bound() -> None:
-    assert max(map(len, token_count._encoding().token_byte_values())) == token_count.LONGEST_TOKEN_BYTES
+    assert max(map(len, cl100k.encoding().token_byte_values())) == token_count.LONGEST_TOKEN_BYTES
 
 
 def test_a_text_of_many_megabytes_is_refused_without_counting() -> None:

@@ -1,4 +1,4 @@
-"""Which providers there are in which mode, and those of other packages."""
+"""The providers of each mode, and those of other packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.embedder.fakes import Scripted, settings
         ({"openai_api_key": PLACEHOLDER_API_KEY}, ["mock"]),
     ],
 )
-def test_modes(fields: dict[str, Any], names: list[str]) -> None:
+def test_each_mode_uses_its_providers(fields: dict[str, Any], names: list[str]) -> None:
     embedding = Embedding(settings(**fields))
     assert embedding.facts["providers"] == names
     assert embedding.facts["mock"] is (names == ["mock"])

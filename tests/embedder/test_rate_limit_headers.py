@@ -1,4 +1,4 @@
-"""What headers say about when to send again."""
+"""Response headers that say when to send again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from stages.embedder.providers.rate_limit_headers import delay, duration, pause
 
 NOW = 1_800_000_000.0
@@ -29,7 +29,7 @@ NOW = 1_800_000_000.0
         ("5sx", None),
     ],
 )
-def test_durations(value: str, seconds: float | None) -> None:
+def test_durations_are_parsed_and_anything_else_is_refused(value: str, seconds: float | None) -> None:
     assert duration(value) == seconds
 
 
@@ -56,7 +56,7 @@ def test_durations(value: str, seconds: float | None) -> None:
         ({"retry-after-ms": "99999999999"}, LONGEST_WAIT_S),
     ],
 )
-def test_after_too_many(headers: dict[str, str], seconds: float) -> None:
+def test_the_delay_after_a_429_comes_from_the_most_specific_header(headers: dict[str, str], seconds: float) -> None:
     assert delay(headers, NOW) == pytest.approx(seconds)
 
 
@@ -87,7 +87,9 @@ def test_after_too_many(headers: dict[str, str], seconds: float) -> None:
         ({"x-ratelimit-remaining-requests": "0"}, 0),
     ],
 )
-def test_after_a_success_of_a_thousand_tokens(headers: dict[str, str], seconds: float) -> None:
+def test_the_pause_after_a_success_lasts_until_the_quota_allows_the_next_request(
+    headers: dict[str, str], seconds: float
+) -> None:
     assert pause(headers, 1000) == pytest.approx(seconds)
 
 
@@ -97,6 +99,6 @@ NAMES = ["retry-after", "retry-after-ms"] + [
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)), st.integers(0, 10**9))
-def test_no_header_can_hurt(headers: dict[str, str], tokens: int) -> None:
+def test_any_header_gives_a_delay_within_bounds(headers: dict[str, str], tokens: int) -> None:
     assert 0 <= delay(headers, NOW) <= LONGEST_WAIT_S
     assert 0 <= pause(headers, tokens) <= LONGEST_WAIT_S

@@ -36,7 +36,7 @@ def embedded(server: str, texts: list[str], **fields: Any) -> np.ndarray[Any, An
 TEXTS = ["The cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose by half a percent."]
 
 
-def test_its_vectors_arrive_as_it_gives_them(server: str) -> None:
+def test_vectors_arrive_as_the_model_returns_them(server: str) -> None:
     found = embedded(server, TEXTS)
     answer = requests.post(f"{server}/embeddings", json={"model": MODEL, "input": TEXTS}, timeout=60).json()
     direct = np.array([item["embedding"] for item in answer["data"]], dtype=np.float32)
@@ -45,10 +45,10 @@ def test_its_vectors_arrive_as_it_gives_them(server: str) -> None:
     assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-4
 
 
-def test_similar_texts_are_nearer_than_unlike_ones(server: str) -> None:
+def test_similar_texts_are_nearer_than_different_ones(server: str) -> None:
     cat, kitten, rates = embedded(server, TEXTS)
     assert cat @ kitten > max(cat @ rates, kitten @ rates)
 
 
-def test_it_knows_no_dimensions_or_obeys_them(server: str) -> None:
+def test_the_server_obeys_dimensions_or_they_are_left_out(server: str) -> None:
     assert embedded(server, TEXTS, embedding_dimensions=128).shape[1] in {128, 384}

@@ -67,7 +67,7 @@ def test_a_request_that_fails_is_counted_by_the_kind_of_its_error(error: Excepti
 
 
 def test_a_model_that_is_still_missing_is_not_counted_as_a_request() -> None:
-    provider = Scripted(NoModelYet("is being fetched", 1.0), name="fetches")
+    provider = Scripted(NoModelYet("is being downloaded", 1.0), name="fetches")
     with pytest.raises(NoModelYet):
         counted_embed(provider, MODEL, ["a"])
     assert requests(provider.name, "throttled") == 0

@@ -1,4 +1,4 @@
-"""Bodies of answers, as OpenAI, Ollama and their look-alikes write them."""
+"""Response bodies of OpenAI, Ollama and compatible servers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def body(embeddings: list[Any], **fields: Any) -> bytes:
     return json.dumps({"object": "list", "data": data, **fields}).encode()
 
 
-def test_base64_and_lists_are_the_same() -> None:
+def test_base64_and_lists_of_numbers_give_the_same_vectors() -> None:
     usage = {"prompt_tokens": 7, "total_tokens": 7}
-    packed = responses.of_openai(body(encoded(ROWS), usage=usage), 3)
-    plain = responses.of_openai(body(ROWS.tolist(), usage=usage), 3)
+    packed = responses.decode_openai(body(encoded(ROWS), usage=usage), 3)
+    plain = responses.decode_openai(body(ROWS.tolist(), usage=usage), 3)
     assert packed.tokens == plain.tokens == 7
     assert packed.positions is None
     assert np.array_equal(packed.matrix, ROWS)
@@ -40,37 +40,37 @@ def test_base64_and_lists_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("usage", [{}, {"usage": None}, {"usage": {}}, {"usage": {"prompt_tokens": None}}])
-def test_usage_may_be_missing(usage: dict[str, Any]) -> None:
-    assert responses.of_openai(body(encoded(ROWS), **usage), 3).tokens == 0
+def test_missing_usage_counts_as_no_tokens(usage: dict[str, Any]) -> None:
+    assert responses.decode_openai(body(encoded(ROWS), **usage), 3).tokens == 0
 
 
-def test_numbers_that_are_none_become_nan() -> None:
+def test_null_and_nan_in_a_vector_become_nan() -> None:
     rows = ROWS.tolist()
     rows[1][3] = None
-    matrix = responses.of_openai(body(rows), 3).matrix
+    matrix = responses.decode_openai(body(rows), 3).matrix
     assert np.isnan(matrix[1, 3])
     assert np.array_equal(matrix[[0, 2]], ROWS[[0, 2]])
     rows[1][3] = float("nan")
     rows[2][0] = float("inf")
-    matrix = responses.of_openai(body(rows), 3).matrix
+    matrix = responses.decode_openai(body(rows), 3).matrix
     assert np.isnan(matrix[1, 3])
     assert np.isinf(matrix[2, 0])
 
 
 @pytest.mark.parametrize("rows", [encoded([*ROWS[:2], ROWS[2, :5]]), [*ROWS[:2].tolist(), ROWS[2, :5].tolist()]])
-def test_a_row_of_another_length_is_spoilt_alone(rows: list[Any]) -> None:
-    matrix = responses.of_openai(body(rows), 3).matrix
+def test_only_a_row_of_another_length_becomes_nan(rows: list[Any]) -> None:
+    matrix = responses.decode_openai(body(rows), 3).matrix
     assert np.array_equal(matrix[:2], ROWS[:2])
     assert np.isnan(matrix[2]).all()
 
 
-def test_rows_are_placed_by_their_numbers() -> None:
+def test_rows_keep_the_positions_that_the_provider_numbers() -> None:
     data = [{"index": at, "embedding": row} for at, row in zip([2, 0], encoded(ROWS[[2, 0]]), strict=True)]
-    found = responses.of_openai(json.dumps({"data": data}).encode(), 3)
+    found = responses.decode_openai(json.dumps({"data": data}).encode(), 3)
     assert found.positions == [2, 0]
     for item in data:
         del item["index"]
-    assert responses.of_openai(json.dumps({"data": data}).encode(), 3).positions is None
+    assert responses.decode_openai(json.dumps({"data": data}).encode(), 3).positions is None
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_rows_are_placed_by_their_numbers() -> None:
         b"NaN",
     ],
 )
-def test_what_is_no_answer_is_transient(broken: bytes) -> None:
+def test_a_body_that_cannot_be_decoded_is_transient(broken: bytes) -> None:
     with pytest.raises(Transient):
-        responses.of_openai(broken, 1)
+        responses.decode_openai(broken, 1)
     with pytest.raises(Transient):
-        responses.of_ollama(broken)
+        responses.decode_ollama(broken)
 
 
-def test_ollama() -> None:
+def test_an_ollama_response_gives_vectors_and_tokens() -> None:
     answer = json.dumps({"model": "m", "embeddings": ROWS.tolist(), "prompt_eval_count": 9}).encode()
-    found = responses.of_ollama(answer)
+    found = responses.decode_ollama(answer)
     assert np.array_equal(found.matrix, ROWS)
     assert found.tokens == 9
-    assert responses.of_ollama(b'{"embeddings": []}').matrix.shape == (0, 0)
+    assert responses.decode_ollama(b'{"embeddings": []}').matrix.shape == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,14 @@ def test_ollama() -> None:
         (None, "", "", ""),
     ],
 )
-def test_errors_of_all_shapes(content: Any, message: str, code: str, param: str) -> None:
+def test_message_code_and_field_are_found_in_error_bodies_of_all_shapes(
+    content: Any, message: str, code: str, param: str
+) -> None:
     said = responses.error_body(json.dumps(content).encode())
     assert (said.message, said.code, said.param) == (message, code, param)
 
 
-def test_errors_that_are_no_json() -> None:
+def test_the_message_of_an_error_that_is_not_json_is_its_text() -> None:
     assert responses.error_body(b"<html>Bad gateway</html>").message == "an HTML page"
     assert responses.error_body(b"upstream gone").message == "upstream gone"
 
@@ -154,7 +156,7 @@ def judged(status: int, content: Any = None, headers: dict[str, str] | None = No
         (503, None, Transient),
     ],
 )
-def test_what_a_status_means(status: int, content: Any, expected: type[Error]) -> None:
+def test_each_status_and_message_becomes_the_right_error(status: int, content: Any, expected: type[Error]) -> None:
     assert isinstance(judged(status, content), expected)
 
 
@@ -168,18 +170,18 @@ def test_what_a_status_means(status: int, content: Any, expected: type[Error]) -
         (401, {"error": {"message": "Incorrect API key provided: key."}}, False),
     ],
 )
-def test_a_missing_model_is_that_model_s_trouble_only(status: int, content: Any, model_only: bool) -> None:
+def test_a_missing_model_does_not_affect_other_models(status: int, content: Any, model_only: bool) -> None:
     error = judged(status, content)
     assert isinstance(error, NeedsOperator)
     assert error.model_only is model_only
 
 
-def test_a_lone_request_too_large_for_the_minute_waits() -> None:
+def test_a_single_text_too_large_for_the_quota_of_a_minute_is_throttled() -> None:
     content = {"error": {"message": "Request too large for m: Limit 100, Requested 300"}}
     assert isinstance(judged(429, content, count=1), Throttled)
 
 
-def test_how_long_to_wait() -> None:
+def test_throttled_errors_have_the_delay_of_the_headers_or_a_default() -> None:
     for status in (429, 503):
         error = judged(status, None, {"retry-after": "7"})
         assert isinstance(error, Throttled)
@@ -201,5 +203,5 @@ def test_how_long_to_wait() -> None:
         ),
     ),
 )
-def test_no_error_body_is_a_surprise(status: int, content: Any) -> None:
+def test_any_error_body_becomes_a_short_error(status: int, content: Any) -> None:
     assert len(str(judged(status, content))) < 500

@@ -1,4 +1,4 @@
-"""An embedder that is told to stop keeps what it is paying for, and waits for nothing else."""
+"""An embedder that is told to stop finishes the running request, and waits for nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
         held.go.set()
         first, second, third = running.result()
     assert isinstance(first, np.ndarray)
-    assert isinstance(second, np.ndarray), "what was under way is kept"
+    assert isinstance(second, np.ndarray), "the running request is kept"
     assert isinstance(third, Deferral)
     assert third.unsent
     assert provider.requests == [["a", "b"]]

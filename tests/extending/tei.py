@@ -1,4 +1,4 @@
-"""A look-alike of Text Embeddings Inference: `POST /embed`, and its refusals."""
+"""A stand-in for Text Embeddings Inference: `POST /embed`, and its refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def vectors(texts: list[str]) -> list[list[float]]:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     overloaded: ClassVar[int] = 1
-    """Requests that are refused at first."""
+    """Number of requests to refuse first."""
     paid: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @contextmanager

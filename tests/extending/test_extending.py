@@ -1,4 +1,4 @@
-"""The examples of `docs/extending.md` are what the tests run, and they run through the whole pipeline."""
+"""The examples in `docs/extending.md` are the files that the tests run, through the whole pipeline."""
 
 from __future__ import annotations
 

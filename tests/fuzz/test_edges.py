@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from common.api.responses import ApiResponse
 from common.api.status import Meaning, meaning
 from common.failures.errors import Permanent, Transient
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire.messages import Token
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.page import Page

@@ -1,4 +1,4 @@
-"""Tasks that a test has queued: what became of them, and what they cost."""
+"""Tasks that a test has queued: their results and their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODEL = "text-embedding-3-small"
 
 
 class Job:
-    """Counts from where it is made, so that tests can share a pipeline."""
+    """Counts from the moment it is made, so that tests can share a pipeline."""
 
     def __init__(self, pipeline: Pipeline, provider: str = "openai") -> None:
         self.pipeline = pipeline
@@ -66,7 +66,7 @@ class Job:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """Answers by status; "0" is a connection that was closed instead."""
+        """Responses by status; "0" is a connection that was closed without one."""
         before, after = self._before["statuses"], self._told()["statuses"]
         return {
             status: count - before.get(status, 0) for status, count in after.items() if count > before.get(status, 0)
@@ -93,7 +93,7 @@ class Job:
 
 
 def counted(pipeline: Pipeline, family: str, **labels: str) -> float:
-    """The sum of a metric over its samples with these labels."""
+    """Return the sum of a metric over its samples with these labels."""
     families = {found.name: found for found in text_string_to_metric_families(pipeline.get("/metrics")[1])}
     samples = families[family].samples if family in families else []
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
@@ -107,7 +107,7 @@ def ready(pipeline: Pipeline) -> tuple[int, str]:
 
 
 def wait_for_words(pipeline: Pipeline, *words: str, status: int = 503) -> str:
-    """Wait until /ready answers so, and says all these words."""
+    """Wait until /ready has this status and contains all these words; returns its text."""
     told = ""
 
     def said() -> bool:

@@ -1,4 +1,4 @@
-"""Answers that are not what they should be, each once through the whole pipeline: every task gets its own vector."""
+"""Wrong responses, each once through the whole pipeline: every task gets its own vector."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONCE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fault", ONCE.values(), ids=ONCE)
-def test_every_task_gets_its_own_vector_all_the_same(job: Job, fault: dict[str, Any]) -> None:
+def test_every_task_gets_its_own_vector_after_one_wrong_response(job: Job, fault: dict[str, Any]) -> None:
     job.sandbox.fault("openai", times=1, **fault)
     texts = [f"{fault} {number}" for number in range(TASKS)]
     job.queue_texts(*texts).wait_done()
@@ -43,11 +43,11 @@ def test_every_task_gets_its_own_vector_all_the_same(job: Job, fault: dict[str, 
     assert job.sandbox.faults()[0]["applied"] == 1
 
 
-def test_a_text_of_which_no_usable_vector_comes_fails_with_what_was_wrong(job: Job) -> None:
+def test_a_text_without_a_usable_vector_fails_with_the_reason(job: Job) -> None:
     job.sandbox.fault("openai", body_contains="always NaN", transform="nan")
     job.queue_texts("always NaN").wait_done()
     assert job.errors[job.ids[0]] == {
         "code": "invalid_vector",
         "message": "openai gave no usable vector: the vector is not finite",
     }
-    assert job.requests == 2, "once more, and no more"
+    assert job.requests == 2, "one more try, and no further one"

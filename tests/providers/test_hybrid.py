@@ -1,4 +1,4 @@
-"""The mode `hybrid` through the whole pipeline: who embeds what, and who stands in for whom."""
+"""The mode `hybrid` through the whole pipeline: which provider embeds which model, and which is the fallback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.providers.job import Job, wait_for_words
 
 SMALL, NOMIC, MINILM = "text-embedding-3-small", "nomic-embed-text", "all-minilm"
 ELSEWHERE = "nomic/embed"
-"""What OpenAI's look-alike calls the model."""
+"""The model's name at the OpenAI stand-in."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 @pytest.fixture
 def both(outside: Sandbox, pipeline: Pipeline) -> tuple[Job, Job]:
-    """What OpenAI and what Ollama is asked for, each as if all tasks were for it."""
+    """Return a job that counts OpenAI's requests and one that counts Ollama's."""
     return Job(pipeline, "openai"), Job(pipeline, "ollama")
 
 
@@ -47,7 +47,7 @@ def test_each_model_goes_to_the_provider_that_has_it(both: tuple[Job, Job], pipe
     assert (openai.paid, ollama.paid) == (40, 60)
 
 
-def test_only_the_map_lets_one_stand_in_for_the_other(both: tuple[Job, Job], pipeline: Pipeline) -> None:
+def test_only_models_in_fallback_models_go_to_the_other_provider(both: tuple[Job, Job], pipeline: Pipeline) -> None:
     openai, ollama = both
     pipeline.sandbox.down("ollama")
     openai.queue(60, model=NOMIC)
@@ -63,9 +63,9 @@ def test_only_the_map_lets_one_stand_in_for_the_other(both: tuple[Job, Job], pip
     assert (openai.paid, ollama.paid) == (60, 40)
 
 
-def test_a_long_text_is_cut_on_request(both: tuple[Job, Job]) -> None:
+def test_a_long_text_is_truncated_if_truncate_long_texts_is_set(both: tuple[Job, Job]) -> None:
     openai, _ = both
     openai.queue_texts("a " * 20_000, model=SMALL).wait_done()
     assert openai.states == {"succeeded": 1}
     (charge,) = openai.charges
-    assert charge["tokens"] == pytest.approx(8192 * 2 / 4, abs=2), "the look-alike takes four bytes for a token"
+    assert charge["tokens"] == pytest.approx(8192 * 2 / 4, abs=2), "the stand-in counts four bytes as a token"

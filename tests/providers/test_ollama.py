@@ -23,7 +23,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         "SUPPORTED_MODELS": f'["{NOMIC}", "{MXBAI}", "gone"]',
     }
     with running(tmp_path_factory.mktemp("ollama"), **settings) as pipeline:
-        # once a model has been of use, the service is ready although others are missing
+        # once one model works, the service is ready although others are missing
         Job(pipeline, "ollama").queue(1, model=NOMIC).wait_done()
         pipeline.wait_until(lambda: counted(pipeline, "ollama_tokens_used") > 0, "its tokens to be counted")
         yield pipeline
@@ -34,7 +34,7 @@ def job(outside: Sandbox, pipeline: Pipeline) -> Job:
     return Job(pipeline, "ollama")
 
 
-def test_batches_tokens_and_metrics(job: Job, pipeline: Pipeline) -> None:
+def test_batches_have_the_configured_size_and_their_tokens_are_counted(job: Job, pipeline: Pipeline) -> None:
     used = {"model": NOMIC, "type": "total"}
     before = counted(pipeline, "ollama_tokens_used", **used)
     requests = counted(pipeline, "ollama_requests", model=NOMIC, status="200")
@@ -47,11 +47,11 @@ def test_batches_tokens_and_metrics(job: Job, pipeline: Pipeline) -> None:
     assert counted(pipeline, "ollama_requests", model=NOMIC, status="200") == requests + len(job.charges)
 
 
-def test_a_missing_model_is_fetched_once_though_two_embedders_ask(job: Job, pipeline: Pipeline) -> None:
+def test_a_missing_model_is_downloaded_once_although_two_embedders_need_it(job: Job, pipeline: Pipeline) -> None:
     pulls = job.sandbox.summary()["ollama"]["pulls"]
     job.sandbox.settings(ollama={"pull_seconds": 80.0, "pull_steps": 400})
     job.queue(500, model=MXBAI)
-    words = wait_for_words(pipeline, f"{MXBAI} is being fetched: ", "% of 274 MB", status=200)
+    words = wait_for_words(pipeline, f"{MXBAI} is being downloaded: ", "% of 274 MB", status=200)
     assert NOMIC not in words
     other = Job(pipeline, "ollama").queue(50, model=NOMIC)
     pipeline.wait_until(lambda: len(other.charges) >= 2, "others to go on meanwhile")
@@ -63,15 +63,15 @@ def test_a_missing_model_is_fetched_once_though_two_embedders_ask(job: Job, pipe
     assert job.sandbox.summary()["ollama"]["pulls"] == pulls + 1
     steps = [event["progress"] for event in pipeline.events("model_pull_progress") if event["model"] == MXBAI]
     told = [step.split("%")[0] for step in steps]
-    assert [step for step in told if step in QUARTERS] == QUARTERS, "and every ten seconds besides"
+    assert [step for step in told if step in QUARTERS] == QUARTERS, "and every ten seconds too"
     assert {event["stage"] for event in pipeline.events("batch_started")} == {"embedder_00", "embedder_01"}
     pipeline.wait_until(lambda: MXBAI not in str(pipeline.get("/ready")[1]), "/ready to forget it")
 
 
-def test_a_model_that_cannot_be_fetched_is_said_and_its_tasks_wait(job: Job, pipeline: Pipeline) -> None:
+def test_a_failed_download_is_reported_and_its_tasks_wait(job: Job, pipeline: Pipeline) -> None:
     pulls = job.sandbox.summary()["ollama"]["pulls"]
     job.queue(20, model="gone")
-    wait_for_words(pipeline, "gone could not be fetched: pull model manifest: file does not exist", status=200)
+    wait_for_words(pipeline, "gone could not be downloaded: pull model manifest: file does not exist", status=200)
     pulls = job.sandbox.summary()["ollama"]["pulls"] - pulls
     assert pulls <= 2, "once by each embedder, and not again for five seconds"
     library = job.sandbox.settings()["ollama"]["pullable"]
@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_fetched_is_said_and_its_tasks_wait(job: Job, pip
     assert job.states == {"succeeded": 20}
 
 
-def test_a_full_queue_is_waited_for(job: Job) -> None:
+def test_tasks_wait_while_the_queue_of_ollama_is_full(job: Job) -> None:
     job.sandbox.settings(ollama={"max_under_way": 1, "latency_seconds": 0.02})
     job.queue(200, text="queued {n}", model=NOMIC).wait_done()
     assert job.states == {"succeeded": 200}
@@ -88,7 +88,7 @@ def test_a_full_queue_is_waited_for(job: Job) -> None:
     assert job.paid_again == 0
 
 
-def test_a_model_that_is_not_supported_fails_with_the_settings_name(job: Job) -> None:
+def test_a_task_of_an_unsupported_model_fails_and_the_error_names_the_setting(job: Job) -> None:
     job.queue(3, model="all-minilm").wait_done()
     assert {error["code"] for error in job.errors.values()} == {"unsupported_model"}
     assert job.errors[job.ids[0]]["message"] == "the model all-minilm is not in SUPPORTED_MODELS"

@@ -1,4 +1,4 @@
-"""A provider that cannot be used, for some seconds or until a person mends it: no task fails, and nobody storms it."""
+"""A provider that cannot be used, for some seconds or until an operator acts: no task fails, and requests stay rare."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def error(code: str, message: str) -> str:
 
 
 def requests_within(job: Job, seconds: float) -> int:
-    """How many requests come in so long a time."""
+    """Return the number of requests within so much time."""
     before = job.requests
     job.pipeline.run_for(seconds)
     return job.requests - before
 
 
 def resumes(job: Job) -> None:
-    """All is done by itself, and nothing was paid for twice."""
+    """Wait until all tasks succeed without help, and check that nothing was paid for twice."""
     job.wait_done()
     assert job.states == {"succeeded": TASKS}
     assert (job.paid, job.paid_again) == (TASKS, 0)
@@ -39,12 +39,14 @@ def resumes(job: Job) -> None:
     [
         ({"status": 503, "body": "<html>Service Unavailable</html>"}, "openai: 503"),
         ({"drop": "before", "reset": True}, "openai: the connection broke"),
-        ({"delay": 4.0}, "no whole answer within OPENAI_TIMEOUT"),
+        ({"delay": 4.0}, "no complete response within OPENAI_TIMEOUT"),
         (None, "openai: no connection"),
     ],
     ids=["503", "reset", "timeout", "refused"],
 )
-def test_a_provider_that_is_down_for_some_seconds(job: Job, fault: dict[str, Any] | None, words: str) -> None:
+def test_tasks_wait_and_then_succeed_when_a_provider_is_down_for_some_seconds(
+    job: Job, fault: dict[str, Any] | None, words: str
+) -> None:
     if fault is None:
         job.sandbox.down("openai")
     else:
@@ -69,17 +71,17 @@ def test_a_provider_that_is_down_for_some_seconds(job: Job, fault: dict[str, Any
     ],
     ids=["no quota", "bad key"],
 )
-def test_what_a_person_must_mend_is_asked_for_rarely(job: Job, fault: dict[str, Any], words: str) -> None:
+def test_a_provider_that_needs_an_operator_gets_only_a_few_probes(job: Job, fault: dict[str, Any], words: str) -> None:
     job.sandbox.fault("openai", **fault)
     job.queue(TASKS)
     wait_for_words(job.pipeline, "openai", words)
-    assert job.requests <= 4, "one of each slot at the most"
+    assert job.requests <= 4, "at most one of each slot"
     assert requests_within(job, WATCHED) <= 4, "a probe of each embedder every one to two seconds"
     job.sandbox.clear_faults()
     resumes(job)
 
 
-def test_a_model_that_does_not_exist_waits_for_it_while_others_go_on(job: Job, pipeline: Pipeline) -> None:
+def test_tasks_of_a_model_that_does_not_exist_wait_and_other_models_go_on(job: Job, pipeline: Pipeline) -> None:
     models = job.sandbox.settings()["openai"]["models"]
     job.queue(TASKS // 2, model="text-embedding-4-huge")
     job.queue(TASKS // 2, model=MODEL)

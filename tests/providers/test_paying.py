@@ -1,4 +1,4 @@
-"""What is paid for: each text once, whatever else is in its batch and whoever else wants it."""
+"""Each text is paid for once, whatever else is in its batch, and however many tasks contain it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_identical_texts_are_paid_once(job: Job) -> None:
     assert (job.paid, job.paid_again) == (1, 0)
 
 
-def test_texts_that_come_again_cost_nothing(job: Job, pipeline: Pipeline) -> None:
+def test_texts_that_were_embedded_before_cost_nothing(job: Job, pipeline: Pipeline) -> None:
     texts = [f"seen before {number}" for number in range(400)]
     job.queue_texts(*texts).wait_done()
     assert job.paid == 400
@@ -39,7 +39,7 @@ def test_texts_that_come_again_cost_nothing(job: Job, pipeline: Pipeline) -> Non
     pipeline.wait_until(lambda: counted(pipeline, "embedding_cache_hits") >= 400, "the hits to be counted")
 
 
-def test_what_no_provider_takes_is_never_sent(job: Job) -> None:
+def test_texts_that_no_provider_accepts_are_never_sent(job: Job) -> None:
     job.queue_texts("word " * 9000, "   ", "fine").wait_done()
     assert job.states == {"failed": 2, "succeeded": 1}
     long, empty = (job.errors[task_id] for task_id in job.ids[:2])

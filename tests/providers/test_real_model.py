@@ -49,7 +49,7 @@ def test_the_api_receives_the_vectors_that_the_model_gives(server: str, pipeline
     cats, rates = received[:3], received[3:]
     like = min((cats @ cats.T).min(), (rates @ rates.T).min())
     unlike = (cats @ rates.T).max()
-    assert like > unlike, "texts about the same are nearer than others, in two languages"
+    assert like > unlike, "texts on the same subject are nearer than others, in two languages"
 
 
 def test_many_texts_are_embedded_once_each(pipeline: Pipeline) -> None:

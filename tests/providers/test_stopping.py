@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of provider calls: they end, their results are stored, and nothing else is begun."""
+"""SIGTERM during provider calls: they end, their results are stored, and no other call begins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TASKS = 800
 THINKS = 0.4
 EMBEDDERS = ("embedder:embedder_00", "embedder:embedder_01")
 NO_CACHE = {"EMBEDDING_CACHE_SIZE": 0, "LEASE_SECONDS": 3}
-"""Nothing but the stop itself keeps a text from being paid for twice, and what was leased is free again soon."""
+"""Without a cache only the stop keeps a text from being paid for twice; short leases end soon."""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         yield pipeline
 
 
-def test_a_back_off_does_not_delay_it(job: Job, pipeline: Pipeline) -> None:
+def test_a_back_off_does_not_delay_the_stop(job: Job, pipeline: Pipeline) -> None:
     job.sandbox.fault("openai", status=429, headers={"retry-after": "9"}, body='{"error": {"message": "slow down"}}')
     job.queue(TASKS)
     pipeline.wait_until(lambda: "429" in job.statuses, "the 429")
@@ -44,7 +44,7 @@ def test_a_back_off_does_not_delay_it(job: Job, pipeline: Pipeline) -> None:
     assert job.states == {"succeeded": TASKS}
 
 
-def test_nothing_that_was_paid_for_is_lost(job: Job, pipeline: Pipeline) -> None:
+def test_a_stop_loses_no_vectors_that_were_paid_for(job: Job, pipeline: Pipeline) -> None:
     job.sandbox.settings(openai={"latency_seconds": THINKS})
     job.queue(TASKS)
 

@@ -1,4 +1,4 @@
-"""A provider that asks to wait: all embedders leave it alone, and then come back with full batches."""
+"""A provider that throttles: all embedders pause, and then continue with full batches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.providers.job import Job, wait_for_words
 FULL = SETTINGS["EMBED_BATCH_SIZE"]
 TASKS = 32 * FULL
 THINKS = 0.1
-"""Seconds: what was on its way when the answer came may still arrive for so long."""
+"""Seconds in which requests that were sent before the 429 may still arrive."""
 TOO_MANY = (
     '{"error": {"message": "Rate limit reached for requests", "type": "requests", "code": "rate_limit_exceeded"}}'
 )
 
 
 def moment(job: Job) -> tuple[float, float]:
-    """Between which times the 429 was sent."""
+    """Return the two times between which the 429 was sent."""
     earliest = time.time()
 
     def sent() -> bool:
@@ -64,11 +64,11 @@ def test_one_429_pauses_all_embedders_and_then_full_batches_go_out(
     assert max(b - a for a, b in pairwise(sorted(times))) < seconds + 8, "and ends when it is over"
     afterwards = sorted(charge["inputs"] for charge in job.charges if charge["time"] > earliest + seconds - 0.2)
     assert len(afterwards) <= math.ceil(sum(afterwards) / FULL) + 3
-    assert job.requests == len(times) + 1, "nothing was asked in vain but once"
+    assert job.requests == len(times) + 1, "only one request was refused"
     assert {event["stage"] for event in job.pipeline.events("batch_started")} == {"embedder_00", "embedder_01"}
 
 
-def test_headers_slow_down_before_there_is_a_429(job: Job, pipeline: Pipeline) -> None:
+def test_rate_limit_headers_slow_requests_down_before_a_429(job: Job, pipeline: Pipeline) -> None:
     job.queue(1, text="sees the headers {n}").wait_done()
     left = {"remaining": "0", "limit": "100", "reset": "200s"}
     job.sandbox.settings(openai={"headers": {f"x-ratelimit-{name}-requests": value for name, value in left.items()}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.api.status import Meaning, meaning
-from common.failures.retry import LONGEST_WAIT_S
+from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters
 from tests.decisions import of, said, sent_to

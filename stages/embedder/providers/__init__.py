@@ -1,19 +1,19 @@
-"""Who can embed texts: one file each, and one line in `BUILT_IN`.
+"""Providers: the services that embed texts. Each is one file, and one line in `BUILT_IN`.
 
-Another Python package adds a provider with an entry point in the group `ai_task_processor.providers`: its name is what
-FALLBACK_MODELS and the logs call it, its value a function of the settings that returns a `Provider`.
+Another Python package adds a provider with an entry point in the group `ai_task_processor.providers`: the name is what
+FALLBACK_MODELS and the logs use, the value is a function of the settings that returns a `Provider`.
 
-A provider makes one request and does nothing else: it neither retries nor splits nor checks vectors. What went wrong it
-says by raising one of these, and the rest of this package knows what to do about each:
+A provider makes one request and does nothing else: it does not retry, split or check vectors. It raises one of these
+errors, and the rest of this package knows what to do about each:
 
-    Transient          an outage, a timeout, half an answer: retry with back-off
-    NotSent            the same, but the request certainly never left: its charge can be refunded
-    ProviderServerError            the same, but perhaps one of the texts is to blame: halving finds out
-    Throttled(delay)   leave this provider alone for so many seconds
-    NoModelYet(delay)  leave this model alone for so many seconds: it is being fetched, or could not be
-    AskAgain           it has learnt how to ask this server: make the same request again
-    BadInput           the whole request is refused for something in it: halving finds the guilty text
-    NeedsOperator           neither waiting nor halving mends it, a person must: a bad key, no quota, no such model
+    Transient            an outage, a timeout, an incomplete response: retry with back-off
+    NotSent              the same, but the request certainly never left: its charge can be refunded
+    ProviderServerError  the same, but one of the texts may be the cause: halve the request to find out
+    Throttled(delay)     send this provider nothing for `delay` seconds
+    NoModelYet(delay)    send nothing for this model for `delay` seconds: it is being downloaded, or that failed
+    AskAgain             the provider has learned how to ask this server: make the same request again
+    BadInput             the request is refused because of its texts: halve it to find the bad text
+    NeedsOperator        retries and halving do not help, an operator must act: a bad key, no quota, no such model
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ Matrix = NDArray[np.float32]
 
 
 class NotSent(Transient):
-    """No connection: the texts certainly never reached the provider."""
+    """There was no connection: the texts certainly did not reach the provider."""
 
 
 class ProviderServerError(Transient):
-    """The service answered that it failed (500): it may be an outage, or a text that it cannot stomach."""
+    """The server answered with status 500: an outage, or a text that makes the server fail."""
 
 
 class NoModelYet(Throttled):
-    """The model is being fetched, or could not be; other models go on."""
+    """The model is being downloaded, or the download failed; other models are not affected."""
 
 
 class BadInput(Permanent):
-    """The provider refused the request as a whole for something in it."""
+    """The provider refused the whole request because of something in it."""
 
     def __init__(self, message: str, code: str = "refused_by_provider") -> None:
         super().__init__(message, code)
 
 
 class AskAgain(Permanent):
-    """The request was refused for an optional field, which the next one leaves out."""
+    """The request was refused because of an optional field; the next request leaves it out."""
 
 
 class NeedsOperator(Permanent):
-    """A person must mend it. `model_only`: other models of this provider go on."""
+    """An operator must act. `model_only`: other models of this provider are not affected."""
 
     def __init__(self, message: str, *, model_only: bool = False) -> None:
         super().__init__(message, "provider_unusable")
@@ -64,50 +64,50 @@ class NeedsOperator(Permanent):
 
 
 class Embeddings(NamedTuple):
-    """The answer to one request, unchecked."""
+    """The response to one request, unchecked."""
 
     matrix: Matrix
     """(n, d) float32, in the order of the texts unless `positions` says otherwise."""
     tokens: int
-    """What the provider says it used; 0 if it does not say."""
+    """Tokens that the provider reports as used; 0 if it does not report them."""
     positions: Sequence[int] | None = None
-    """For each row the position of its text, where the provider numbers them and they are not complete and in order."""
+    """The position of each row's text; None if the rows are complete and in order, or not numbered by the provider."""
     pause: float = 0.0
-    """Seconds for which the provider should be left alone, by what its headers say is left of the quota."""
+    """Seconds to send this provider nothing, because its headers say that its quota is almost used up."""
 
 
 class Caps(NamedTuple):
-    """The largest request a provider takes."""
+    """The largest request that a provider accepts."""
 
     inputs: int
     tokens: int
 
 
 class Provider(Protocol):
-    """One service that embeds; used by several threads at once."""
+    """A service that embeds texts. Several threads use it at the same time."""
 
     name: str
-    """As in metrics, logs and the names of breakers."""
+    """The name in metrics, logs and circuit breakers."""
     caps: Caps
     free: bool
-    """Whether embedding costs nothing, so that neither a cache nor a look at who else embeds the text pays."""
+    """Whether embedding costs nothing, so that neither the cache nor single-flight is worth its time."""
     vendor: str
-    """What its vectors depend on besides model, dimensions and text: part of the cache's key."""
+    """What the vectors depend on besides model, dimensions and text, such as the URL; part of the cache's key."""
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Embed the texts with one request. Raises what the module's docstring lists."""
         ...
 
     def has(self, model: str) -> bool | None:
-        """Whether it has the model; None if it cannot tell. May ask the service, but at most once in a while."""
+        """Whether the provider has the model; None if unknown. It may ask the service, but not at every call."""
         ...
 
     def notices(self) -> Mapping[str, str]:
-        """What is going on with single models, in words, by model: such as a download and how far it is."""
+        """Return messages about single models, by model, such as the progress of a download."""
         ...
 
     def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and end threads."""
         ...
 
 
@@ -117,7 +117,7 @@ ENTRY_POINTS = "ai_task_processor.providers"
 
 
 def _mock(settings: Settings) -> Provider:
-    from stages.embedder.providers.mock import Mock  # noqa: PLC0415  each provider's library is loaded only if used
+    from stages.embedder.providers.mock import Mock  # noqa: PLC0415  load a provider's library only if it is used
 
     return Mock(settings)
 
@@ -136,23 +136,23 @@ def _ollama(settings: Settings) -> Provider:
 
 BUILT_IN: Mapping[str, Factory] = {"mock": _mock, "openai": _openai, "ollama": _ollama}
 
-OF_MODE: Mapping[Mode, tuple[str, ...]] = {
+PROVIDERS_OF_MODE: Mapping[Mode, tuple[str, ...]] = {
     Mode.MOCK: ("mock",),
     Mode.OPENAI: ("openai",),
     Mode.OLLAMA: ("ollama",),
     Mode.HYBRID: ("ollama", "openai"),
 }
-"""Which providers a mode uses."""
+"""The providers of each PROCESSING_MODE, the first choice first."""
 
 
 def registered() -> Mapping[str, Factory]:
-    """All providers by name: the built-in ones, and those of other installed packages."""
+    """Return all providers by name: the built-in ones, and those of other installed packages."""
     others = {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}
     return {**BUILT_IN, **others}
 
 
 def of_settings(settings: Settings) -> list[Provider]:
-    """Make the providers of the mode in force; those of other packages are asked first, except in the mode `mock`."""
+    """Make the providers of PROCESSING_MODE; those of other packages come first, except in the mode `mock`."""
     factories = registered()
     others = [name for name in factories if name not in BUILT_IN and settings.mode is not Mode.MOCK]
-    return [factories[name](settings) for name in (*others, *OF_MODE[settings.mode])]
+    return [factories[name](settings) for name in (*others, *PROVIDERS_OF_MODE[settings.mode])]

@@ -1,11 +1,12 @@
-"""Vectors that mean nothing, but behave: the same for the same model and text on every machine, of length one.
+"""Mock vectors without meaning: the same for the same model and text on every machine, and of norm one.
 
 A row is a window of `_VALUES` times a window of `_SIGNS`; a 64-bit hash of model and text says where both begin, and
 flips the signs of the first 32 numbers. Two different texts thus have a cosine near 0. Everything is integers, single
-multiplications and a running sum, which IEEE 754 defines to the bit, so no processor's way of adding many numbers
-shows in the result: the norm of a window of signs times values is that of the window of values, known beforehand.
+multiplications and a running sum, which IEEE 754 defines to the bit, so the
+result does not depend on the order in which a processor adds numbers. The norm of signs times values is the norm of the
+window of values, which is known beforehand.
 
-It is in the benchmark's path: about 2 µs for a vector of 1,536 numbers in batches of 256, half of it the hash.
+It is in the path of the benchmark: about 2 µs for a vector of 1,536 numbers in batches of 256, half of it the hash.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _VALUES, _SIGNS, _SQUARES = _tables()
 
 
 def dimensions_of(model: str) -> int:
-    """The length of a model's vectors; 1,536 for a model nobody knows, 3,072 if its name ends in `-large`."""
+    """The length of a model's vectors; 1,536 for an unknown model, 3,072 if its name ends in `-large`."""
     name = model.lower().rpartition("/")[2]
     known = DIMENSIONS.get(name) or DIMENSIONS.get(name.partition(":")[0])
     return known or (3072 if name.endswith("-large") else 1536)
@@ -93,20 +94,20 @@ class Mock:
         self._dimensions = settings.embedding_dimensions
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        """Make the vectors; a token is taken to be four bytes."""
+        """Make the vectors; four bytes count as one token."""
         encoded = [text.encode() for text in texts]
         own = dimensions_of(model)
         wanted = self._dimensions if self._dimensions and not model.endswith("ada-002") else own
         tokens = sum([len(text) // 4 or 1 for text in encoded])
         return Embeddings(_rows(model, encoded, min(wanted, _LONGEST)), tokens)
 
-    def has(self, model: str) -> bool:  # noqa: ARG002  every model
-        """It has any model."""
+    def has(self, model: str) -> bool:  # noqa: ARG002  it has every model
+        """Return True: it has every model."""
         return True
 
     def notices(self) -> Mapping[str, str]:
-        """Nothing ever goes on."""
+        """Return nothing: there are no messages about models."""
         return {}
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is nothing to close."""

@@ -1,8 +1,8 @@
-"""Models that Ollama does not have: fetched once, by whoever asks first; who wants another model goes on.
+"""Download models that Ollama does not have: each is downloaded once, and tasks of other models go on meanwhile.
 
-One thread of one embedder process pulls; a lock file in RUNTIME_DIR keeps the other processes of this machine from it
-(Ollama itself would join two pulls of one model, but each would hold a connection). `POST /api/pull` answers 200 at
-once and then streams JSON lines, the last of which is `success`, or an `error` after all.
+One thread of one embedder process downloads a model; a lock file in RUNTIME_DIR keeps the other processes of this
+machine from doing the same (Ollama would join both, but each would hold a connection). `POST /api/pull` answers 200 at
+once and then streams JSON lines; the last one says `success` or has an `error`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from common.ownership import acquire, open_lock
 from stages.embedder.providers import NoModelYet
 from stages.embedder.providers.redaction import redact
 
-LOOK_AGAIN = 1.0
-"""Seconds until somebody looks whether the model has come."""
-AFTER_FAILURE = Backoff(first=5.0, factor=2.0, longest=300.0)
-"""Before a pull that failed is tried again: the registry may be back, or a person may have mended the name."""
-LOG_EVERY = 10.0
-"""Seconds between two lines of progress in the log; each quarter of the way is told too."""
+CHECK_INTERVAL_S = 1.0
+"""Seconds between two checks whether the model has arrived."""
+RETRY_BACKOFF = Backoff(first=5.0, factor=2.0, longest=300.0)
+"""Delay before a failed download is tried again: the registry may be back, or an operator may have corrected it."""
+LOG_INTERVAL_S = 10.0
+"""Seconds between two progress lines in the log; each quarter of the download is logged too."""
 
 log = structlog.get_logger()
 
@@ -44,12 +44,12 @@ class _Line(msgspec.Struct):
 
 
 def tagged(model: str) -> str:
-    """The name as Ollama lists it: without a tag it is `:latest`."""
+    """Return the name as Ollama lists it: `:latest` is the tag of a name without one."""
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
 
 
 class ModelDownload:
-    """The pulls of one Ollama server."""
+    """The downloads of one Ollama server."""
 
     def __init__(self, url: str, locks: Path, timeout: float) -> None:
         self._url = url
@@ -61,30 +61,30 @@ class ModelDownload:
         self._failures: dict[str, tuple[int, float, str]] = {}
 
     def want(self, model: str) -> None:
-        """Ask for a model that is missing: it is fetched from now on, unless that failed a short while ago."""
+        """Start to download a missing model, unless it is being downloaded or has failed a short time ago."""
         with self._mutex:
             failures, not_before, _ = self._failures.get(model, (0, 0.0, ""))
             if model in self._progress or time.monotonic() < not_before or self._closing.is_set():
                 return
-            self._progress[model] = f"{model} is being fetched"
+            self._progress[model] = f"{model} is being downloaded"
             threading.Thread(target=self._fetch, args=(model, failures), name=f"pull {model}", daemon=True).start()
 
     def raise_if_unavailable(self, model: str) -> None:
-        """Raise `NoModelYet` while the model is being fetched, or until it is tried again."""
+        """Raise `NoModelYet` while the model is being downloaded, and after a failure until the next try."""
         with self._mutex:
             if model in self._progress:
-                raise NoModelYet(self._progress[model], LOOK_AGAIN)
+                raise NoModelYet(self._progress[model], CHECK_INTERVAL_S)
             _, not_before, reason = self._failures.get(model, (0, 0.0, ""))
             if (left := not_before - time.monotonic()) > 0:
                 raise NoModelYet(reason, left)
 
     def progress(self) -> Mapping[str, str]:
-        """Models that are being fetched, and how far they are, in words."""
+        """Return the models that are being downloaded, and their progress as text."""
         with self._mutex:
             return dict(self._progress)
 
     def close(self) -> None:
-        """Fetch nothing any more; what is under way ends with its next line."""
+        """Start no more downloads; a running one ends with its next progress line."""
         self._closing.set()
 
     def _fetch(self, model: str, failures: int) -> None:
@@ -94,11 +94,11 @@ class ModelDownload:
             with self._alone(model, deadline):
                 if not self._is_there(model):
                     self._pull(model, deadline)
-        except (Transient, OSError) as error:  # what `requests` raises is an OSError too
-            reason = f"{model} could not be fetched: {redact(str(error))}"
+        except (Transient, OSError) as error:  # the errors of `requests` are OSErrors
+            reason = f"{model} could not be downloaded: {redact(str(error))}"
             log.warning("model_pull_failed", model=model, reason=reason)
             with self._mutex:
-                again = time.monotonic() + AFTER_FAILURE.delay(failures + 1)
+                again = time.monotonic() + RETRY_BACKOFF.delay(failures + 1)
                 self._failures[model] = (failures + 1, again, reason)
                 del self._progress[model]
         else:
@@ -109,15 +109,15 @@ class ModelDownload:
 
     @contextmanager
     def _alone(self, model: str, deadline: float) -> Iterator[None]:
-        """Hold the model's lock; another process that holds it is fetching the model."""
+        """Hold the model's lock; wait while another process holds it and downloads the model."""
         self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"pull-{hashlib.blake2b(f'{self._url} {model}'.encode(), digest_size=8).hexdigest()}.lock"
         descriptor = open_lock(self._locks / name)
         try:
             while not acquire(descriptor):
-                self._show(model, f"{model} is being fetched by another embedder")
-                if time.monotonic() > deadline or self._closing.wait(LOOK_AGAIN / 4):
-                    raise Transient("another embedder did not get it within OLLAMA_MODEL_DOWNLOAD_TIMEOUT")
+                self._show(model, f"{model} is being downloaded by another embedder")
+                if time.monotonic() > deadline or self._closing.wait(CHECK_INTERVAL_S / 4):
+                    raise Transient("another embedder did not finish it within OLLAMA_MODEL_DOWNLOAD_TIMEOUT")
             yield
         finally:
             os.close(descriptor)
@@ -128,25 +128,25 @@ class ModelDownload:
     def _pull(self, model: str, deadline: float) -> None:
         body = {"model": model, "stream": True}
         url, trusted = f"{self._url}/api/pull", tls_and_proxy.ca_file()
-        with requests.post(url, json=body, stream=True, timeout=self._timeout, verify=trusted) as answer:
-            if answer.status_code != 200:
-                raise Transient(f"{answer.status_code}: {answer.text[:300]}")
+        with requests.post(url, json=body, stream=True, timeout=self._timeout, verify=trusted) as response:
+            if response.status_code != 200:
+                raise Transient(f"{response.status_code}: {response.text[:300]}")
             logged, told = time.monotonic(), 0
-            for line in map(_line, answer.iter_lines(chunk_size=64)):
+            for line in map(_line, response.iter_lines(chunk_size=64)):
                 if line.error:
                     raise Transient(line.error)
                 if line.status == "success":
                     return
                 if time.monotonic() > deadline:
-                    raise Transient(f"not done within OLLAMA_MODEL_DOWNLOAD_TIMEOUT, {self._timeout:g} s")
+                    raise Transient(f"not finished within OLLAMA_MODEL_DOWNLOAD_TIMEOUT ({self._timeout:g} s)")
                 if self._closing.is_set():
-                    raise Transient("the embedder stops")
-                self._show(model, f"{model} is being fetched: {_in_words(line)}")
+                    raise Transient("the embedder is stopping")
+                self._show(model, f"{model} is being downloaded: {_in_words(line)}")
                 quarters = 4 * line.completed // line.total if line.total else 0
-                if time.monotonic() - logged >= LOG_EVERY or quarters > told:
+                if time.monotonic() - logged >= LOG_INTERVAL_S or quarters > told:
                     logged, told = time.monotonic(), max(told, quarters)
                     log.info("model_pull_progress", model=model, progress=_in_words(line))
-        raise Transient("the download ended before it was done")
+        raise Transient("the download ended before it was complete")
 
     def _show(self, model: str, words: str) -> None:
         with self._mutex:
@@ -154,13 +154,13 @@ class ModelDownload:
 
 
 def models(url: str) -> frozenset[str]:
-    """Ask the server which models it has, by tagged name; raise `requests.RequestException` or `Transient`."""
-    answer = requests.get(f"{url}/api/tags", timeout=5, verify=tls_and_proxy.ca_file())
-    answer.raise_for_status()
+    """Return the server's models by tagged name; raises `requests.RequestException` or `Transient`."""
+    response = requests.get(f"{url}/api/tags", timeout=5, verify=tls_and_proxy.ca_file())
+    response.raise_for_status()
     try:
-        listed = msgspec.json.decode(answer.content, type=_Tags).models
+        listed = msgspec.json.decode(response.content, type=_Tags).models
     except msgspec.MsgspecError as error:
-        raise Transient("its list of models is no such list") from error
+        raise Transient("the response of /api/tags is not a list of models") from error
     return frozenset(tagged(model.name) for model in listed)
 
 
@@ -176,7 +176,7 @@ def _line(text: bytes) -> _Line:
     try:
         return msgspec.json.decode(text, type=_Line) if text.strip() else _Line()
     except msgspec.MsgspecError as error:
-        raise Transient("a line of its progress is not JSON") from error
+        raise Transient("a progress line of the download is not JSON") from error
 
 
 def _in_words(line: _Line) -> str:

@@ -1,4 +1,4 @@
-"""Which models a server has: asked once in a while, and what it said last holds while it does not answer."""
+"""The list of a server's models: refreshed at most every 30 seconds; the last one counts while the server is down."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
-AGE = 30.0
-"""Seconds that a list is good for."""
+MAX_AGE_S = 30.0
+"""Seconds after which the list is asked for again."""
 
 
 class ModelList:
-    """One server's list; `ask` returns it, or None if the server does not say."""
+    """One server's list. `ask` returns the models, or None if the server does not tell."""
 
     def __init__(self, ask: Callable[[], frozenset[str] | None]) -> None:
         self._ask = ask
@@ -20,9 +20,9 @@ class ModelList:
         self._listed: frozenset[str] | None = None
 
     def has(self, model: str) -> bool | None:
-        """Whether the model is listed; None if the server has never said."""
+        """Whether the model is listed; None if the server has never sent a list."""
         with self._lock:
-            if time.monotonic() - self._asked_at >= AGE:
+            if time.monotonic() - self._asked_at >= MAX_AGE_S:
                 self._asked_at = time.monotonic()
                 listed = self._ask()
                 self._listed = self._listed if listed is None else listed

@@ -1,7 +1,7 @@
 """Ollama's `POST /api/embed` (https://github.com/ollama/ollama/blob/main/docs/api.md), through `requests`.
 
-The answer has its embeddings in the order of the inputs, normalised, and `prompt_eval_count` for the tokens. A model
-that is not there is a 404: model_download.py fetches it, and its tasks wait while those of other models go on.
+The response has normalised embeddings in the order of the inputs, and `prompt_eval_count` for the tokens. A missing
+model is a 404: model_download.py downloads it, its tasks wait, and those of other models go on.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from stages.embedder.providers.rate_limit_headers import delay
 from stages.embedder.providers.redaction import redact
 from stages.embedder.providers.request_metrics import RequestMetrics
 
-QUEUE_FULL_DELAY = 0.2
-"""Seconds to leave it alone when its queue is full; it does not say how long, and there is room with each answer."""
+QUEUE_FULL_DELAY_S = 0.2
+"""Seconds to wait when the server's queue is full: it does not tell how long, and each response frees a place."""
 
-_OF_A_TEXT = re.compile(r"\bnan\b|unsupported value|context length|input length")
-"""Errors about a text that some versions send with status 500."""
-_OF_THE_MODEL = re.compile(r"does not support embed|invalid model name|unknown model|error loading model")
+_TEXT_ERROR = re.compile(r"\bnan\b|unsupported value|context length|input length")
+"""Errors about a text, which some versions send with status 500."""
+_MODEL_ERROR = re.compile(r"does not support embed|invalid model name|unknown model|error loading model")
 
 
 class Ollama:
-    """One server; each thread has its own connection, as `requests` sessions are not made for sharing."""
+    """One Ollama server. Each thread has its own connection, because `requests` sessions are not thread-safe."""
 
     name = "ollama"
     free = False
@@ -62,7 +62,7 @@ class Ollama:
         )
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        """Embed the texts with one request; raise `NoModelYet` while the model is being fetched."""
+        """Embed the texts with one request; raises `NoModelYet` while the model is being downloaded."""
         self._downloads.raise_if_unavailable(model)
         try:
             status, headers, body = self._post({"model": model, "input": list(texts), **self._options})
@@ -72,18 +72,18 @@ class Ollama:
         if wrong:
             self._metrics.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
-        return self._metrics.read(model, "200", lambda: responses.of_ollama(body))
+        return self._metrics.read(model, "200", lambda: responses.decode_ollama(body))
 
     def has(self, model: str) -> bool | None:
-        """Whether it lists the model; None if it cannot be asked. Asked once in a while."""
+        """Whether the server lists the model; None if it has not answered yet."""
         return self._models.has(model_download.tagged(model))
 
     def notices(self) -> Mapping[str, str]:
-        """Which models are being fetched, and how far they are."""
+        """Return the models that are being downloaded, and their progress."""
         return self._downloads.progress()
 
     def close(self) -> None:
-        """Stop fetching."""
+        """Stop downloads."""
         self._downloads.close()
 
     def _list(self) -> frozenset[str] | None:
@@ -93,34 +93,34 @@ class Ollama:
             return None
 
     def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        """Make the request, bounded as a whole: the timeout of `requests` is for each read, a trickle never ends."""
+        """Make the request with a deadline for all of it: the timeout of `requests` is for each read only."""
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
             self._local.session.verify = tls_and_proxy.ca_file()
         deadline = time.monotonic() + self._timeout
         url = f"{self._url}/api/embed"
-        with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as answer:
+        with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as response:
             pieces = bytearray()
             try:
-                while piece := answer.raw.read1(65_536, decode_content=True):
+                while piece := response.raw.read1(65_536, decode_content=True):
                     pieces += piece
                     if time.monotonic() > deadline:
-                        raise requests.Timeout("the answer trickles")
+                        raise requests.Timeout("the response came too slowly")
             except urllib3.exceptions.HTTPError as error:
                 raise requests.ConnectionError(error) from error
-            return answer.status_code, answer.headers, bytes(pieces)
+            return response.status_code, response.headers, bytes(pieces)
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
-        """Turn an answer that is an error into one of ours, in Ollama's words."""
+        """Turn an error response into one of the project's errors, with Ollama's message."""
         words = redact(responses.error_body(body).message, texts) or "no reason given"
         said = words.lower()
         if status == 404 and "model" in said:
             return self._missing(model, words)
         if status in {429, 503}:
-            return Throttled(f"{status}: {words}", delay(headers, time.time()) or QUEUE_FULL_DELAY)
-        if _OF_THE_MODEL.search(said):
+            return Throttled(f"{status}: {words}", delay(headers, time.time()) or QUEUE_FULL_DELAY_S)
+        if _MODEL_ERROR.search(said):
             return NeedsOperator(f"the model {model} cannot be used ({status}): {words}", model_only=True)
-        if status in {400, 413} or _OF_A_TEXT.search(said):
+        if status in {400, 413} or _TEXT_ERROR.search(said):
             return BadInput(words)
         if status >= 500 or status == 408:
             return (ProviderServerError if status == 500 else Transient)(f"{status}: {words}")
@@ -132,7 +132,7 @@ class Ollama:
             self._downloads.raise_if_unavailable(model)
         except NoModelYet as error:
             return error
-        return Transient(words)  # it came just now
+        return Transient(words)  # the download has just finished
 
     def _broken(self, error: requests.RequestException, model: str, texts: Sequence[str]) -> Error:
         unsent = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in str(error)
@@ -141,7 +141,7 @@ class Ollama:
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    """The fields that are the same in every request; OLLAMA_TRUNCATE follows TRUNCATE_LONG_TEXTS if it is not set."""
+    """Return the fields that are the same in all requests. OLLAMA_TRUNCATE defaults to TRUNCATE_LONG_TEXTS."""
     truncate = settings.truncate_long_texts if settings.ollama_truncate is None else settings.ollama_truncate
     options: dict[str, Any] = {"truncate": truncate}
     if settings.embedding_dimensions:

@@ -1,8 +1,8 @@
-"""OpenAI's embeddings endpoint, and every server that speaks like it (OPENAI_BASE_URL), through the `openai` SDK.
+"""OpenAI's embeddings endpoint, and every compatible server (OPENAI_BASE_URL), through the `openai` SDK.
 
-The SDK's retries are off (there is one retry loop, provider_call.py), and its answers are taken raw (responses.py).
-The request is made with `client.post`, the SDK's documented way to any endpoint: `embeddings.create` would look at
-each text again (16 µs an input), and always sends `encoding_format`, which some servers refuse.
+The SDK's retries are off (there is one retry loop, provider_call.py), and its responses are decoded by responses.py.
+The request is made with `client.post`, the SDK's documented way to any endpoint: `embeddings.create` checks each
+text again (16 µs an input), and always sends `encoding_format`, which some servers refuse.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from stages.embedder.providers.redaction import redact
 from stages.embedder.providers.request_metrics import RequestMetrics
 
 MAX_INPUTS = 2048
-"""Of one request, by the API's reference; its 300,000 tokens are the upper bound of EMBED_BATCH_TOKENS."""
+"""Inputs of one request (API reference). Its limit of 300,000 tokens is the upper bound of EMBED_BATCH_TOKENS."""
 NO_DIMENSIONS = ("text-embedding-ada-002",)
-"""Models that refuse `dimensions`, by the API's reference. Others that do are found out once and remembered."""
+"""Models that refuse `dimensions` (API reference). Other such models are detected by their first refusal."""
 
-LIST_TIMEOUT = 5.0
-"""Seconds for a compatible server to say which models it has."""
+LIST_TIMEOUT_S = 5.0
+"""Seconds to wait for the list of models of a compatible server."""
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ class _Models(msgspec.Struct):
 
 
 class OpenAI:
-    """One client, used by all threads."""
+    """One HTTP client, used by all threads."""
 
     name = "openai"
     free = False
@@ -79,16 +79,16 @@ class OpenAI:
                 raise
             log.warning("openai_field_dropped", model=model, field=field, reason=str(error))
             self._dropped.setdefault(model, set()).add(field)
-            raise AskAgain(f"{model} is asked without {field} from now on") from error
+            raise AskAgain(f"requests for {model} leave out {field} from now on") from error
 
     def has(self, model: str) -> bool | None:
-        """OpenAI's own models are known by name; a compatible server is asked, once in a while."""
+        """Whether the server has the model: OpenAI's are known by name, a compatible server is asked."""
         if model.startswith("text-embedding-"):
             return True
         return False if self._official else self._models.has(model)
 
     def notices(self) -> Mapping[str, str]:
-        """Nothing goes on with single models."""
+        """Return nothing: there are no messages about single models."""
         return {}
 
     def close(self) -> None:
@@ -96,9 +96,9 @@ class OpenAI:
         self._client.close()
 
     def _list(self) -> frozenset[str] | None:
-        """Ask which models there are; None if it does not say."""
+        """Return the server's models; None if it does not tell."""
         try:
-            raw = self._client.get("/models", cast_to=httpx2.Response, options={"timeout": LIST_TIMEOUT})
+            raw = self._client.get("/models", cast_to=httpx2.Response, options={"timeout": LIST_TIMEOUT_S})
             return frozenset(model.id for model in msgspec.json.decode(raw.content, type=_Models).data) or None
         except (openai.OpenAIError, msgspec.MsgspecError):
             return None
@@ -116,16 +116,16 @@ class OpenAI:
         try:
             raw = self._client.post("/embeddings", cast_to=httpx2.Response, body=request)
         except openai.APIStatusError as error:
-            answer = error.response
-            self._metrics.count(model, str(answer.status_code))
-            raise self._refusal(answer.status_code, answer.content, answer.headers, model, texts) from None
+            response = error.response
+            self._metrics.count(model, str(response.status_code))
+            raise self._refusal(response.status_code, response.content, response.headers, model, texts) from None
         except openai.APIConnectionError as error:
             raise self._broken(error, model, texts) from error
         body: bytes = raw.content
         if responses.has_error(body):
             self._metrics.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
-        found = self._metrics.read(model, str(raw.status_code), lambda: responses.of_openai(body, len(texts)))
+        found = self._metrics.read(model, str(raw.status_code), lambda: responses.decode_openai(body, len(texts)))
         return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
@@ -137,8 +137,8 @@ class OpenAI:
         return self._metrics.broken(model, why, unsent=unsent, late=isinstance(error, openai.APITimeoutError))
 
 
-class _Bounded(httpx2.SyncByteStream):
-    """A body that must be whole by a deadline: the SDK's timeout is for each read, so a trickle would never end."""
+class _BodyWithDeadline(httpx2.SyncByteStream):
+    """A body that must be complete by a deadline: the SDK's timeout is for each read only."""
 
     def __init__(self, stream: httpx2.SyncByteStream, deadline: float) -> None:
         self._stream = stream
@@ -147,7 +147,7 @@ class _Bounded(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._stream:
             if time.monotonic() > self._deadline:
-                raise httpx2.ReadTimeout("the answer trickles")
+                raise httpx2.ReadTimeout("the response came too slowly")
             yield piece
 
     def close(self) -> None:
@@ -155,10 +155,10 @@ class _Bounded(httpx2.SyncByteStream):
 
 
 def _client(timeout: float) -> httpx2.Client:
-    """An HTTP client whose requests take no longer than `timeout` seconds to the head, and as long again to the end."""
+    """Make an HTTP client that allows `timeout` seconds for the headers and again `timeout` seconds for the body."""
 
-    def bound(response: httpx2.Response) -> None:
+    def limit(response: httpx2.Response) -> None:
         if isinstance(response.stream, httpx2.SyncByteStream):
-            response.stream = _Bounded(response.stream, time.monotonic() + timeout)
+            response.stream = _BodyWithDeadline(response.stream, time.monotonic() + timeout)
 
-    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"response": [bound]})
+    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"response": [limit]})

@@ -1,7 +1,7 @@
-"""What an error of OpenAI or a look-alike means: which of the project's errors it becomes, as a table of rules.
+"""Turn error responses of OpenAI and compatible servers into the project's errors.
 
-Codes: https://platform.openai.com/docs/guides/error-codes. Gateways use the statuses of OpenAI for other things, so the
-words count too: a bad key comes as 400 from Google's endpoint, a missing model as 400 from vLLM.
+Codes: https://platform.openai.com/docs/guides/error-codes. Gateways use the same statuses for other errors, so the
+message counts too: Google's endpoint sends 400 for a bad key, vLLM sends 400 for a missing model.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from stages.embedder.providers import BadInput, NeedsOperator, ProviderServerErr
 from stages.embedder.providers.redaction import redact
 from stages.embedder.providers.responses import ErrorBody, error_body
 
-SOME_DELAY = 1.0
-"""Seconds to leave a provider alone that says "too many" and not for how long."""
+DEFAULT_DELAY_S = 1.0
+"""Seconds to wait after a 429 that does not say how long."""
 
 _NO_QUOTA = re.compile(r"insufficient_quota|billing_hard_limit_reached|billing_not_active|access_terminated")
 _BAD_KEY = re.compile(
@@ -32,12 +32,12 @@ _UNKNOWN_FIELD = re.compile(
     r"encoding_format|\bdimensions\b.{0,60}?(?:support|permitted|allowed|unknown|invalid|matryoshka)"
     r"|(?:support|permitted|allowed|unknown|matryoshka|specifying).{0,60}?\bdimensions\b"
 )
-_OF_THE_REQUEST = ("model", "dimensions", "encoding_format")
-"""Fields that are the same for every text: halving cannot mend what is said against them."""
+_REQUEST_FIELDS = ("model", "dimensions", "encoding_format")
+"""Fields that are the same for every text: halving does not help if one of them is refused."""
 
 
 class BadField(BadInput):
-    """The request is refused for one of its fields, not for a text."""
+    """The request is refused because of one of its fields, not because of a text."""
 
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
@@ -47,58 +47,58 @@ class BadField(BadInput):
 def refusal(
     status: int, body: bytes, headers: Mapping[str, str], *, model: str, texts: Sequence[str], key: str
 ) -> Error:
-    """Turn an answer that is an error into one of ours, in the provider's words."""
-    said = error_body(body)
-    words = redact(said.message, texts, key) or "no reason given"
-    text = f"{said.code} {words.lower()}"  # an echo of a text must not decide
+    """Turn an error response into one of the project's errors, with the provider's message."""
+    details = error_body(body)
+    words = redact(details.message, texts, key) or "no reason given"
+    text = f"{details.code} {words.lower()}"  # redacted, so that a text which the provider repeats cannot decide
     if status in {401, 402} or _BAD_KEY.search(text):
         return NeedsOperator(f"OPENAI_API_KEY is refused ({status}): {words}")
     if _NO_QUOTA.search(text):
         return NeedsOperator(f"the account's quota is used up ({status}): {words}")
     if status in {400, 403, 404} and _NO_MODEL.search(text):
         return NeedsOperator(f"the model {model} cannot be used ({status}): {words}", model_only=True)
-    return _by_status(status, said, words, headers, lone=len(texts) == 1)
+    return _by_status(status, details, words, headers, lone=len(texts) == 1)
 
 
-def _by_status(status: int, said: ErrorBody, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
+def _by_status(status: int, details: ErrorBody, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
     if status in {429, 503, 529}:
-        return _throttled(status, f"{said.code} {words.lower()}", words, headers, lone=lone)
+        return _throttled(status, f"{details.code} {words.lower()}", words, headers, lone=lone)
     if status == 500:
         return ProviderServerError(f"{status}: {words}")
     if status in {408, 409, 425} or status > 500:
         return Transient(f"{status}: {words}")
     if status in {400, 413, 422}:
-        return _refused(said, words)
+        return _refused(details, words)
     return NeedsOperator(f"the request is refused ({status}), check OPENAI_BASE_URL and the key: {words}")
 
 
 def _throttled(status: int, text: str, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
     delay = rate_limit_headers.delay(headers, time.time())
-    if status != 429:  # an outage, unless it says for how long
+    if status != 429:  # an outage, unless the headers say how long to wait
         return Throttled(f"{status}: {words}", delay) if delay else Transient(f"{status}: {words}")
-    if _TOO_LARGE.search(text) and not lone:  # more tokens than a minute's quota: only a smaller request ever passes
+    if _TOO_LARGE.search(text) and not lone:  # more tokens than the quota of a minute: only a smaller request can pass
         return BadInput(words)
-    return Throttled(f"{status}: {words}", delay or SOME_DELAY)
+    return Throttled(f"{status}: {words}", delay or DEFAULT_DELAY_S)
 
 
-def _refused(said: ErrorBody, words: str) -> Error:
-    place = said.param.split(".")
-    field = next((field for field in _OF_THE_REQUEST if field in place), None)
+def _refused(details: ErrorBody, words: str) -> Error:
+    place = details.param.split(".")
+    field = next((field for field in _REQUEST_FIELDS if field in place), None)
     if field is None and (found := _UNKNOWN_FIELD.search(words.lower())):
         field = found[0] if found[0] == "encoding_format" else "dimensions"
     return BadField(words, field) if field else BadInput(words)
 
 
 def dropped_field(error: BadInput, fields: Mapping[str, Any], model: str) -> str | None:
-    """Name the optional field to do without from now on; None if the error is about a text.
+    """Return the optional field to leave out from now on; None if the error is about a text.
 
-    Raises `NeedsOperator` if it is about a field that this model needs: no text is to blame, and no other will pass.
+    Raises `NeedsOperator` if this model needs the field: the texts are not the cause, and no other text would pass.
     """
     if not isinstance(error, BadField):
         return None
-    can_do_without = error.field == "encoding_format" or not model.startswith("text-embedding-3")
-    if error.field in fields and can_do_without:
+    is_optional = error.field == "encoding_format" or not model.startswith("text-embedding-3")
+    if error.field in fields and is_optional:
         return error.field
     raise NeedsOperator(
-        f"the request for {model} is refused for its field {error.field}: {error}", model_only=True
+        f"the request for {model} is refused because of its field {error.field}: {error}", model_only=True
     ) from error

@@ -1,8 +1,8 @@
-"""What a provider's headers say about when to send again: `retry-after`, `retry-after-ms`, `x-ratelimit-*`.
+"""Read from response headers when to send again: `retry-after`, `retry-after-ms`, `x-ratelimit-*`.
 
-OpenAI tells, for requests and for tokens, `limit`, `remaining` and `reset`: the duration (`12ms`, `1m30.5s`, `6m0s`) in
+OpenAI sends, for requests and for tokens, `limit`, `remaining` and `reset`: the duration (`12ms`, `1m30.5s`, `6m0s`) in
 which the bucket is *full* again, which refills evenly. Compatible servers leave them out, or send -1
-(https://platform.openai.com/docs/guides/rate-limits). Only ever slows down: what is left is never a reason to hurry.
+(https://platform.openai.com/docs/guides/rate-limits). The headers only ever slow requests down.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from common.failures.retry import LONGEST_WAIT_S, retry_after
+from common.failures.retry import retry_after
+from common.failures.wait_hints import LONGEST_WAIT_S
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -18,7 +19,7 @@ _UNITS = ("requests", "tokens")
 
 
 def duration(value: str) -> float | None:
-    """Seconds of a duration such as `6m0s`, `12ms` or a bare number; None for anything else."""
+    """Return the seconds of a duration such as `6m0s`, `12ms` or a bare number; None for anything else."""
     value = value.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
@@ -28,7 +29,7 @@ def duration(value: str) -> float | None:
 
 
 def delay(headers: Mapping[str, str], now_wall: float) -> float:
-    """Seconds to wait after an answer that said "too many" (429, 503); 0 if it does not say how long."""
+    """Return the seconds to wait after a response with status 429 or 503; 0 if the headers do not tell."""
     milliseconds = duration(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
         return min(milliseconds / 1000, LONGEST_WAIT_S)
@@ -42,7 +43,7 @@ def delay(headers: Mapping[str, str], now_wall: float) -> float:
 
 
 def pause(headers: Mapping[str, str], tokens: int) -> float:
-    """Seconds until the quota allows one more request of so many tokens, after an answer that was a success."""
+    """Return the seconds until the quota allows one more request of `tokens` tokens, after a success."""
     waits = []
     for unit, needed in zip(_UNITS, (1, tokens), strict=True):
         remaining, limit = _number(headers, "remaining", unit), _number(headers, "limit", unit)
@@ -56,6 +57,6 @@ def pause(headers: Mapping[str, str], tokens: int) -> float:
     return min(max(waits, default=0.0), LONGEST_WAIT_S)
 
 
-def _number(headers: Mapping[str, str], what: str, unit: str) -> int | None:
-    value = headers.get(f"x-ratelimit-{what}-{unit}", "").strip()
+def _number(headers: Mapping[str, str], field: str, unit: str) -> int | None:
+    value = headers.get(f"x-ratelimit-{field}-{unit}", "").strip()
     return int(value) if re.fullmatch(r"-?\d{1,18}", value) else None

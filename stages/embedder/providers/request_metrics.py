@@ -72,7 +72,7 @@ class RequestMetrics:
         if unsent:
             return NotSent(f"no connection: {why}")
         if late:
-            return Transient(f"no whole answer within {self._timeout}: {why}")
+            return Transient(f"no complete response within {self._timeout}: {why}")
         return Transient(f"the connection broke: {why}")
 
     def read(self, model: str, status: str, decode: Callable[[], Embeddings]) -> Embeddings:

@@ -1,7 +1,7 @@
-"""Bodies of answers: vectors into one matrix, errors into words; for OpenAI, Ollama, and what speaks like them.
+"""Decode the bodies of responses: vectors into one matrix, errors into their message.
 
-The SDK's list of floats costs 123 µs for an input of 1,536 numbers (the design's facts); here msgspec decodes the
-base64 while it parses, and one copy makes the matrix: 8 µs. Servers that know no base64 send lists of numbers.
+The SDK's list of floats costs 123 µs for an input of 1,536 numbers (measured for the design); here msgspec decodes the
+base64 while it parses, and one copy makes the matrix: 8 µs. Servers without base64 send lists of numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.failures.errors import Transient
 from stages.embedder.providers import Embeddings, Matrix
 
 Numbers = list[float | None]
-"""A vector as JSON; null is what some servers write for NaN."""
+"""A vector as JSON; some servers write null for NaN."""
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -43,52 +43,52 @@ class _Ollama(msgspec.Struct):
 
 
 class ErrorBody(msgspec.Struct):
-    """What an error body says; empty where it says nothing."""
+    """The fields of an error body; empty where it does not have them."""
 
     message: str = ""
     code: str = ""
-    """`code` and `type` together, in lower case: compatible servers use the one or the other."""
+    """`code` and `type` together, in lower case: compatible servers use one or the other."""
     param: str = ""
-    """The field of the request that it complains about."""
+    """The field of the request that is refused."""
 
 
 T = TypeVar("T")
 
 
-def of_openai(body: bytes, count: int) -> Embeddings:
-    """Decode the answer to a request of `count` texts; raise `Transient` if it is none."""
-    answer = _decode(body, _OpenAI)
-    indexes = [item.index for item in answer.data]
+def decode_openai(body: bytes, count: int) -> Embeddings:
+    """Decode the response to a request of `count` texts; raises `Transient` if it is not valid."""
+    response = _decode(body, _OpenAI)
+    indexes = [item.index for item in response.data]
     positions: list[int] | None = None
     if indexes != list(range(count)):
         numbered = [index for index in indexes if index is not None]
         positions = numbered if len(numbered) == len(indexes) and indexes else None
-    usage = answer.usage or _Usage()
+    usage = response.usage or _Usage()
     tokens = usage.prompt_tokens or usage.total_tokens or 0
-    return Embeddings(_matrix([item.embedding for item in answer.data]), tokens, positions)
+    return Embeddings(_matrix([item.embedding for item in response.data]), tokens, positions)
 
 
-def of_ollama(body: bytes) -> Embeddings:
-    """Decode Ollama's answer; raise `Transient` if it is none."""
-    answer = _decode(body, _Ollama)
-    return Embeddings(_matrix(answer.embeddings), answer.prompt_eval_count or 0)
+def decode_ollama(body: bytes) -> Embeddings:
+    """Decode Ollama's response; raises `Transient` if it is not valid."""
+    response = _decode(body, _Ollama)
+    return Embeddings(_matrix(response.embeddings), response.prompt_eval_count or 0)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        if b"NaN" in body or b"Infinity" in body:  # what Python's json writes, and JSON does not know
+        if b"NaN" in body or b"Infinity" in body:  # Python's json writes these, though JSON does not have them
             try:
                 return msgspec.convert(json.loads(body), kind)
             except (ValueError, msgspec.MsgspecError):
                 pass
-        what = "an HTML page" if body.lstrip()[:1] == b"<" else "JSON that is cut short or is no list of embeddings"
-        raise Transient(f"the answer, {len(body)} bytes with status 200, is {what}") from error
+        what = "an HTML page" if body.lstrip()[:1] == b"<" else "JSON that is cut short or not a list of embeddings"
+        raise Transient(f"the response ({len(body)} bytes, status 200) is {what}") from error
 
 
 def _matrix(rows: Sequence[bytes | Numbers]) -> Matrix:
-    """Put the rows into one matrix, (n, d) float32; a row whose length is not that of most becomes NaN."""
+    """Put the rows into one matrix, (n, d) float32; a row of another length than most becomes NaN."""
     arrays = [row if isinstance(row, bytes) else np.array(row, dtype="<f4").tobytes() for row in rows]
     lengths = Counter(map(len, arrays))
     if not lengths:
@@ -102,7 +102,7 @@ def _matrix(rows: Sequence[bytes | Numbers]) -> Matrix:
 
 
 def error_body(body: bytes) -> ErrorBody:
-    """Read an error body: OpenAI's `error` object, a plain string, or `detail` or `message`, as gateways have it."""
+    """Read an error body: OpenAI's `error` object, a plain string, or the `detail` or `message` of a gateway."""
     try:
         value: Any = msgspec.json.decode(body)
     except msgspec.MsgspecError:
@@ -123,7 +123,7 @@ def error_body(body: bytes) -> ErrorBody:
 
 
 def has_error(body: bytes) -> bool:
-    """Whether a body with status 200 is an error's. A long one is not looked at: errors are short."""
+    """Whether a body with status 200 contains an error. A long body is not checked: errors are short."""
     if len(body) > 4096:
         return False
     try:
