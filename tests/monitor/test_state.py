@@ -55,8 +55,8 @@ def test_silence_is_death_and_a_heartbeat_brings_it_back() -> None:
 def test_age_counts_from_the_last_heartbeat() -> None:
     made = monitor("fetcher")
     made.on_heartbeat(beat("fetcher"), later(2))
-    assert made.view.age("fetcher", later(3)) == 1
-    assert made.view.age("publisher", later(3)) is None
+    assert made.view.age_s("fetcher", later(3)) == 1
+    assert made.view.age_s("publisher", later(3)) is None
 
 
 def test_an_embedder_more_than_expected_is_known_and_may_go() -> None:
