@@ -19,7 +19,7 @@ def test_the_life_of_a_task_is_what_the_transition_table_gives() -> None:
 
 
 def test_the_tables_below_the_picture_have_every_transition() -> None:
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for name, _, moves, stays in re.findall(
         r"^\| (.+?) \| (.+?) \| (.*?) \| (.*?) \|$", lifecycle.section(), re.MULTILINE
     )[1:]:
