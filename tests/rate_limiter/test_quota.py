@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from common.settings.model_limits import Strategy
+from common.wire.messages import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.buckets import SECONDS, Period
 from stages.rate_limiter.quota.counters import WINDOWS, Unit, WindowId
-from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Quota, QuotaLimits, Usage
+from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Quota, QuotaLimits
 
 NOON = datetime(2025, 5, 14, 12, tzinfo=UTC).timestamp()  # a Wednesday; a full minute, hour, and half a day
 TASKS_MINUTE = WindowId(Unit.TASKS, Period.MINUTE)
@@ -29,7 +30,7 @@ def spend(quota: Quota, tasks: int, now: float, tokens: int = 0) -> int:
     return admitted
 
 
-def only(usage: list[Usage]) -> Usage:
+def only(usage: list[QuotaWindow]) -> QuotaWindow:
     (one,) = usage
     return one
 
@@ -223,7 +224,7 @@ def test_usage_of_a_fixed_window_resets_with_the_calendar(period: Period) -> Non
     reset_at = datetime.fromisoformat(
         f"{resets[period]}+02:00" if "T" in resets[period] else f"{resets[period]}T00:00+02:00"
     )
-    assert only(quota.usage(NOON)) == Usage("", Unit.TASKS, period, 0, 7, 7, reset_at.timestamp(), None)
+    assert only(quota.usage(NOON)) == QuotaWindow("", Unit.TASKS, period, 0, 7, 7, reset_at.timestamp(), None)
     quota.charge(Amounts(5, 0, 1), NOON)
     usage = only(quota.usage(NOON))
     assert (usage.current, usage.remaining, usage.reset_at) == (5, 2, reset_at.timestamp())
