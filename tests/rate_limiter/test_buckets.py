@@ -51,7 +51,7 @@ def test_charges_within_a_period_are_at_most_120_buckets_apart(period: Period, f
 
 
 @given(periods, st.integers(0, 8_000_000_000))
-def test_a_rolling_bucket_expires_at_the_very_instant_it_says(period: Period, number: int) -> None:
+def test_a_rolling_bucket_expires_exactly_at_its_expiry(period: Period, number: int) -> None:
     buckets = RollingBuckets()
     expiry = buckets.expiry(period, number)
     assert buckets.number(period, expiry) == number + buckets.slots
@@ -74,7 +74,7 @@ def test_calendar_periods_follow_each_other_without_gap_or_overlap(name: str, pe
 
 
 @given(st.sampled_from(ZONES), st.integers(SINCE, UNTIL))
-def test_dates_begin_at_their_first_instant(name: str, second: int) -> None:
+def test_calendar_days_weeks_and_months_begin_at_the_first_instant_of_a_date(name: str, second: int) -> None:
     buckets, zone = CalendarBuckets(name), ZoneInfo(name)
 
     def day(at: float) -> int:
@@ -89,7 +89,7 @@ def test_dates_begin_at_their_first_instant(name: str, second: int) -> None:
 
 
 @given(st.sampled_from(ZONES), st.sampled_from([Period.MINUTE, Period.HOUR]), st.integers(SINCE, UNTIL))
-def test_hours_and_minutes_begin_when_the_clock_shows_it(name: str, period: Period, second: int) -> None:
+def test_calendar_hours_and_minutes_begin_when_the_local_clock_shows_it(name: str, period: Period, second: int) -> None:
     buckets, zone = CalendarBuckets(name), ZoneInfo(name)
 
     def shows_full(at: float) -> bool:
@@ -137,13 +137,15 @@ LENGTHS = [
 
 
 @pytest.mark.parametrize(("zone", "period", "local", "hours"), LENGTHS)
-def test_lengths_of_calendar_periods(zone: str, period: Period, local: str, hours: float) -> None:
+def test_calendar_periods_have_the_length_that_the_local_clock_gives_them(
+    zone: str, period: Period, local: str, hours: float
+) -> None:
     buckets = CalendarBuckets(zone)
     start = buckets.number(period, datetime.fromisoformat(local).replace(tzinfo=ZoneInfo(zone)).timestamp())
     assert buckets.end(period, start) - start == hours * HOUR
 
 
-def test_the_repeated_hour_is_two_hours() -> None:
+def test_the_hour_repeated_at_the_end_of_daylight_saving_is_two_buckets() -> None:
     buckets = CalendarBuckets("Europe/Berlin")
     change = int(datetime(2025, 10, 26, 1, tzinfo=UTC).timestamp())  # 03:00 becomes 02:00
     starts = [buckets.number(Period.HOUR, change + quarter * 900) for quarter in range(-8, 8)]
@@ -152,13 +154,13 @@ def test_the_repeated_hour_is_two_hours() -> None:
     assert local == [1, 2, 2, 3]
 
 
-def test_a_day_without_midnight_begins_at_one() -> None:
+def test_a_day_without_midnight_begins_at_one_o_clock() -> None:
     zone = ZoneInfo("America/Sao_Paulo")
     start = CalendarBuckets(zone.key).number(Period.DAY, datetime(2018, 11, 4, 20, tzinfo=zone).timestamp())
     assert datetime.fromtimestamp(start, zone).isoformat() == "2018-11-04T01:00:00-02:00"
 
 
-def test_a_date_that_is_entered_twice_began_once() -> None:
+def test_a_date_that_the_clock_enters_twice_begins_once() -> None:
     buckets = CalendarBuckets("America/St_Johns")
     midnight = int(
         datetime(2006, 10, 29, 2, 30, tzinfo=UTC).timestamp()
@@ -168,7 +170,7 @@ def test_a_date_that_is_entered_twice_began_once() -> None:
     assert buckets.end(Period.DAY, midnight) == midnight + 25 * HOUR
 
 
-def test_hours_of_a_zone_with_three_quarters() -> None:
+def test_hours_begin_at_the_local_hour_in_a_zone_with_a_quarter_hour_offset() -> None:
     start = CalendarBuckets("Asia/Kathmandu").number(Period.HOUR, datetime(2025, 5, 1, 12, tzinfo=UTC).timestamp())
     assert datetime.fromtimestamp(start, UTC).isoformat() == "2025-05-01T11:15:00+00:00"
 
@@ -190,7 +192,7 @@ def test_iso_weeks_cross_the_end_of_a_year(day: str, monday: str) -> None:
     assert datetime.fromtimestamp(start, UTC).date().isoformat() == monday
 
 
-def test_months_of_a_year_add_up() -> None:
+def test_the_lengths_of_24_calendar_months_are_right() -> None:
     buckets, zone = CalendarBuckets("America/New_York"), ZoneInfo("America/New_York")
     starts = [buckets.number(Period.MONTH, datetime(2024, 1, 9, tzinfo=zone).timestamp())]
     for _ in range(24):
@@ -200,11 +202,11 @@ def test_months_of_a_year_add_up() -> None:
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "Europe", "", "../etc/passwd", "/etc/localtime", "UTC\0"])
-def test_an_unknown_timezone_is_a_sentence(name: str) -> None:
+def test_an_unknown_timezone_is_refused_with_a_message_for_the_user(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown timezone .*: an IANA name is needed"):
         load_zone(name)
 
 
-def test_strategies_and_periods_go_by_the_names_in_settings_and_metrics() -> None:
+def test_strategies_and_periods_have_the_names_of_the_settings_and_metrics() -> None:
     assert [*Period] == ["minute", "hour", "day", "week", "month"]
     assert [*Strategy] == ["rolling", "fixed"]

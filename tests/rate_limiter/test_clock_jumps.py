@@ -6,7 +6,7 @@ import pytest
 
 from common.process.actions import Instant
 from stages.rate_limiter.clock_jumps import JUMP_S, ClockJumps
-from tests.decisions import START, after, counted, events, said
+from tests.decisions import START, after, counted, events, log_fields
 from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, Limiter
 from tests.samples import names
 
@@ -17,10 +17,10 @@ def leapt(seconds: float, start: Instant = START) -> Instant:
 
 
 @pytest.mark.parametrize(("seconds", "direction"), [(3600.0, "ahead"), (-3600.0, "back"), (JUMP_S + 0.1, "ahead")])
-def test_a_leap_is_said_once_and_counted(seconds: float, direction: str) -> None:
+def test_a_clock_jump_is_logged_once_and_counted(seconds: float, direction: str) -> None:
     watch = ClockJumps(START.wall, START)
     done = list(watch.look(leapt(seconds)))
-    told = said("clock_jumped", done)
+    told = log_fields("clock_jumped", done)
     assert (told["direction"], told["level"]) == (direction, "warning")
     assert told["seconds"] == pytest.approx(abs(seconds), abs=0.1)
     assert counted("clock_leaps_total", done) == [((direction,), 1)]
@@ -28,21 +28,21 @@ def test_a_leap_is_said_once_and_counted(seconds: float, direction: str) -> None
 
 
 @pytest.mark.parametrize("seconds", [JUMP_S - 0.1, -JUMP_S + 0.1, 0.0])
-def test_a_clock_that_is_slewed_is_no_leap(seconds: float) -> None:
+def test_a_slewed_clock_is_not_reported_as_a_jump(seconds: float) -> None:
     assert list(ClockJumps(START.wall, START).look(leapt(seconds))) == []
 
 
-def test_a_process_that_was_stopped_for_an_hour_has_seen_no_leap() -> None:
+def test_a_process_that_was_paused_for_an_hour_reports_no_clock_jump() -> None:
     assert list(ClockJumps(0.0, START).look(after(3600.0))) == []
 
 
-def test_a_clock_behind_the_windows_of_an_earlier_run_is_said_at_the_start() -> None:
+def test_a_clock_behind_the_stored_windows_is_logged_at_the_start() -> None:
     watch = ClockJumps(START.wall + 500, START)
-    assert said("clock_jumped", watch.look(after(0.1)))["seconds"] == 500.0
+    assert log_fields("clock_jumped", watch.look(after(0.1)))["seconds"] == 500.0
     assert list(watch.look(after(0.2))) == []
 
 
-def test_a_step_back_grants_nothing_and_says_what_is_waited_for() -> None:
+def test_after_a_jump_back_no_quota_opens_and_the_report_shows_the_lag() -> None:
     limiter = Limiter({PER_MINUTE: 2}, hold_seconds=10_000)
     limiter.ready(5)
     limiter.tasks(*names(3))
@@ -59,11 +59,11 @@ def test_a_step_back_grants_nothing_and_says_what_is_waited_for() -> None:
     assert "clock_behind_windows_seconds" not in limiter.state.report(limiter.now).facts
 
 
-def test_a_leap_ahead_takes_the_windows_along_and_is_said() -> None:
+def test_a_jump_ahead_is_logged_and_advances_the_windows() -> None:
     limiter = Limiter({PER_HOUR: 1})
     limiter.ready(1)
     limiter.tasks("a")
     limiter.finished(limiter.batch)
     limiter.now = Instant(limiter.now.mono + 1, limiter.now.wall + 7200)
-    assert said("clock_jumped", limiter.tick())["direction"] == "ahead"
+    assert log_fields("clock_jumped", limiter.tick())["direction"] == "ahead"
     assert limiter.used(PER_HOUR) == 0

@@ -26,7 +26,7 @@ def told(actions: list[Any]) -> dict[str, dict[str, float]]:
     return {to.removeprefix("ipc://"): said.until for to, said in sends if isinstance(said, m.ProviderCooldowns)}
 
 
-def test_all_others_are_told_once() -> None:
+def test_a_provider_cooldown_is_sent_once_to_all_other_embedders() -> None:
     limiter = Limiter()
     for embedder in ("embedder_00", "embedder_01", "embedder_02"):
         assert told(said(limiter, embedder)) == {}
@@ -37,7 +37,7 @@ def test_all_others_are_told_once() -> None:
     assert set(told(said(limiter, "embedder_02", UNTIL + 5))) == {"embedder_00", "embedder_01"}
 
 
-def test_an_embedder_that_starts_meanwhile_is_told_and_one_that_starts_later_is_not() -> None:
+def test_an_embedder_that_starts_during_a_cooldown_receives_it_and_a_later_one_does_not() -> None:
     limiter = Limiter()
     said(limiter, "embedder_00", UNTIL)
     assert told(said(limiter, "embedder_01")) == {"embedder_01": {"openai": UNTIL}}
@@ -46,7 +46,7 @@ def test_an_embedder_that_starts_meanwhile_is_told_and_one_that_starts_later_is_
     assert told(said(limiter, "embedder_02")) == {}
 
 
-def test_a_pause_of_its_own_is_not_shared() -> None:
+def test_a_key_cooldown_of_one_embedder_is_not_shared() -> None:
     limiter = Limiter()
     for embedder, paused in (("embedder_00", {"*": UNTIL}), ("embedder_01", {})):
         assert told(limiter.ready(5, embedder=embedder, key_cooldowns=paused)) == {}
@@ -54,7 +54,7 @@ def test_a_pause_of_its_own_is_not_shared() -> None:
     assert limiter.inboxes == ["ipc://embedder_01"]
 
 
-def test_afterwards_what_waits_goes_out_in_full_batches_for_a_while() -> None:
+def test_waiting_tasks_are_dispatched_in_full_batches_for_a_while_after_a_cooldown() -> None:
     limiter = Limiter(batch_size=100)
     said(limiter, "embedder_00", UNTIL)
     limiter.tasks(*samples.names(250))

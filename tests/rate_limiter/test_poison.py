@@ -11,7 +11,7 @@ from common.process.actions import Instant
 from common.wire import messages as m
 from common.wire.timing import QUARANTINE_TRUSTED_S, SILENT_AFTER_S
 from stages.rate_limiter.poison import ALONE_FROM_ATTEMPT, Quarantine
-from tests.decisions import of, said
+from tests.decisions import log_fields, of_type
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names, task
 
@@ -38,7 +38,7 @@ class Crashing:
     def hear(self, done: list[Any]) -> list[Any]:
         """As the fetcher does: what is given back is still pending, and sent again."""
         batches = list(self.limiter.batches)
-        for told in of(m.Deferred, done):
+        for told in of_type(m.Deferred, done):
             if told.reason == "poison":
                 self.given_up += told.ids
             else:
@@ -79,7 +79,7 @@ def poison(*ids: str) -> Any:
 # ---- a broken embedder ----
 
 
-def test_nobody_is_failed_however_long_embedders_die_for_a_reason_of_their_own() -> None:
+def test_no_task_fails_while_embedders_die_for_a_reason_of_their_own() -> None:
     limiter = Limiter()
     limiter.tasks(*names(40))
     crashing = Crashing(limiter)
@@ -91,7 +91,7 @@ def test_nobody_is_failed_however_long_embedders_die_for_a_reason_of_their_own()
     assert limiter.state.owned == set()
 
 
-def test_not_even_two_tasks_that_were_the_only_ones() -> None:
+def test_neither_of_the_only_two_tasks_fails_while_embedders_die_of_their_own() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b")
     crashing = Crashing(limiter)
@@ -99,7 +99,7 @@ def test_not_even_two_tasks_that_were_the_only_ones() -> None:
     assert crashing.given_up == []
 
 
-def test_deaths_in_a_long_row_bring_nobody_nearer_to_the_last_attempt() -> None:
+def test_deaths_in_a_long_row_do_not_raise_the_attempt_of_a_task() -> None:
     quarantine = Quarantine(5)
     both = [task("a"), task("b")]
     seen = []
@@ -112,7 +112,7 @@ def test_deaths_in_a_long_row_bring_nobody_nearer_to_the_last_attempt() -> None:
     assert set(seen[10:]) == {ALONE_FROM_ATTEMPT}
 
 
-def test_nor_those_that_were_suspect_when_something_was_finished_last() -> None:
+def test_tasks_quarantined_before_the_last_finished_batch_do_not_fail_in_a_long_row_of_deaths() -> None:
     """What finished before a long row of deaths says nothing about who is at fault for it."""
     limiter = Limiter(batch_size=144)
     limiter.tasks(*names(12), "other")
@@ -127,7 +127,7 @@ def test_nor_those_that_were_suspect_when_something_was_finished_last() -> None:
     assert crashing.done == {*names(12), "other"}
 
 
-def test_what_is_spared_is_tried_again_alone_on_its_last_attempt() -> None:
+def test_a_task_without_evidence_is_retried_alone_on_its_last_attempt() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", attempt=4)
     crashing = Crashing(limiter)
@@ -138,13 +138,13 @@ def test_what_is_spared_is_tried_again_alone_on_its_last_attempt() -> None:
     assert seen == [("a", 4), ("b", 4), ("a", 5), ("b", 5), ("a", 5)]
 
 
-def test_alone_even_where_fewer_dispatches_are_allowed() -> None:
+def test_a_task_is_retried_alone_even_if_fewer_dispatches_are_allowed() -> None:
     limiter = Limiter(max_dispatches=1)
     limiter.ready(1)
     limiter.tasks("a", "b")
     limiter.ready(0, limiter.batch)
     done = limiter.ready(1, boot="another")
-    assert of(m.Deferred, done) == []
+    assert of_type(m.Deferred, done) == []
     assert limiter.sizes == [1]
 
 
@@ -152,7 +152,7 @@ def test_alone_even_where_fewer_dispatches_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("neighbours", [0, 1, 40])
-def test_one_that_kills_is_given_up_after_the_last_dispatch_that_is_allowed(neighbours: int) -> None:
+def test_a_poison_task_is_reported_after_the_last_allowed_dispatch(neighbours: int) -> None:
     limiter = Limiter()
     limiter.tasks("poison", *names(neighbours))
     crashing = Crashing(limiter, poison("poison"))
@@ -162,7 +162,7 @@ def test_one_that_kills_is_given_up_after_the_last_dispatch_that_is_allowed(neig
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_the_last_few_that_kill_are_given_up_soon_for_others_finished_since(number: int) -> None:
+def test_several_poison_tasks_are_reported_soon_when_other_tasks_have_finished(number: int) -> None:
     killers = [f"poison{i}" for i in range(number)]
     limiter = Limiter(batch_size=64)
     limiter.tasks(*killers, *names(30))
@@ -174,7 +174,7 @@ def test_the_last_few_that_kill_are_given_up_soon_for_others_finished_since(numb
     assert ids_of(limiter.batch) == ["next"]
 
 
-def test_without_evidence_they_wait_for_one_that_is_finished() -> None:
+def test_poison_tasks_without_evidence_wait_until_another_task_is_finished() -> None:
     """As after a restart of the rate limiter: what it knew is gone."""
     limiter = Limiter()
     limiter.tasks("poison1", "poison2", attempt=3)
@@ -187,7 +187,7 @@ def test_without_evidence_they_wait_for_one_that_is_finished() -> None:
     assert crashing.done == {"good"}
 
 
-def test_of_those_that_come_alone_one_after_the_other_only_the_first_is_blamed() -> None:
+def test_only_the_first_of_several_single_tasks_is_reported_while_the_embedder_is_broken() -> None:
     """One task a minute, and an embedder that is broken."""
     limiter = Limiter()
     crashing = Crashing(limiter)
@@ -197,7 +197,7 @@ def test_of_those_that_come_alone_one_after_the_other_only_the_first_is_blamed()
     assert crashing.given_up == ["t0"]
 
 
-def test_a_finished_that_was_lost_is_evidence_too() -> None:
+def test_a_batch_whose_finished_message_was_lost_is_evidence_too() -> None:
     limiter = Limiter()
     limiter.tasks("poison1", "poison2", attempt=4)
     crashing = Crashing(limiter, poison("poison1", "poison2"))
@@ -211,7 +211,7 @@ def test_a_finished_that_was_lost_is_evidence_too() -> None:
     assert crashing.given_up == ["poison1"]
 
 
-def test_that_others_finish_something_is_no_evidence_while_the_one_that_dies_never_does() -> None:
+def test_batches_finished_by_other_embedders_are_not_evidence() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", attempt=4)
     crashing = Crashing(limiter)
@@ -225,7 +225,7 @@ def test_that_others_finish_something_is_no_evidence_while_the_one_that_dies_nev
     assert crashing.given_up == []
 
 
-def test_nor_does_it_blame_the_last_one_that_was_not_tried_on_an_embedder_that_works() -> None:
+def test_the_last_task_is_tried_on_a_working_embedder_before_it_is_reported() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", attempt=4)
     crashing = Crashing(limiter)
@@ -241,7 +241,7 @@ def test_nor_does_it_blame_the_last_one_that_was_not_tried_on_an_embedder_that_w
     assert (limiter.inboxes, ids_of(limiter.batch)) == (["ipc://embedder_01"], ["a"])
 
 
-def test_suspects_are_tried_where_something_was_finished_lately() -> None:
+def test_tasks_in_quarantine_are_tried_on_an_embedder_that_is_not_failing() -> None:
     limiter = Limiter()
     limiter.ready(1, embedder="broken", boot="0")
     limiter.tasks("suspect", attempt=3)
@@ -253,7 +253,7 @@ def test_suspects_are_tried_where_something_was_finished_lately() -> None:
     assert limiter.inboxes == ["ipc://good"]
 
 
-def test_one_that_finishes_something_after_its_death_works_again() -> None:
+def test_an_embedder_that_finishes_a_batch_after_its_death_is_not_failing() -> None:
     limiter = Limiter()
     limiter.ready(1, m.HeldBatch("x", "", ["a"]), embedder="was broken", boot="0")
     limiter.ready(1, embedder="was broken", boot="1")
@@ -276,14 +276,14 @@ def broken(limiter: Limiter, deaths: int) -> Crashing:
     return crashing
 
 
-def test_as_many_deaths_as_a_task_may_have_are_no_reason_to_pause() -> None:
+def test_the_breaker_stays_closed_after_five_deaths_in_a_row() -> None:
     limiter = Limiter()
     broken(limiter, 5)
     assert len(limiter.batches) == 1
     assert limiter.state.report(limiter.now).blockers == []
 
 
-def test_one_more_in_a_row_is() -> None:
+def test_the_breaker_opens_after_six_deaths_in_a_row() -> None:
     limiter = Limiter()
     broken(limiter, 6)
     assert limiter.batches == []
@@ -294,7 +294,7 @@ def test_one_more_in_a_row_is() -> None:
     assert change.reason == "each batch kills its embedder: see the embedder's log"
 
 
-def test_the_pauses_grow_to_a_minute_and_each_costs_a_single_task_that_is_no_suspect() -> None:
+def test_the_open_times_grow_to_a_minute_and_each_probe_is_one_task_not_in_quarantine() -> None:
     limiter = Limiter()
     crashing = broken(limiter, 6)
     pauses = []
@@ -319,7 +319,7 @@ def probing() -> tuple[Limiter, Crashing, m.Batch]:
     return limiter, crashing, limiter.batch
 
 
-def test_whatever_is_finished_ends_it() -> None:
+def test_a_finished_probe_closes_the_breaker() -> None:
     limiter, _, batch = probing()
     limiter.ready(1, batch, boot="6")
     assert limiter.batches == []
@@ -328,7 +328,7 @@ def test_whatever_is_finished_ends_it() -> None:
     assert limiter.state.report(limiter.now).blockers == []
 
 
-def test_also_by_an_embedder_that_had_it_before() -> None:
+def test_a_batch_finished_by_another_embedder_closes_the_breaker() -> None:
     limiter = Limiter()
     limiter.ready(0, m.HeldBatch("x", "", ["long"]), embedder="embedder_01")
     crashing = broken(limiter, 6)
@@ -337,7 +337,7 @@ def test_also_by_an_embedder_that_had_it_before() -> None:
     assert len(limiter.batches) >= 1
 
 
-def test_a_probe_that_never_came_to_its_embedder_is_followed_by_another() -> None:
+def test_a_probe_that_never_reached_its_embedder_is_followed_by_another() -> None:
     limiter, crashing, lost = probing()
     for _ in range(10):
         if limiter.batches == [lost]:
@@ -349,7 +349,7 @@ def test_a_probe_that_never_came_to_its_embedder_is_followed_by_another() -> Non
     assert limiter.batch.batch_id != lost.batch_id
 
 
-def test_so_is_one_whose_embedder_died_before_it_had_it() -> None:
+def test_a_probe_whose_embedder_died_before_it_received_it_is_followed_by_another() -> None:
     limiter, crashing, lost = probing()
     limiter.ready(1, boot="7")
     crashing.boot = 7
@@ -359,7 +359,7 @@ def test_so_is_one_whose_embedder_died_before_it_had_it() -> None:
     assert limiter.batch.batch_id != lost.batch_id
 
 
-def test_a_death_of_one_that_had_nothing_says_nothing() -> None:
+def test_deaths_of_embedders_without_batches_do_not_open_the_breaker() -> None:
     limiter = Limiter()
     for boot in range(20):
         limiter.ready(1, boot=str(boot))
@@ -367,7 +367,7 @@ def test_a_death_of_one_that_had_nothing_says_nothing() -> None:
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_a_batch_that_was_learnt_after_a_restart_can_kill_too() -> None:
+def test_deaths_with_batches_learnt_after_a_restart_open_the_breaker() -> None:
     limiter = Limiter()
     limiter.tasks(*names(1000))
     for boot in range(6):
@@ -379,18 +379,18 @@ def test_a_batch_that_was_learnt_after_a_restart_can_kill_too() -> None:
 # ---- what may have been processed after all ----
 
 
-def test_a_suspect_that_waited_for_long_goes_back_for_its_result_may_be_accepted_by_now() -> None:
+def test_a_task_that_waited_long_in_quarantine_goes_back_because_its_result_may_be_accepted() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a", "b")
     limiter.ready(0, limiter.batch)
     limiter.tasks("fresh")
     done = limiter.ready(0, boot="another") + limiter.live(QUARANTINE_TRUSTED_S - 1)
-    assert of(m.Deferred, done) == []
+    assert of_type(m.Deferred, done) == []
     done = limiter.live(3)
-    (told,) = of(m.Deferred, done)
+    (told,) = of_type(m.Deferred, done)
     assert (told.ids, told.reason, told.key) == (["a", "b"], "provider", None)
-    assert said("tasks_deferred", done) == {
+    assert log_fields("tasks_deferred", done) == {
         "level": "info",
         "reason": "embedder",
         "until": told.until,
@@ -401,7 +401,7 @@ def test_a_suspect_that_waited_for_long_goes_back_for_its_result_may_be_accepted
     assert quarantine(limiter) == set()
 
 
-def test_it_counts_from_the_last_death_and_not_while_an_embedder_has_it() -> None:
+def test_the_time_in_quarantine_does_not_count_while_an_embedder_has_the_task() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a")
@@ -409,7 +409,7 @@ def test_it_counts_from_the_last_death_and_not_while_an_embedder_has_it() -> Non
     limiter.ready(1, boot="another")
     batch = limiter.batch
     for _ in range(100):
-        assert of(m.Deferred, limiter.after(1).ready(0, batch, boot="another")) == []
+        assert of_type(m.Deferred, limiter.after(1).ready(0, batch, boot="another")) == []
     limiter.ready(1, boot="third")
     assert ids_of(limiter.batch) == ["a"]
 
@@ -431,21 +431,21 @@ def with_suspects(*ids: str) -> Limiter:
     return limiter
 
 
-def test_a_suspect_that_is_finished_is_forgotten() -> None:
+def test_a_finished_task_leaves_the_quarantine() -> None:
     limiter = with_suspects("a")
     limiter.ready(1, boot="another")
     limiter.finished(limiter.batch, boot="another")
     assert quarantine(limiter) == set()
 
 
-def test_so_is_one_that_is_given_back() -> None:
+def test_a_deferred_task_leaves_the_quarantine() -> None:
     limiter = with_suspects("a", "b")
     limiter.ready(1, boot="another", key_cooldowns={"*": limiter.now.wall + 900})
     assert limiter.waiting == []
     assert quarantine(limiter) == set()
 
 
-def test_and_one_that_was_given_up() -> None:
+def test_a_poison_task_leaves_the_quarantine() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a", attempt=5)
@@ -454,7 +454,7 @@ def test_and_one_that_was_given_up() -> None:
     assert quarantine(limiter) == set()
 
 
-def test_and_one_whose_embedder_was_only_silent_and_died_later() -> None:
+def test_a_task_whose_embedder_was_only_silent_and_died_later_leaves_the_quarantine() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a")
@@ -468,7 +468,7 @@ def test_and_one_whose_embedder_was_only_silent_and_died_later() -> None:
     assert quarantine(limiter) == set()
 
 
-def test_one_whose_batch_was_lost_on_its_way_is_suspect_still() -> None:
+def test_a_task_whose_batch_was_lost_stays_in_quarantine() -> None:
     limiter = with_suspects("a")
     limiter.ready(1, boot="another")
     for _ in range(3):
@@ -477,7 +477,7 @@ def test_one_whose_batch_was_lost_on_its_way_is_suspect_still() -> None:
     assert quarantine(limiter) == {"a"}
 
 
-def test_one_that_worked_in_between_is_evidence_whichever_of_those_that_it_killed_dies_last() -> None:
+def test_evidence_from_one_embedder_counts_when_another_embedder_dies_last() -> None:
     """Others are done by the time, so the last ones that die have had nothing else to finish."""
     quarantine = Quarantine(5)
     poison, given_up = task("poison"), list[str]()
@@ -489,7 +489,7 @@ def test_one_that_worked_in_between_is_evidence_whichever_of_those_that_it_kille
     assert (again, given_up) == ([], ["poison"])
 
 
-def test_one_that_works_only_after_it_died_with_it_is_no_evidence() -> None:
+def test_a_batch_finished_only_after_the_last_death_of_its_embedder_is_not_evidence() -> None:
     """It was broken too, and is mended now; the other is broken still."""
     quarantine = Quarantine(5)
     innocent, given_up = task("innocent"), list[str]()

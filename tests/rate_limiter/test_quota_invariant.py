@@ -200,7 +200,9 @@ def test_no_interval_admits_more_than_its_limit(machine: Machine, history: list[
 
 @settings(max_examples=15, deadline=None)
 @given(machines, st.lists(st.tuples(models, tokens, spans), min_size=100, max_size=200))
-def test_nor_does_one_under_steady_demand(machine: Machine, demand: list[tuple[str, list[int], float]]) -> None:
+def test_no_interval_admits_more_than_its_limit_under_steady_demand(
+    machine: Machine, demand: list[tuple[str, list[int], float]]
+) -> None:
     for place, (model, waiting, pause) in enumerate(demand):
         machine.arrive(model, waiting)
         machine.wait(pause)
@@ -209,12 +211,12 @@ def test_nor_does_one_under_steady_demand(machine: Machine, demand: list[tuple[s
     machine.check_trace()
 
 
-def test_the_check_itself_sees_one_too_many() -> None:
+def test_the_check_finds_an_interval_with_one_task_too_many() -> None:
     charges = [(0.0, 3), (30.0, 2), (60.0, 1), (60.0 + TINY, 4), (120.0, 1)]
     assert most_within(charges, 60) == 7
     assert most_within(charges, 61) == 10
     assert most_of_calendar(charges, Period.MINUTE, ZoneInfo("UTC")) == 5
 
 
-def test_windows_of_the_trace_are_the_windows_of_the_quota() -> None:
+def test_every_unit_and_period_is_a_window() -> None:
     assert {WindowId(unit, period) for unit in Unit for period in Period} == set(WINDOWS)

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.wire import messages as m
 from common.wire.timing import MISSING_AFTER_S, SILENT_AFTER_S, UNREAD_S
-from tests.decisions import events, of, said, sent_to
+from tests.decisions import events, log_fields, of_type, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, Limiter, ids_of
 from tests.samples import names
 
@@ -25,30 +25,30 @@ def with_a_batch(*ids: str, **limits: Any) -> tuple[Limiter, m.Batch]:
 # ---- an embedder dies ----
 
 
-def test_a_silent_embedder_is_dead_after_three_seconds_and_its_tasks_wait_again() -> None:
+def test_a_silent_embedder_is_lost_after_three_seconds_and_its_tasks_wait_again() -> None:
     limiter, _ = with_a_batch("a", "b")
     assert "embedder_lost" not in events(limiter.live(3.0, 0.5))
     done = limiter.live(0.5, 0.5)
-    assert said("embedder_lost", done) == {"level": "warning", "embedder": "embedder_00", "task_ids": ["a", "b"]}
+    assert log_fields("embedder_lost", done) == {"level": "warning", "embedder": "embedder_00", "task_ids": ["a", "b"]}
     assert limiter.waiting == ["a", "b"]
     assert limiter.state.report(limiter.now).blockers == ["no embedder has reported ready"]
 
 
-def test_another_boot_of_it_tells_at_once_that_the_earlier_one_died() -> None:
+def test_a_new_boot_of_an_embedder_shows_at_once_that_the_earlier_one_died() -> None:
     limiter, _ = with_a_batch("a")
     limiter.ready(1, boot="another")
     assert ids_of(limiter.batch) == ["a"]
     assert limiter.batch.boot_id == "another"
 
 
-def test_a_task_whose_embedder_died_with_it_is_suspect() -> None:
+def test_a_task_whose_embedder_died_with_it_gets_another_attempt() -> None:
     limiter, batch = with_a_batch("a")
     assert batch.tasks[0].attempt == 1
     limiter.ready(1, boot="another")
     assert limiter.batch.tasks[0].attempt == 2
 
 
-def test_one_that_never_reached_it_is_not() -> None:
+def test_a_task_that_never_reached_its_embedder_keeps_its_attempt() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a")
@@ -56,7 +56,7 @@ def test_one_that_never_reached_it_is_not() -> None:
     assert limiter.batch.tasks[0].attempt == 1
 
 
-def test_suspects_travel_in_small_batches_and_then_alone() -> None:
+def test_tasks_in_quarantine_are_dispatched_in_small_batches_and_then_alone() -> None:
     limiter, _ = with_a_batch(*names(100), batch_size=100)
     limiter.ready(20, boot="second")
     assert limiter.sizes == [10] * 10
@@ -70,7 +70,7 @@ def test_suspects_travel_in_small_batches_and_then_alone() -> None:
     assert set(limiter.waiting) | set(ids_of(limiter.batch)) == set(ids_of(worst))
 
 
-def test_suspects_travel_with_suspects_only() -> None:
+def test_tasks_in_quarantine_do_not_share_a_batch_with_other_tasks() -> None:
     limiter, _ = with_a_batch("suspect", batch_size=100)
     limiter.tasks(*names(3, "innocent"))
     limiter.ready(20, boot="second")
@@ -83,7 +83,7 @@ def alone(limiter: Limiter, *ids: str) -> None:
     limiter.tasks(*ids, attempt=3)
 
 
-def test_one_that_must_be_alone_waits_for_an_embedder_that_has_nothing_else() -> None:
+def test_a_task_that_must_be_alone_waits_for_an_embedder_without_batches() -> None:
     limiter, batch = with_a_batch("a")
     limiter.ready(4, batch)
     alone(limiter, "s1", "s2")
@@ -92,7 +92,7 @@ def test_one_that_must_be_alone_waits_for_an_embedder_that_has_nothing_else() ->
     assert ids_of(limiter.batch) == ["s1"]
 
 
-def test_one_after_the_other() -> None:
+def test_tasks_that_must_be_alone_are_dispatched_one_after_the_other() -> None:
     limiter = Limiter()
     limiter.ready(5)
     alone(limiter, "s1", "s2")
@@ -101,7 +101,7 @@ def test_one_after_the_other() -> None:
     assert ids_of(limiter.batch) == ["s2"]
 
 
-def test_meanwhile_that_embedder_takes_nothing_else_so_that_it_gets_free() -> None:
+def test_an_embedder_reserved_for_a_task_that_must_be_alone_gets_no_other_batch() -> None:
     limiter, batch = with_a_batch("a")
     limiter.ready(4, batch)
     alone(limiter, "s")
@@ -113,7 +113,7 @@ def test_meanwhile_that_embedder_takes_nothing_else_so_that_it_gets_free() -> No
     assert ids_of(limiter.batch) == ["b"]
 
 
-def test_but_others_do() -> None:
+def test_embedders_that_are_not_reserved_get_other_batches() -> None:
     limiter = Limiter()
     limiter.ready(3, m.HeldBatch("x-1", "", ["x"]), m.HeldBatch("x-2", "", ["y"]))
     limiter.ready(3, m.HeldBatch("x-3", "", ["z"]), embedder="embedder_01")
@@ -125,7 +125,7 @@ def test_but_others_do() -> None:
     assert ids_of(limiter.batch) == ["s"]
 
 
-def test_no_embedder_is_reserved_for_a_suspect_whose_provider_is_paused() -> None:
+def test_no_embedder_is_reserved_for_a_task_whose_provider_is_in_a_cooldown() -> None:
     limiter = Limiter()
     limiter.ready(2, key_cooldowns={"down": limiter.now.wall + 30})
     limiter.tasks("s", key="down", attempt=3)
@@ -133,7 +133,7 @@ def test_no_embedder_is_reserved_for_a_suspect_whose_provider_is_paused() -> Non
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_nor_for_one_that_waits_for_a_quota() -> None:
+def test_no_embedder_is_reserved_for_a_task_that_waits_for_a_quota() -> None:
     limiter = Limiter(models={"spent": {PER_MINUTE: 1}}, hold_seconds=100)
     limiter.ready(2)
     limiter.tasks("last", key="spent")
@@ -143,20 +143,20 @@ def test_nor_for_one_that_waits_for_a_quota() -> None:
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_a_task_that_outlived_too_many_embedders_is_given_up_and_its_neighbours_are_not() -> None:
+def test_a_task_that_killed_too_many_embedders_is_poison_and_the_others_are_dispatched() -> None:
     limiter = Limiter(max_dispatches=5)
     limiter.ready(1)
     limiter.tasks("poison", attempt=5)
     limiter.ready(0, limiter.batch)
     limiter.tasks("innocent")
     done = limiter.ready(1, boot="another")
-    assert of(m.Deferred, done) == [m.Deferred(["poison"], limiter.now.wall, "poison")]
+    assert of_type(m.Deferred, done) == [m.Deferred(["poison"], limiter.now.wall, "poison")]
     assert ids_of(limiter.batch) == ["innocent"]
     limiter.tasks("poison")  # the fetcher decides whether it ever comes again
     assert limiter.waiting == ["poison"]
 
 
-def test_the_one_that_kills_is_found_and_nobody_else_is_failed() -> None:
+def test_the_poison_task_of_a_batch_is_found_and_no_other_task_fails() -> None:
     limiter = Limiter(batch_size=64)
     limiter.tasks(*names(64))
     limiter.ready(5, boot="0")
@@ -170,7 +170,7 @@ def test_the_one_that_kills_is_found_and_nobody_else_is_failed() -> None:
         limiter.ready(5, *handed, boot=str(deaths))
         if any("t13" in ids_of(batch) for batch in handed):
             deaths += 1
-            given_up += [i for told in of(m.Deferred, limiter.ready(5, boot=str(deaths))) for i in told.ids]
+            given_up += [i for told in of_type(m.Deferred, limiter.ready(5, boot=str(deaths))) for i in told.ids]
         else:
             following: list[m.Batch] = []
             for batch in handed:
@@ -183,7 +183,7 @@ def test_the_one_that_kills_is_found_and_nobody_else_is_failed() -> None:
     assert done == set(names(64)) - {"t13"}
 
 
-def test_what_a_dead_embedder_held_before_this_process_started_returns_by_its_lease() -> None:
+def test_a_batch_from_before_a_restart_whose_embedder_died_returns_when_its_lease_expires() -> None:
     limiter = Limiter()
     limiter.ready(0, m.HeldBatch("old-1", "model", ["a"]))
     limiter.ready(1, boot="another")
@@ -192,7 +192,7 @@ def test_what_a_dead_embedder_held_before_this_process_started_returns_by_its_le
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_messages_from_an_earlier_boot_change_nothing() -> None:
+def test_messages_from_an_earlier_boot_of_an_embedder_are_ignored() -> None:
     limiter, batch = with_a_batch("a")
     limiter.ready(0, boot="another")
     assert limiter.waiting == ["a"]
@@ -200,13 +200,13 @@ def test_messages_from_an_earlier_boot_change_nothing() -> None:
     assert limiter.waiting == ["a"]
 
 
-def test_nor_do_those_of_an_embedder_or_a_batch_that_nobody_knows() -> None:
+def test_messages_from_unknown_embedders_and_about_unknown_batches_are_ignored() -> None:
     limiter, batch = with_a_batch("a")
     assert limiter.finished(batch, embedder="embedder_09") == []
     assert limiter.finished(m.Batch("unknown", "boot", "", "", [])) == []
 
 
-def test_an_embedder_that_was_only_silent_keeps_what_it_holds() -> None:
+def test_an_embedder_that_was_only_silent_keeps_its_batches() -> None:
     limiter, batch = with_a_batch("a")
     limiter.live(SILENT_AFTER_S + 1, 0.5)
     assert limiter.waiting == ["a"]
@@ -219,7 +219,7 @@ def test_an_embedder_that_was_only_silent_keeps_what_it_holds() -> None:
     assert ids_of(limiter.batch) == ["b"]
 
 
-def test_but_gets_nothing_before_it_has_read_what_was_sent_to_it_while_it_was_silent() -> None:
+def test_an_embedder_that_was_silent_gets_no_batch_before_it_has_read_its_messages() -> None:
     limiter, batch = with_a_batch("a")
     limiter.live(SILENT_AFTER_S + 1, 0.5)
     limiter.tasks("b")
@@ -230,14 +230,14 @@ def test_but_gets_nothing_before_it_has_read_what_was_sent_to_it_while_it_was_si
     assert ids_of(limiter.batch) == ["b"]
 
 
-def test_an_embedder_that_did_die_gets_something_at_once_when_it_is_back() -> None:
+def test_an_embedder_that_died_gets_a_batch_at_once_when_it_is_back() -> None:
     limiter, _ = with_a_batch("a")
     limiter.live(SILENT_AFTER_S + 1, 0.5)
     limiter.ready(1, boot="another")
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_a_stop_of_this_process_says_nothing_about_the_embedders() -> None:
+def test_a_pause_of_the_rate_limiter_does_not_lose_the_embedders() -> None:
     limiter, _ = with_a_batch("a")
     limiter.tick()
     assert "embedder_lost" not in events(limiter.after(60).tick())
@@ -245,7 +245,7 @@ def test_a_stop_of_this_process_says_nothing_about_the_embedders() -> None:
     assert "embedder_lost" in events(limiter.live(0.5, 0.5))
 
 
-def test_nor_does_it_make_them_immortal() -> None:
+def test_an_embedder_that_is_silent_after_a_pause_of_the_rate_limiter_is_lost() -> None:
     limiter, batch = with_a_batch("a")
     limiter.tick()
     limiter.after(3600).ready(0, batch)  # read before the first tick after the stop
@@ -256,7 +256,7 @@ def test_nor_does_it_make_them_immortal() -> None:
 # ---- a batch is lost on its way ----
 
 
-def test_a_batch_that_its_embedder_goes_on_not_naming_is_lost_and_waits_again() -> None:
+def test_a_batch_that_its_embedder_never_reports_is_lost_and_its_tasks_wait_again() -> None:
     limiter = Limiter()
     limiter.ready(2)
     limiter.tasks("a", "b")
@@ -273,7 +273,7 @@ def test_a_batch_that_its_embedder_goes_on_not_naming_is_lost_and_waits_again() 
     assert limiter.batch.batch_id not in {batch.batch_id for batch in lost}
 
 
-def test_lost_tasks_wait_in_front_in_their_order() -> None:
+def test_lost_tasks_return_to_the_front_of_the_queue_in_their_order() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a", "b", "c")
@@ -284,7 +284,7 @@ def test_lost_tasks_wait_in_front_in_their_order() -> None:
     assert limiter.waiting == ["a", "b", "c", "d"]
 
 
-def test_a_lost_task_that_is_sent_again_was_only_sent_twice() -> None:
+def test_a_lost_task_that_is_received_again_waits_once() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a")
@@ -295,7 +295,7 @@ def test_a_lost_task_that_is_sent_again_was_only_sent_twice() -> None:
     assert limiter.waiting == ["a"]
 
 
-def test_all_that_was_said_before_a_stop_of_this_process_proves_no_loss() -> None:
+def test_messages_read_after_a_pause_of_the_rate_limiter_do_not_prove_a_loss() -> None:
     """What it reads first afterwards was said before the batch had arrived."""
     limiter = Limiter()
     limiter.ready(1)
@@ -310,7 +310,7 @@ def test_all_that_was_said_before_a_stop_of_this_process_proves_no_loss() -> Non
     assert limiter.batches == []
 
 
-def test_nor_does_what_an_embedder_says_first_after_a_stop_of_its_own() -> None:
+def test_the_first_message_after_a_pause_of_an_embedder_does_not_prove_a_loss() -> None:
     """It names each batch as it reads it, and says so at once."""
     limiter = Limiter()
     limiter.ready(2)
@@ -323,7 +323,7 @@ def test_nor_does_what_an_embedder_says_first_after_a_stop_of_its_own() -> None:
     assert limiter.batches == []
 
 
-def test_a_batch_that_was_named_and_is_no_more_is_done() -> None:
+def test_a_batch_that_an_embedder_no_longer_reports_is_finished() -> None:
     """Its `Finished` was lost, so the publisher has its results."""
     limiter, _ = with_a_batch("a")
     assert "batch_lost" not in events(limiter.ready(1))
@@ -335,7 +335,7 @@ def test_a_batch_that_was_named_and_is_no_more_is_done() -> None:
 # ---- the rate limiter itself dies ----
 
 
-def test_a_restarted_one_relearns_what_embedders_hold_and_hands_out_nothing_twice() -> None:
+def test_a_restarted_rate_limiter_learns_the_batches_of_the_embedders_and_dispatches_none_twice() -> None:
     limiter = Limiter(learnt=False)
     limiter.tasks("a", "b", "c")
     limiter.ready(1, m.HeldBatch("old-1", "model", ["a"]), m.HeldBatch("old-2", "model", ["c"]))
@@ -344,7 +344,7 @@ def test_a_restarted_one_relearns_what_embedders_hold_and_hands_out_nothing_twic
     assert ids_of(limiter.batch) == ["b"]
 
 
-def test_what_comes_after_it_was_relearnt_is_not_handed_out_either() -> None:
+def test_a_task_received_after_its_batch_was_learnt_is_not_dispatched() -> None:
     limiter = Limiter()
     limiter.ready(1, m.HeldBatch("old-1", "model", ["a"]))
     limiter.tasks("a")
@@ -352,13 +352,13 @@ def test_what_comes_after_it_was_relearnt_is_not_handed_out_either() -> None:
     assert limiter.waiting == []
 
 
-def test_it_says_that_it_holds_what_it_has_relearnt() -> None:
+def test_tasks_of_learnt_batches_are_in_the_inventory() -> None:
     limiter = Limiter(learnt=False)
     limiter.ready(1, m.HeldBatch("old-1", "model", ["a"]))
     assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", [], ["a"])]
 
 
-def test_what_it_has_relearnt_ends_as_any_other_batch() -> None:
+def test_a_learnt_batch_finishes_as_any_other_batch() -> None:
     limiter = Limiter()
     old = m.HeldBatch("old-1", "model", ["a", "b"])
     limiter.ready(0, old)
