@@ -103,3 +103,14 @@ class Limiter:
 
 def ids_of(batch: m.Batch) -> list[str]:
     return [task.id for task in batch.tasks]
+
+
+def with_a_batch(*ids: str, **limits: Any) -> tuple[Limiter, m.Batch]:
+    """A rate limiter, and a batch of these tasks that an embedder has reported."""
+    limiter = Limiter(**limits)
+    limiter.tick()
+    limiter.ready(1)
+    limiter.tasks(*ids)
+    batch = limiter.batch
+    limiter.ready(0, batch)
+    return limiter, batch

@@ -1,4 +1,4 @@
-"""Buckets of time: rolling ones to the half second, and those of the calendar on the days when clocks are changed."""
+"""Rolling buckets, exact to the half second, and calendar buckets, also on days when the clocks change."""
 
 import math
 from datetime import UTC, datetime
@@ -24,14 +24,14 @@ ZONES = [
     "UTC",
     "Europe/Berlin",
     "America/New_York",
-    "America/Sao_Paulo",  # midnight did not exist when daylight saving began
-    "America/Havana",  # midnight twice when it ends, none when it begins
-    "America/St_Johns",  # until 2011 the clock was changed at 00:01: a date left and entered again
+    "America/Sao_Paulo",  # has no midnight on the day when daylight saving begins
+    "America/Havana",  # has midnight twice when daylight saving ends, and no midnight when it begins
+    "America/St_Johns",  # until 2011 the clock changed at 00:01, so a date was left and entered again
     "Asia/Beirut",
     "Asia/Kathmandu",  # +05:45
     "Asia/Kolkata",  # +05:30
     "Australia/Lord_Howe",  # daylight saving of half an hour
-    "Pacific/Apia",  # without a 30 December 2011
+    "Pacific/Apia",  # has no 30 December 2011
     "Pacific/Chatham",  # +12:45, with daylight saving
 ]
 SINCE, UNTIL = 157_766_400, 2_145_916_800  # 1975 to 2038
@@ -67,7 +67,7 @@ def test_calendar_periods_follow_each_other_without_gap_or_overlap(name: str, pe
     end = int(buckets.end(period, start))
     assert start <= second < end
     assert buckets.expiry(period, start) == end
-    fresh = CalendarBuckets(name)  # nothing remembered
+    fresh = CalendarBuckets(name)  # without cached bounds
     assert {fresh.number(period, at) for at in (end - 1, start, second)} == {start}
     assert fresh.number(period, end) == end
     assert CalendarBuckets(name).number(period, start - 1) < start
@@ -83,7 +83,7 @@ def test_calendar_days_weeks_and_months_begin_at_the_first_instant_of_a_date(nam
     start = buckets.number(Period.DAY, second)
     assert day(start - 1) < day(start) <= day(second)
     week = datetime.fromtimestamp(buckets.number(Period.WEEK, second), zone)
-    # Apia began the Monday after its missing Friday as ever; no zone of these skipped a Monday or a first of a month.
+    # None of these zones skipped a Monday or the first day of a month.
     assert week.isoweekday() == 1
     assert datetime.fromtimestamp(buckets.number(Period.MONTH, second), zone).day == 1
 
@@ -116,7 +116,7 @@ LENGTHS = [
     ("Asia/Beirut", Period.DAY, "2022-03-27T12:00", 23),
     ("Australia/Lord_Howe", Period.DAY, "2025-04-06T12:00", 24.5),
     ("Australia/Lord_Howe", Period.DAY, "2025-10-05T12:00", 23.5),
-    ("America/St_Johns", Period.DAY, "2006-10-28T12:00", 24),  # left at 00:01 of the 29th; entering that began it
+    ("America/St_Johns", Period.DAY, "2006-10-28T12:00", 24),  # the 29th was first entered here, and left at 00:01
     ("America/St_Johns", Period.DAY, "2006-10-29T12:00", 25),
     ("Pacific/Apia", Period.DAY, "2011-12-29T12:00", 24),
     ("Pacific/Apia", Period.MONTH, "2011-12-29T12:00", 30 * 24),

@@ -1,4 +1,4 @@
-"""What a batch is charged with where there are quotas, and what comes again of it."""
+"""What a batch is charged if there are quotas, and what happens to requeued tasks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_requeued_tasks_are_dispatched_in_smaller_batches_after_one_turn_of_the_
     limiter.tasks(*names(10))
     first = limiter.batch
     done = limiter.finished(first, requeue={4: names(8)}, uncharged=8, tokens=0, requests=1)
-    assert ids_of(limiter.batch) == ["t8", "t9"], "one turn for each group"
+    assert ids_of(limiter.batch) == ["t8", "t9"], "each group gets one turn"
     assert of_type(m.Deferred, done) == []
     limiter.finished(limiter.batch)
     assert ids_of(limiter.batch) == ["t0", "t1", "t2", "t3"]
@@ -72,8 +72,8 @@ def test_requeued_tasks_of_a_batch_from_before_a_restart_go_back_to_the_api() ->
     limiter = Limiter({REQUESTS_PER_MINUTE: 100})
     held = m.HeldBatch("old-1", "small", ["a", "b"], m.Charge(limiter.now.wall - 5, 10, 2))
     limiter.ready(1, held)
-    told = m.Finished("embedder_00", "boot", "old-1", 5, 2, requeue={1: ["b"]})
-    done = limiter.did(limiter.state.on_finished(told, limiter.now))
+    finished = m.Finished("embedder_00", "boot", "old-1", 5, 2, requeue={1: ["b"]})
+    done = limiter.did(limiter.state.on_finished(finished, limiter.now))
     (deferred,) = of_type(m.Deferred, done)
     assert (deferred.ids, deferred.until, deferred.key) == (["b"], limiter.now.wall, None)
 
@@ -81,7 +81,7 @@ def test_requeued_tasks_of_a_batch_from_before_a_restart_go_back_to_the_api() ->
 def test_a_daily_token_quota_is_used_although_estimates_are_far_too_high() -> None:
     limiter = Limiter({TOKENS_PER_DAY: 1000}, batch_size=2)
     limiter.ready(1)
-    limiter.tasks(*names(40), tokens=200)  # of which a quarter will be used
+    limiter.tasks(*names(40), tokens=200)  # a quarter of them will be used
     spent = batches = 0
     while limiter.batches:
         batch = limiter.batch

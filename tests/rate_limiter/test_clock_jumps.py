@@ -1,4 +1,4 @@
-"""What is said of a wall clock that leaps, and that a leap back grants nothing."""
+"""Jumps of the wall clock are logged and counted, and a jump back frees no quota."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from tests.rate_limiter.limiter import PER_HOUR, PER_MINUTE, Limiter
 from tests.samples import names
 
 
-def leapt(seconds: float, start: Instant = START) -> Instant:
-    """A tick later, with the wall clock elsewhere."""
+def jumped(seconds: float, start: Instant = START) -> Instant:
+    """A tick later, with a wall clock that has jumped by `seconds`."""
     return Instant(start.mono + 0.1, start.wall + 0.1 + seconds)
 
 
 @pytest.mark.parametrize(("seconds", "direction"), [(3600.0, "ahead"), (-3600.0, "back"), (JUMP_S + 0.1, "ahead")])
 def test_a_clock_jump_is_logged_once_and_counted(seconds: float, direction: str) -> None:
     watch = ClockJumps(START.wall, START)
-    done = list(watch.look(leapt(seconds)))
-    told = log_fields("clock_jumped", done)
-    assert (told["direction"], told["level"]) == (direction, "warning")
-    assert told["seconds"] == pytest.approx(abs(seconds), abs=0.1)
+    done = list(watch.look(jumped(seconds)))
+    logged = log_fields("clock_jumped", done)
+    assert (logged["direction"], logged["level"]) == (direction, "warning")
+    assert logged["seconds"] == pytest.approx(abs(seconds), abs=0.1)
     assert counted("clock_leaps_total", done) == [((direction,), 1)]
-    assert list(watch.look(after(0.1, leapt(seconds)))) == []
+    assert list(watch.look(after(0.1, jumped(seconds)))) == []
 
 
 @pytest.mark.parametrize("seconds", [JUMP_S - 0.1, -JUMP_S + 0.1, 0.0])
 def test_a_slewed_clock_is_not_reported_as_a_jump(seconds: float) -> None:
-    assert list(ClockJumps(START.wall, START).look(leapt(seconds))) == []
+    assert list(ClockJumps(START.wall, START).look(jumped(seconds))) == []
 
 
 def test_a_process_that_was_paused_for_an_hour_reports_no_clock_jump() -> None:
@@ -55,7 +55,7 @@ def test_after_a_jump_back_no_quota_opens_and_the_report_shows_the_lag() -> None
     while not limiter.batches:
         limiter.after(1.0).ready(5)
         waited += 1
-    assert 1858 <= waited <= 1862, "half an hour until the clock has caught up, and the minute"
+    assert 1858 <= waited <= 1862, "half an hour until the clock has caught up, then the minute of the quota"
     assert "clock_behind_windows_seconds" not in limiter.state.report(limiter.now).facts
 
 

@@ -1,4 +1,4 @@
-"""What survives a restart, and what is said of a file that does not fit."""
+"""What survives a restart of the rate limiter, and which snapshots are refused."""
 
 import math
 import zlib

@@ -1,4 +1,4 @@
-"""Global quotas and those of single models, together."""
+"""Global quotas together with quotas of single models."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The windows' edge: which settings become which limits, and what is said of a file that cannot be used."""
+"""The quota store: which settings become which limits, and the errors for a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(**fields: Any) -> Settings:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Open]:
-    """Open the windows in the test's folder, as a process that starts at `NOW` does."""
+    """Opens the quota store in the folder of the test, as a process that starts at `NOW` does."""
     before: list[QuotaStore] = []
 
     def reopen(**fields: Any) -> QuotaStore:
@@ -99,7 +99,7 @@ def test_a_limit_lowered_below_its_usage_in_the_settings_admits_nothing_until_en
     assert (usage.current, usage.limit, usage.remaining) == (10, 5, 0)
     assert windows.quotas.admits(MODEL, [1], NOW + 1800) == 0
     opens = windows.quotas.opens_at(MODEL, 1, NOW + 1800)
-    assert opens > NOW + 1800 + 3600, "the four that expire first leave six, which is still too many"
+    assert opens > NOW + 1800 + 3600, "when the first four expire, six are left, which is still too many"
     assert windows.quotas.admits(MODEL, [1] * 9, opens) == 5
 
 
@@ -112,7 +112,7 @@ def test_a_limit_lowered_below_its_usage_in_the_settings_admits_nothing_until_en
         (lambda _: b"", "damaged: only 0 bytes"),
         (lambda _: bytes([VERSION]) + zlib.crc32(b"junk").to_bytes(4, "little") + b"junk", "damaged: "),
     ],
-    ids=["another version", "cut off", "a flipped byte", "empty", "not ours"],
+    ids=["another version", "cut off", "a flipped byte", "empty", "not a snapshot"],
 )
 def test_a_stored_record_that_cannot_be_read_stops_the_start(
     opened: Open, tmp_path: Path, damage: Callable[[bytes], bytes], says: str

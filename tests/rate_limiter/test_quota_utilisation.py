@@ -1,4 +1,4 @@
-"""At full demand over a long run, a quota is used up: at least 98 % of it, whatever the period."""
+"""At full demand, at least 98 % of a quota is used over a long time, for every period."""
 
 import random
 
@@ -14,7 +14,7 @@ NEW_YEAR = 1_735_689_600.0  # 2025-01-01T00:00Z
 
 
 def used_at_full_demand(quota: Quota, unit: Unit, start: float, end: float, tokens: int = 0) -> int:
-    """Let work in whenever it opens, from long before `start`; return what was used since."""
+    """Admit tasks whenever they fit, from long before `start`. Returns the amount used from `start` to `end`."""
     total, now = 0, start - (end - start) / 8
     while now < end:
         admitted = quota.admits([tokens] * 5_000, now)
@@ -70,7 +70,7 @@ def test_the_tightest_of_several_windows_is_used_to_98_percent() -> None:
 
 
 def test_tokens_that_a_settlement_frees_are_used_again() -> None:
-    """Estimates four times too high, settled a second later, cost nothing of a quota."""
+    """Estimates are four times too high and are settled a second later; still 98 % of the quota are used."""
     quota = Quota({WindowId(Unit.TOKENS, Period.HOUR): 10_000}, Strategy.ROLLING)
     used, now, hours = 0, NEW_YEAR, 60
     while now < NEW_YEAR + hours * 3_600:

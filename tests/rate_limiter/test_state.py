@@ -1,4 +1,4 @@
-"""What the rate limiter hands out: which tasks, in which batches, to which embedder."""
+"""What the rate limiter dispatches: which tasks, in which batches, to which embedder."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_nothing_is_dispatched_before_the_inventory_is_complete() -> None:
 
 
 def test_the_learning_time_is_longer_than_the_interval_between_two_ready_messages() -> None:
-    assert LEARNING_S > 1.0 + 0.1 + 0.05  # READY_EVERY, a tick, and RECONNECT_IVL
+    assert LEARNING_S > 1.0 + 0.1 + 0.05  # the interval of `Ready`, a tick, and the reconnect interval
 
 
 def test_a_key_in_a_cooldown_waits_while_other_keys_are_dispatched() -> None:
@@ -158,10 +158,10 @@ def test_a_key_in_a_cooldown_waits_while_other_keys_are_dispatched() -> None:
     assert limiter.waiting == ["a"]
 
 
-@pytest.mark.parametrize("paused", ["down", "*"])
-def test_tasks_of_a_key_are_dispatched_when_its_cooldown_is_over(paused: str) -> None:
+@pytest.mark.parametrize("cooling", ["down", "*"])
+def test_tasks_of_a_key_are_dispatched_when_its_cooldown_is_over(cooling: str) -> None:
     limiter = Limiter()
-    limiter.ready(2, key_cooldowns={paused: limiter.now.wall + 1.5})
+    limiter.ready(2, key_cooldowns={cooling: limiter.now.wall + 1.5})
     limiter.tasks("a", key="down")
     limiter.live(1)
     assert limiter.batches == []
@@ -189,7 +189,7 @@ def test_a_batch_that_its_embedder_has_not_yet_reported_takes_one_of_its_slots()
     limiter.ready(2)
     limiter.tasks("a", "b", "c")
     assert len(limiter.batches) == 2
-    limiter.ready(2)  # said before the batches came
+    limiter.ready(2)  # sent before the batches arrived
     assert limiter.batches == []
 
 
@@ -243,21 +243,21 @@ def test_the_first_inventory_after_the_learning_time_is_marked_as_complete() -> 
     assert of_type(m.Holding, limiter.after(0.1).tick()) == [
         m.Holding("rate_limiter", ["b"], ["a"], inventory_complete=True)
     ]
-    assert not any(told.inventory_complete for told in of_type(m.Holding, limiter.live(600)))
+    assert not any(holding.inventory_complete for holding in of_type(m.Holding, limiter.live(600)))
 
 
 def test_an_inventory_after_a_pause_of_the_process_is_not_marked_as_complete_again() -> None:
     limiter = Limiter()
     limiter.tick()
-    assert [told.inventory_complete for told in of_type(m.Holding, limiter.after(60).tick())] == [False]
+    assert [holding.inventory_complete for holding in of_type(m.Holding, limiter.after(60).tick())] == [False]
 
 
 def test_an_inventory_that_lists_the_tasks_as_embedding_is_sent_before_their_batch() -> None:
-    """Killed in between, it must not leave the fetcher in the belief that they waited here."""
+    """If it is killed in between, the fetcher must not believe that the tasks still wait in the rate limiter."""
     limiter = Limiter()
     limiter.tasks("a", "b", "c")
     done = limiter.ready(2)
-    assert [told.embedding for told in of_type(m.Holding, done)] == [["a", "b"], ["c"]]
+    assert [holding.embedding for holding in of_type(m.Holding, done)] == [["a", "b"], ["c"]]
     assert kinds(done) == ["Holding", "Batch", "Holding", "Batch", "PutQuota"]
 
 

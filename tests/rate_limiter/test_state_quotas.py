@@ -1,4 +1,4 @@
-"""What the rate limiter does with the quotas: it holds back, gives back, charges and refunds."""
+"""What the rate limiter does with the quotas: it holds tasks, defers them, charges and refunds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_task_that_was_deferred_can_be_received_again() -> None:
     limiter.ready(2)
     limiter.tasks("a", "b")
     limiter.finished(limiter.batch)
-    assert [told.ids for told in of_type(m.Deferred, limiter.tasks("b"))] == [["b"]]
+    assert [deferred.ids for deferred in of_type(m.Deferred, limiter.tasks("b"))] == [["b"]]
 
 
 @pytest.mark.parametrize("refunded", [{"uncharged": 1}, {"deferred": ["a"], "unsent": True}])
@@ -67,7 +67,9 @@ def test_tasks_are_not_deferred_while_a_dispatched_batch_may_still_be_refunded(r
     assert of_type(m.Deferred, limiter.tasks("a", "b")) == []
     done = limiter.finished(limiter.batch, requests=0, tokens=0, **refunded)
     assert ids_of(limiter.batch) == ["b"]
-    assert [told.ids for told in of_type(m.Deferred, done)] == [ids for ids in [refunded.get("deferred")] if ids]
+    assert [deferred.ids for deferred in of_type(m.Deferred, done)] == [
+        ids for ids in [refunded.get("deferred")] if ids
+    ]
 
 
 def test_the_quota_of_a_model_defers_that_model_only() -> None:
@@ -75,7 +77,7 @@ def test_the_quota_of_a_model_defers_that_model_only() -> None:
     limiter.ready(5)
     limiter.tasks("a", "b", key="small")
     done = limiter.finished(limiter.batch)
-    assert [(told.ids, told.key) for told in of_type(m.Deferred, done)] == [(["b"], "small")]
+    assert [(deferred.ids, deferred.key) for deferred in of_type(m.Deferred, done)] == [(["b"], "small")]
     limiter.tasks("c", key="large")
     assert ids_of(limiter.batch) == ["c"]
 
@@ -160,7 +162,7 @@ def test_a_window_that_blocks_tasks_after_it_was_open_is_counted_again() -> None
     assert counted("rate_limit_exceeded_total", done) == [(("minute",), 1)] * 2
 
 
-# ---- what a batch cost in the end ----
+# ---- how the charge of a batch is settled ----
 
 
 def charged(*ids: str, tokens: int = 5) -> tuple[Limiter, m.Batch]:

@@ -1,4 +1,4 @@
-"""The ratio of reported to estimated tokens, and what /metrics shows of the windows."""
+"""The ratio of reported to estimated tokens, and the gauges of the quota windows in /metrics."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_the_token_ratio_ignores_zero_tokens_and_keeps_a_limited_number_of_model
 def test_the_token_ratio_learns_only_from_batches_sent_completely_in_one_request() -> None:
     limiter = Limiter()
     learnt = limiter.state.charging.ratios
-    told: list[dict[str, Any]] = [{"uncharged": 1}, {"requests": 2}, {"deferred": ["a"]}, {"requeue": {1: ["a"]}}]
-    for number, fields in enumerate(told):
+    finishes: list[dict[str, Any]] = [{"uncharged": 1}, {"requests": 2}, {"deferred": ["a"]}, {"requeue": {1: ["a"]}}]
+    for number, fields in enumerate(finishes):
         limiter.ready(1)
         limiter.tasks(f"a{number}", f"b{number}", tokens=8)
         limiter.finished(limiter.batch, **{"tokens": 4, **fields})
@@ -68,7 +68,7 @@ def test_every_window_has_gauges_and_its_forecast_is_shown_only_while_it_holds()
     quota_metrics.show([QuotaWindow(*SAMPLE, 5, 10, 5, 1e9)], {})
     assert value("rate_limit_exhausted_timestamp_seconds", labels) is None
     assert not any(math.isnan(sample.value) for family in metrics.snapshot() for sample in family.samples)
-    assert value("rate_limit_current_usage", {"period": "hour"}) is None, "that one is for tasks"
+    assert value("rate_limit_current_usage", {"period": "hour"}) is None, "this gauge is for tasks only"
     quota_metrics.show([QuotaWindow("", "tasks", "hour", 3, 9, 6, 1e9)], {})
     shown = [value(f"rate_limit_{name}", {"period": "hour"}) for name in ("current_usage", "max_allowed", "remaining")]
     assert shown == [3, 9, 6]
