@@ -9,7 +9,7 @@ from tests.decisions import of_type
 from tests.rate_limiter.limiter import Limiter, ids_of
 
 
-class Crashing:
+class CrashingEmbedder:
     """One embedder that dies with each batch for which `kills` is true, and starts again at once."""
 
     def __init__(self, limiter: Limiter, kills: Any = lambda _: True) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from common.failures.breaker import State
 from common.wire import messages as m
-from tests.rate_limiter.crashing import Crashing
+from tests.rate_limiter.crashing import CrashingEmbedder
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names
 
 
-def broken(limiter: Limiter, deaths: int) -> Crashing:
+def broken(limiter: Limiter, deaths: int) -> CrashingEmbedder:
     """An embedder that has died this many times in a row, while many other tasks wait."""
     limiter.tasks(*names(1000))
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     for _ in range(deaths):
         crashing.die()
     return crashing
@@ -52,7 +52,7 @@ def test_the_open_times_grow_to_a_minute_and_each_probe_is_one_task_not_in_quara
         assert whole / 2 <= open_time <= whole + 1
 
 
-def probing() -> tuple[Limiter, Crashing, m.Batch]:
+def probing() -> tuple[Limiter, CrashingEmbedder, m.Batch]:
     """The first probe has been dispatched."""
     limiter = Limiter()
     crashing = broken(limiter, 6)

@@ -10,7 +10,7 @@ from common.process.actions import Instant
 from common.wire import messages as m
 from stages.rate_limiter.poison import ALONE_FROM_ATTEMPT, Quarantine
 from tests.decisions import of_type
-from tests.rate_limiter.crashing import Crashing
+from tests.rate_limiter.crashing import CrashingEmbedder
 from tests.rate_limiter.limiter import Limiter, ids_of
 from tests.samples import names, task
 
@@ -22,7 +22,7 @@ def poison(*ids: str) -> Any:
 def test_no_task_fails_while_embedders_die_for_a_reason_of_their_own() -> None:
     limiter = Limiter()
     limiter.tasks(*names(40))
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     crashing.live(3600)
     assert crashing.poison_ids == []
     crashing.kills = poison()
@@ -34,7 +34,7 @@ def test_no_task_fails_while_embedders_die_for_a_reason_of_their_own() -> None:
 def test_neither_of_the_only_two_tasks_fails_while_embedders_die_of_their_own() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b")
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     crashing.live(3600)
     assert crashing.poison_ids == []
 
@@ -56,7 +56,7 @@ def test_tasks_quarantined_before_the_last_finished_batch_do_not_fail_in_a_long_
     """A batch that finished before a long row of deaths is not evidence about these deaths."""
     limiter = Limiter(batch_size=144)
     limiter.tasks(*names(12), "other")
-    crashing = Crashing(limiter, poison(*names(12)))
+    crashing = CrashingEmbedder(limiter, poison(*names(12)))
     while "other" not in crashing.done:
         crashing.live(0.1)
     crashing.kills = lambda _: True
@@ -70,7 +70,7 @@ def test_tasks_quarantined_before_the_last_finished_batch_do_not_fail_in_a_long_
 def test_a_task_without_evidence_is_retried_alone_on_its_last_attempt() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", attempt=4)
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     seen = []
     for _ in range(5):
         seen += [(task.id, task.attempt) for task in limiter.batch.tasks]
@@ -92,7 +92,7 @@ def test_a_task_is_retried_alone_even_if_fewer_dispatches_are_allowed() -> None:
 def test_a_poison_task_is_reported_after_the_last_allowed_dispatch(neighbours: int) -> None:
     limiter = Limiter()
     limiter.tasks("poison", *names(neighbours))
-    crashing = Crashing(limiter, poison("poison"))
+    crashing = CrashingEmbedder(limiter, poison("poison"))
     assert crashing.live(60) == 5
     assert crashing.poison_ids == ["poison"]
     assert crashing.done == set(names(neighbours))
@@ -103,7 +103,7 @@ def test_several_poison_tasks_are_reported_soon_when_other_tasks_have_finished(n
     killers = [f"poison{i}" for i in range(number)]
     limiter = Limiter(batch_size=64)
     limiter.tasks(*killers, *names(30))
-    crashing = Crashing(limiter, poison(*killers))
+    crashing = CrashingEmbedder(limiter, poison(*killers))
     crashing.live(10)
     assert sorted(crashing.poison_ids) == killers
     assert crashing.done == set(names(30))
@@ -115,7 +115,7 @@ def test_poison_tasks_without_evidence_wait_until_another_task_is_finished() -> 
     """As after a restart of the rate limiter, which has lost its evidence."""
     limiter = Limiter()
     limiter.tasks("poison1", "poison2", attempt=3)
-    crashing = Crashing(limiter, poison("poison1", "poison2"))
+    crashing = CrashingEmbedder(limiter, poison("poison1", "poison2"))
     crashing.live(600)
     assert crashing.poison_ids == []
     limiter.tasks("good")
@@ -127,7 +127,7 @@ def test_poison_tasks_without_evidence_wait_until_another_task_is_finished() -> 
 def test_only_the_first_of_several_single_tasks_is_reported_while_the_embedder_is_broken() -> None:
     """One task arrives per minute, and the embedder is broken."""
     limiter = Limiter()
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     for name in names(5):
         limiter.tasks(name)
         crashing.live(60)
@@ -137,7 +137,7 @@ def test_only_the_first_of_several_single_tasks_is_reported_while_the_embedder_i
 def test_a_batch_whose_finished_message_was_lost_is_evidence_too() -> None:
     limiter = Limiter()
     limiter.tasks("poison1", "poison2", attempt=4)
-    crashing = Crashing(limiter, poison("poison1", "poison2"))
+    crashing = CrashingEmbedder(limiter, poison("poison1", "poison2"))
     crashing.die()
     crashing.die()
     batches = limiter.batches
@@ -151,7 +151,7 @@ def test_a_batch_whose_finished_message_was_lost_is_evidence_too() -> None:
 def test_batches_finished_by_other_embedders_are_not_evidence() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", attempt=4)
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     for number in range(4):
         batches = limiter.batches
         limiter.ready(0, m.HeldBatch(f"x{number}", "", ["other"]), embedder="embedder_01")
@@ -165,7 +165,7 @@ def test_batches_finished_by_other_embedders_are_not_evidence() -> None:
 def test_the_last_task_is_tried_on_a_working_embedder_before_it_is_reported() -> None:
     limiter = Limiter()
     limiter.tasks("a", "b", attempt=4)
-    crashing = Crashing(limiter)
+    crashing = CrashingEmbedder(limiter)
     crashing.die()
     crashing.die()
     of_a = limiter.batches

@@ -66,7 +66,7 @@ class Buckets(Protocol):
         """The end of this bucket: the first instant after it."""
 
     def expiry(self, period: Period, number: int) -> float:
-        """The first instant at which this bucket is no longer counted."""
+        """The first instant at which this bucket does not count any more."""
 
 
 class RollingBuckets:
