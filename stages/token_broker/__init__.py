@@ -1,7 +1,8 @@
 """The token broker keeps one OAuth2 access token and hands it out.
 
-Comes in: `TokenRequest` from the fetcher and the publisher, with the fingerprint of a token that the API refused, if
-any. Goes out: `Token` to whoever asked; a renewed one also to the fetcher and the publisher unasked, ahead of expiry.
+Comes in: `TokenRequest` from the fetcher and the publisher, with the fingerprint of a token that the API refused, if any.
+Goes out: `Token` to each process that asked. A renewed token also goes to the fetcher and the publisher, unrequested,
+before the old one expires.
 
 It alone talks to the token endpoint, one request at a time, so that a busy pipeline costs Ory one request an hour.
 

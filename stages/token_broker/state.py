@@ -64,7 +64,7 @@ class TokenBroker:
         self._waiting: set[str] = set()
         """The inboxes that asked and have got no token yet."""
         self._backoff = backoff
-        self._patience = request_limit_s
+        self._request_limit_s = request_limit_s
         """How long a request may take as a whole."""
         self._rand = rand
 
@@ -131,8 +131,10 @@ class TokenBroker:
 
     def on_tick(self, now: Instant) -> Actions:
         """Give up a request that takes too long; request a token when it is wanted."""
-        if self._asked and now.mono - self._asked.mono > self._patience:
-            stalled = Transient(f"the token endpoint did not answer within {self._patience:g} s (REQUEST_TIMEOUT)")
+        if self._asked and now.mono - self._asked.mono > self._request_limit_s:
+            stalled = Transient(
+                f"the token endpoint did not answer within {self._request_limit_s:g} s (REQUEST_TIMEOUT)"
+            )
             return self.on_request_failed(TokenRequestFailed(self._number, stalled), now)
         return self._ask_if_wanted(now)
 
