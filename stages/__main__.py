@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from common import __version__
 from common.settings import settings
 from stages import check, dead_letters
 
@@ -12,6 +13,7 @@ from stages import check, dead_letters
 def main() -> int:
     """Run the command of the command line; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"ai-task-processor {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="check the settings, the state directory, the token endpoint and the API")
     dead_letters.add_to(commands)

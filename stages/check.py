@@ -14,7 +14,7 @@ from common.ownership import private_directory
 from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings
 from common.wire.messages import Token
 from stages.fetcher.actions import Poll, PollFailed
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 from stages.fetcher.upstream import Upstream
 from stages.token_broker.issuer import Issuer
 
@@ -69,7 +69,7 @@ def _api(settings: Settings, tokens: list[str]) -> str:
     return f"{settings.api_base_url} shows {_pending(answer)}"
 
 
-def _pending(page: Page) -> str:
+def _pending(page: PendingPage) -> str:
     if not page.elements:
         return "no pending task"
     return f"pending tasks, {len(page.candidates)} of {page.elements} read for this service"

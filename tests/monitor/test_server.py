@@ -13,7 +13,7 @@ import pytest
 
 from common.failures.errors import Fatal
 from stages.monitor.pages import HttpResponse, page
-from stages.monitor.server import MOST_CONNECTIONS, PageServer
+from stages.monitor.server import LARGEST_CONNECTION_COUNT, PageServer
 from tests.waiting import wait_until
 
 SECONDS = 1.0
@@ -26,7 +26,7 @@ def _answer(target: str) -> HttpResponse:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PageServer]:
-    server = PageServer(0, _answer, connection_seconds=SECONDS)
+    server = PageServer(0, _answer, connection_limit_s=SECONDS)
     server.start()
     yield server
     server.stop()
@@ -98,7 +98,7 @@ def _dribble(client: socket.socket, until: float) -> None:
 
 
 def test_slow_clients_do_not_block_other_clients() -> None:
-    server = PageServer(0, _answer, connection_seconds=60.0)
+    server = PageServer(0, _answer, connection_limit_s=60.0)
     server.start()
     silent = [send(server, b"GET /hea") for _ in range(20)]
     assert request(server, "GET", "/health").status == 200  # well before their time is over
@@ -121,7 +121,7 @@ def test_slow_clients_are_disconnected(server: PageServer) -> None:
 
 def test_a_client_that_does_not_read_is_disconnected() -> None:
     large = HttpResponse(200, "text/plain", b"x" * 50_000_000)
-    server = PageServer(0, lambda _: large, connection_seconds=SECONDS)
+    server = PageServer(0, lambda _: large, connection_limit_s=SECONDS)
     server.start()
     before = threading.active_count()
     with send(server, b"GET /metrics HTTP/1.1\r\n\r\n"):
@@ -132,10 +132,10 @@ def test_a_client_that_does_not_read_is_disconnected() -> None:
 
 def test_the_oldest_connection_is_closed_when_there_are_too_many(server: PageServer) -> None:
     before = threading.active_count()
-    clients = [send(server, b"GET /") for _ in range(MOST_CONNECTIONS + 10)]
+    clients = [send(server, b"GET /") for _ in range(LARGEST_CONNECTION_COUNT + 10)]
     assert request(server, "GET", "/health").status == 200
     assert clients[0].recv(100) == b""
-    wait_until(lambda: threading.active_count() <= before + MOST_CONNECTIONS)
+    wait_until(lambda: threading.active_count() <= before + LARGEST_CONNECTION_COUNT)
     for client in clients:
         client.close()
     wait_until(lambda: threading.active_count() <= before)

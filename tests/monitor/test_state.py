@@ -55,8 +55,8 @@ def test_a_silent_process_is_dead_until_its_next_heartbeat() -> None:
 def test_the_age_of_a_process_counts_from_its_last_heartbeat() -> None:
     made = monitor("fetcher")
     made.on_heartbeat(beat("fetcher"), later(2))
-    assert made.view.age("fetcher", later(3)) == 1
-    assert made.view.age("publisher", later(3)) is None
+    assert made.view.age_s("fetcher", later(3)) == 1
+    assert made.view.age_s("publisher", later(3)) is None
 
 
 def test_an_unexpected_embedder_is_known_and_may_disappear() -> None:

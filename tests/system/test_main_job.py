@@ -44,7 +44,7 @@ def test_one_task_can_be_followed_from_fetch_to_patch_by_its_id(outside: Sandbox
         return [e["event"] for e in pipeline.events() if task_id in (e.get("task_id"), *e.get("task_ids", ()))]
 
     pipeline.wait_until(lambda: "results_accepted" in events(), "the last event of the task")
-    assert events() == ["leased", "batch_started", "results_stored", "results_accepted"]
+    assert events() == ["tasks_leased", "batch_started", "results_stored", "results_accepted"]
     assert "follow me" not in pipeline.log.read_text()
 
 
