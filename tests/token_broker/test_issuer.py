@@ -114,19 +114,19 @@ def test_client_secret_post_goes_into_the_form_and_nowhere_else(
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
-def test_any_secret_arrives_as_it_is(endpoint: Endpoint, method: str, secret: str) -> None:
+def test_any_client_secret_arrives_unchanged(endpoint: Endpoint, method: str, secret: str) -> None:
     endpoint.asked.clear()
     issuer(endpoint, oauth2_auth_method=method, oauth2_client_secret=secret).fetch()
     (asked,) = endpoint.asked
     assert secret == (basic(asked)[1] if method == "client_secret_basic" else asked.form["client_secret"][0])
 
 
-def test_an_answer_may_leave_out_the_lifetime_and_change_the_scope(endpoint: Endpoint) -> None:
+def test_a_token_response_may_omit_the_lifetime_and_change_the_scope(endpoint: Endpoint) -> None:
     endpoint.replies = [answers(body=b'{"access_token": "t", "scope": "read", "token_type": "Bearer"}')]
     assert issuer(endpoint).fetch() == Grant("t", None)
 
 
-def test_an_answer_may_be_compressed_and_chunked(endpoint: Endpoint) -> None:
+def test_a_token_response_may_be_compressed_and_chunked(endpoint: Endpoint) -> None:
     content = gzip.compress(b'{"access_token": "t", "expires_in": 0.5}')
 
     def reply(handler: Handler) -> None:
@@ -188,7 +188,7 @@ def _dribbled_body(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("reply", [_silent, _dribbled_body])
-def test_an_answer_must_come_within_the_timeout_as_a_whole(endpoint: Endpoint, reply: Any) -> None:
+def test_a_token_response_must_be_complete_within_the_timeout(endpoint: Endpoint, reply: Any) -> None:
     endpoint.replies = [reply]
     before, began = count("timeout"), time.monotonic()
     with pytest.raises(Transient, match=r"did not answer within 0.3 s \(REQUEST_TIMEOUT\)"):
@@ -220,14 +220,14 @@ def _false_gzip(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("reply", [_cut, _hang_up, _no_http, _false_gzip, answers(200, b" " * 2**19)])
-def test_broken_answers_are_transient(endpoint: Endpoint, reply: Any) -> None:
+def test_broken_token_responses_are_transient_errors(endpoint: Endpoint, reply: Any) -> None:
     endpoint.replies = [reply]
     with pytest.raises(Transient) as raised:
         issuer(endpoint).fetch()
     assert "127.0.0.1" in str(raised.value)
 
 
-def test_an_endpoint_that_is_not_there_is_named_with_the_cause() -> None:
+def test_an_unreachable_endpoint_is_named_with_the_cause() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/token"
@@ -238,7 +238,7 @@ def test_an_endpoint_that_is_not_there_is_named_with_the_cause() -> None:
         Issuer(configured("http://nowhere.invalid/token"), post=lambda _: None).fetch()
 
 
-def test_tls_that_cannot_be_trusted_names_the_variable(
+def test_an_untrusted_tls_certificate_is_explained_with_the_variable_to_set(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = endpoint.url.replace("http://", "https://")
@@ -254,7 +254,7 @@ def test_tls_that_cannot_be_trusted_names_the_variable(
     ("address", "refused"),
     [("8.8.8.8", True), ("2606:4700::1111", True), ("10.1.2.3", False), ("fd00::1", False), ("::1", False)],
 )
-def test_http_is_for_private_networks_only(address: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_is_allowed_in_private_networks_only(address: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def resolves(*_: object, **__: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))]
 
@@ -315,7 +315,7 @@ def test_a_rotated_secret_is_read_again_when_the_client_is_refused(
 # The thread
 
 
-def test_the_outcome_is_posted_to_the_loop(endpoint: Endpoint) -> None:
+def test_the_outcome_of_a_request_is_posted_to_the_loop(endpoint: Endpoint) -> None:
     events: queue.Queue[Any] = queue.Queue()
     broker = Issuer(configured(endpoint.url), post=events.put, reread=_no_rotation)
     broker.start_request(RequestToken(7))
@@ -327,7 +327,9 @@ def test_the_outcome_is_posted_to_the_loop(endpoint: Endpoint) -> None:
     assert refused.number == 8
 
 
-def test_a_bug_on_the_thread_is_posted_too(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+def test_a_bug_on_the_request_thread_is_posted_to_the_loop_as_a_failure(
+    monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint
+) -> None:
     events: queue.Queue[Any] = queue.Queue()
     crashes: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda crash: crashes.append(crash.exc_type.__name__))

@@ -84,7 +84,7 @@ def said(actions: list[Any]) -> list[Log]:
 # Getting a token and handing it out
 
 
-def test_a_token_is_asked_for_at_the_start_and_pushed_to_those_who_use_it() -> None:
+def test_a_token_is_requested_at_the_start_and_sent_to_its_users() -> None:
     broker = Broker()
     assert broker.tick() == [RequestToken(1)]
     actions = broker.after(2).issue("t", 3600, 1)
@@ -94,7 +94,7 @@ def test_a_token_is_asked_for_at_the_start_and_pushed_to_those_who_use_it() -> N
     assert said(actions) == [Log("token_issued", {"fingerprint": fingerprint("t"), "expires_in": 3600})]
 
 
-def test_all_who_ask_while_a_request_runs_are_answered_from_it_and_only_once() -> None:
+def test_one_request_answers_all_who_ask_while_it_runs_once_each() -> None:
     broker = Broker()
     assert broker.request("a") == [RequestToken(1)]
     assert broker.request("b") == []
@@ -105,14 +105,14 @@ def test_all_who_ask_while_a_request_runs_are_answered_from_it_and_only_once() -
     assert len([a for a in broker.after(3600).tick() + broker.issue("u", 3600, 2) if isinstance(a, Send)]) == 2
 
 
-def test_while_a_token_is_good_it_is_the_answer_without_a_request() -> None:
+def test_a_valid_token_is_given_out_without_a_request() -> None:
     broker = Broker().holding()
     actions = broker.request("a")
     assert sent(actions) == {"a": "first"}
     assert len(actions) == 1
 
 
-def test_a_token_that_is_over_is_no_answer() -> None:
+def test_an_expired_token_is_not_given_out() -> None:
     broker = Broker().holding(life=100)
     assert sent(broker.after(99.9).request("a")) == {"a": "first"}
     assert broker.after(0.1).request("b") == [RequestToken(2)]
@@ -127,14 +127,14 @@ def test_a_token_that_is_over_is_no_answer() -> None:
     (5, 1.0, 2.25),
     (10**12, 0.0, LONGEST_LIFETIME_S * 0.9),
 ])  # fmt: skip
-def test_renewal_is_ahead_of_the_end_and_jittered(life: float, jitter: float, renewed_after: float) -> None:
+def test_a_token_is_renewed_before_it_expires_with_jitter(life: float, jitter: float, renewed_after: float) -> None:
     broker = Broker(rand=jitter).holding(life=life)
     assert broker.after(renewed_after - 0.01).tick() == []
     assert broker.after(0.02).tick() == [RequestToken(2)]
     assert sent(broker.request("a")) == {"a": "first"}, "the old token serves until the new one is there"
 
 
-def test_the_life_of_a_token_counts_from_when_it_was_asked_for() -> None:
+def test_the_lifetime_of_a_token_counts_from_its_request() -> None:
     broker = Broker()
     assert broker.tick() == [RequestToken(1)]
     actions = broker.after(10).issue("t", 100, 1)
@@ -142,7 +142,7 @@ def test_the_life_of_a_token_counts_from_when_it_was_asked_for() -> None:
     assert token == Token("t", 5_000_100.0, fingerprint("t"))
 
 
-def test_a_host_that_slept_renews_by_the_wall_clock() -> None:
+def test_a_host_that_slept_renews_its_token_by_the_wall_clock() -> None:
     broker = Broker().holding(life=3600)
     broker.now = Instant(broker.now.mono + 10, broker.now.wall + 4000)
     assert broker.request("a") == [RequestToken(2)]
@@ -154,7 +154,7 @@ def test_a_wall_clock_that_is_set_back_does_not_prolong_a_token() -> None:
     assert broker.request("a") == [RequestToken(2)]
 
 
-def test_a_missing_lifetime_is_assumed_and_said_once() -> None:
+def test_a_missing_lifetime_is_assumed_and_logged_once() -> None:
     broker = Broker(rand=0.0)
     broker.tick()
     first = broker.issue("t", None, 1)
@@ -163,7 +163,7 @@ def test_a_missing_lifetime_is_assumed_and_said_once() -> None:
     assert [entry.event for entry in said(broker.issue("u", None, 2))] == ["token_issued"]
 
 
-def test_tokens_that_hardly_last_do_not_flood_the_endpoint() -> None:
+def test_tokens_with_very_short_lifetimes_do_not_flood_the_endpoint() -> None:
     broker = Broker()
     requests = 0
     for _ in range(1000):
@@ -183,19 +183,19 @@ def test_a_rejected_token_is_replaced_if_it_is_the_current_one() -> None:
     assert sent(broker.issue("second", 3600, 2)) == dict.fromkeys(("a", "b", "fetcher", "publisher"), "second")
 
 
-def test_a_token_that_was_replaced_already_brings_the_current_one() -> None:
+def test_a_rejection_of_a_token_that_was_already_replaced_is_answered_with_the_current_one() -> None:
     broker = Broker().holding()
     assert sent(broker.request("a", rejected=fingerprint("older"))) == {"a": "first"}
     assert broker.after(60).tick() == []
 
 
-def test_others_go_on_with_the_current_token_while_it_is_replaced() -> None:
+def test_other_processes_get_the_current_token_while_it_is_replaced() -> None:
     broker = Broker().holding().after(60)
     broker.request("a", rejected=fingerprint("first"))
     assert sent(broker.request("b")) == {"b": "first"}
 
 
-def test_an_api_that_rejects_everything_causes_no_storm_of_tokens() -> None:
+def test_an_api_that_rejects_every_token_does_not_flood_the_endpoint() -> None:
     broker = Broker().holding().after(60)
     current, waits = "first", []
     for number in range(2, 9):
@@ -218,14 +218,14 @@ def test_after_a_quiet_time_a_rejected_token_is_replaced_at_once_again() -> None
     assert broker.seconds_to([RequestToken(6)], 6) == pytest.approx(5, abs=0.2)
 
 
-def test_a_host_that_has_just_booted_makes_no_difference() -> None:
+def test_a_rejected_token_is_replaced_at_once_on_a_host_that_has_just_booted() -> None:
     broker = Broker()
     broker.now = Instant(5.0, 5_000_000.0)
     assert broker.holding().after(2).request("a", rejected=fingerprint("first")) == [RequestToken(2)]
     assert sent(broker.issue("second", 3600, 2))["a"] == "second"
 
 
-def test_a_token_that_is_renewed_by_the_way_is_no_replacement() -> None:
+def test_a_regular_renewal_does_not_count_as_a_replacement() -> None:
     broker = Broker().holding(life=100)
     broker.after(95).tick()
     broker.issue("second", 3600, 2)
@@ -237,7 +237,7 @@ def test_a_token_that_is_renewed_by_the_way_is_no_replacement() -> None:
 # When the endpoint fails
 
 
-def test_failures_back_off_exponentially_and_success_forgives() -> None:
+def test_failures_back_off_exponentially_until_a_success() -> None:
     broker = Broker()
     waits = [broker.seconds_to([RequestToken(1)], 1)]
     for number in range(1, 5):
@@ -262,14 +262,14 @@ def test_asking_again_does_not_shorten_the_back_off() -> None:
     assert sent(broker.issue("t", 100, 2))["a"] == "t"
 
 
-def test_what_the_endpoint_asks_for_is_waited() -> None:
+def test_retry_after_of_the_endpoint_is_obeyed() -> None:
     broker = Broker()
     broker.tick()
     broker.refuse(Throttled("not now", 120), 1)
     assert round(broker.seconds_to([RequestToken(2)], 130)) == 120
 
 
-def test_what_a_person_must_mend_is_tried_slowly_and_steadily() -> None:
+def test_an_error_that_needs_an_operator_is_retried_slowly_and_steadily() -> None:
     broker = Broker()
     broker.tick()
     for number in (1, 2, 3):
@@ -278,7 +278,7 @@ def test_what_a_person_must_mend_is_tried_slowly_and_steadily() -> None:
         assert round(broker.seconds_to([RequestToken(number + 1)], 130)) == REFUSED_INTERVAL_S
 
 
-def test_the_breaker_opens_and_lets_a_single_probe_through() -> None:
+def test_the_circuit_breaker_opens_and_allows_one_probe_at_a_time() -> None:
     broker = Broker(threshold=2)
     broker.tick()
     broker.refuse(Transient("one"), 1)
@@ -296,7 +296,7 @@ def test_the_breaker_opens_and_lets_a_single_probe_through() -> None:
     assert [*states, broker.state.breaker.state] == [State.CLOSED, State.OPEN, State.HALF_OPEN, State.CLOSED]
 
 
-def test_a_request_that_stalls_is_given_up_and_its_late_answer_ignored() -> None:
+def test_a_stalled_request_is_given_up_and_its_late_outcome_is_ignored() -> None:
     broker = Broker()
     broker.tick()
     assert broker.after(REQUEST_LIMIT_S).tick() == []
@@ -310,7 +310,7 @@ def test_a_request_that_stalls_is_given_up_and_its_late_answer_ignored() -> None
     assert broker.issue("twice", 3600, 2) == []
 
 
-def test_while_the_endpoint_is_down_the_old_token_serves_to_its_end() -> None:
+def test_the_old_token_is_used_until_it_expires_while_the_endpoint_is_down() -> None:
     broker = Broker(rand=0.0).holding(life=100)
     broker.after(90).tick()
     broker.refuse(Transient("down"), 2)
@@ -323,7 +323,7 @@ def test_while_the_endpoint_is_down_the_old_token_serves_to_its_end() -> None:
 # What it reports
 
 
-def test_it_blocks_until_there_is_a_token() -> None:
+def test_the_report_has_a_blocker_until_there_is_a_token() -> None:
     broker = Broker()
     first = broker.state.report(broker.now)
     assert first.blockers == ["no access token yet: the token endpoint is being asked for one"]
@@ -346,7 +346,7 @@ def test_the_blocker_names_the_problem_and_the_next_try() -> None:
     assert "token_problem" not in broker.state.report(broker.now).facts
 
 
-def test_no_token_is_shown() -> None:
+def test_no_token_appears_in_the_repr_of_an_action_or_event() -> None:
     broker = Broker().holding()
     shown = [repr(TokenIssued(1, "canary", 5)), repr(broker.request("a")), repr(broker.state.report(broker.now))]
     assert "canary" not in shown[0]
