@@ -1,13 +1,13 @@
-# Any image with Python 3.11 or later as `python3`, its venv module and the time zones will do: --build-arg BASE=…
+# Any image works that has Python 3.11 or later as `python3`, its venv module and the time zones: --build-arg BASE=…
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 
-# Two environments: pip stays behind in the one, and the image gets the other.
+# Two environments: pip stays in the first, and the image gets the second.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 
-# Only wheels, so no compiler is needed; only those whose hashes are in the lock file. Behind a company's proxy, give pip
-# its settings with --secret id=pip.conf,src=… and --secret id=ca.crt,src=…; neither stays in the image.
+# Only wheels, so no compiler is needed, and only those whose hashes are in the lock file. Behind a company's proxy, pass
+# the settings of pip with --secret id=pip.conf,src=… and --secret id=ca.crt,src=…; neither stays in the image.
 COPY requirements.lock /tmp/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.crt,target=/run/secrets/ca.crt \
@@ -17,19 +17,25 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 COPY common /app/common
 COPY stages /app/stages
 COPY supervisord.conf /app/
-# The user of the image cannot write here, so what Python would compile at each start is compiled now.
+# The user of the image cannot write here, so Python could not keep what it compiles at a start: compile it now.
 RUN /opt/venv/bin/python -m compileall -q /app
 
 
 FROM ${BASE}
 
-# The numbers are fixed, for they own what is on the volume.
+# The numbers are fixed, because they own the files on the volume.
 RUN groupadd --gid 10001 processor \
     && useradd --uid 10001 --gid processor --no-create-home --home-dir /app --shell /usr/sbin/nologin processor \
     && install --directory --owner=processor --group=processor --mode=0700 /app/data
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
+
+# The version is common.__version__; tests/deploy/test_image.py compares them.
+LABEL org.opencontainers.image.title="AI Task Processor" \
+      org.opencontainers.image.description="Embeds the pending AI tasks of a NestJS application: loses no task, exceeds no quota, and pays twice only for what an embedder had in flight when it was killed." \
+      org.opencontainers.image.version="0.2.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
 
 # PYTHONPATH: supervisord loads its plug-in, stages.supervisord_plugin, before it changes to any folder.
 ENV PATH=/opt/venv/bin:$PATH \
@@ -43,11 +49,11 @@ USER 10001:10001
 VOLUME /app/data
 EXPOSE 8001
 
-# http.client, for urllib would ask a proxy from the environment for the way to 127.0.0.1.
+# http.client, because urllib would use a proxy from the environment, even for 127.0.0.1.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('METRICS_PORT') or 8001), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 
-# SIGTERM drains: give it --stop-timeout 160 (docs/deployment.md says why). What is killed earlier is not lost; its
-# batches are paid for twice.
+# SIGTERM drains: give it --stop-timeout 160 (docs/deployment.md says why). If it is killed earlier, nothing is lost, and
+# the batches that were at a provider are paid twice.
 STOPSIGNAL SIGTERM
 CMD ["supervisord", "-c", "supervisord.conf"]

@@ -125,8 +125,8 @@ def _display(console: Console, total: int) -> Iterator[Any]:
         yield lambda now: bars.update(bar, completed=now.finished, description=now.line)
 
 
-def summary(console: Console, sandbox: Sandbox, pipeline: Pipeline, seconds: float) -> None:
-    """Print what the API received, and the addresses of the pages."""
+def summary(console: Console, sandbox: Sandbox, seconds: float) -> None:
+    """Print what the API received."""
     counters = sandbox.summary()
     api, oauth2 = counters["api"], counters["oauth2"]
     table = Table(title="What the API received", show_header=False)
@@ -138,9 +138,6 @@ def summary(console: Console, sandbox: Sandbox, pipeline: Pipeline, seconds: flo
     table.add_row("token requests", str(oauth2["token_requests"]))
     table.add_row("from start to last result", f"{seconds:.1f} s")
     console.print(table)
-    console.print(f"health:   http://127.0.0.1:{pipeline.port}/health")
-    console.print(f"ready:    http://127.0.0.1:{pipeline.port}/ready")
-    console.print(f"metrics:  http://127.0.0.1:{pipeline.port}/metrics")
 
 
 def main() -> int:
@@ -159,16 +156,18 @@ def main() -> int:
         started = time.monotonic()
         with Pipeline(sandbox, Path(folder)) as pipeline:
             progress = watch(console, sandbox, pipeline, options.tasks)
-            summary(console, sandbox, pipeline, time.monotonic() - started)
+            summary(console, sandbox, time.monotonic() - started)
             if options.keep:
                 _stay(console, pipeline)
         twice = sandbox.summary()["api"]["accepted_twice"]
-    console.print("Everything is stopped.")
+    console.print("Everything is stopped." + ("" if options.keep else " To look at it while it runs: make demo KEEP=1"))
     return 0 if progress.done == options.tasks and not progress.failed and not twice else 1
 
 
 def _stay(console: Console, pipeline: Pipeline) -> None:
     with contextlib.suppress(KeyboardInterrupt):
+        for page in ("health", "ready", "metrics"):
+            console.print(f"{page + ':':<9} http://127.0.0.1:{pipeline.port}/{page}")
         console.print(
             f"Staying up. The log is {pipeline.log}; the API stand-in is {pipeline.sandbox.api}. Ctrl-C stops all."
         )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pycurl
 
+from common import USER_AGENT
 from common.api import tls_and_proxy
 from common.failures.retry import retry_after
 from common.settings.settings import Settings
@@ -68,7 +69,7 @@ def new_handle(settings: Settings) -> pycurl.Curl:
 
 def request_headers(access_token: str, *more: str) -> list[str]:
     """The headers of every request, and `more`."""
-    return [f"Authorization: Bearer {access_token}", "Accept: application/json", "User-Agent: ai-task-processor", *more]
+    return [f"Authorization: Bearer {access_token}", "Accept: application/json", f"User-Agent: {USER_AGENT}", *more]
 
 
 def failure_text(handle: pycurl.Curl, code: int, timeout_s: float) -> str:

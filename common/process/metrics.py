@@ -7,11 +7,13 @@ and takes the largest value of a gauge.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from common import __version__
 from common.wire.messages import Family, Sample
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -180,6 +182,10 @@ UNDECODABLE = Counter(
 CPU_SECONDS = Counter(
     "stage_cpu_seconds_total", "CPU time of the process, user and system", ["stage", "instance"], registry=REGISTRY
 )
+BUILD_INFO = Gauge(
+    "build_info", "1, with the versions of the service and of Python", ["version", "python"], registry=REGISTRY
+)
+BUILD_INFO.labels(__version__, platform.python_version()).set(1)
 MEMORY = Gauge("stage_memory_bytes", "Resident memory of the process", ["stage", "instance"], registry=REGISTRY)
 
 

@@ -1,4 +1,4 @@
-"""The edge for claims: PATCH `in_progress`, through the same libcurl as the publisher's PATCHes."""
+"""Sends claims (PATCH `in_progress`) to the API, in the same way as the publisher sends results."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from common.api.patches import Patches
 from common.settings.settings import Settings
-from stages.fetcher.claiming import CONNECTIONS, Claim
+from stages.fetcher.actions import Claim
+from stages.fetcher.claiming import CONNECTIONS
 
 BODY = b'{"state":"in_progress"}'
 
 
-class Claims:
-    """What the API answers comes back as `Answers` events."""
+class ClaimRequests:
+    """The edge for claims; the API's responses come back as `ApiResponses` events."""
 
     def __init__(
         self, settings: Settings, post: Callable[[Any], None], watch: Callable[[int, Callable[[], None]], None]
@@ -23,5 +24,5 @@ class Claims:
         self.close = self._patches.close
 
     def claim(self, action: Claim) -> None:
-        """Begin a PATCH."""
+        """Begin a PATCH; its response comes later."""
         self._patches.begin(action.task_id, BODY, action.token)

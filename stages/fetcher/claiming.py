@@ -1,225 +1,169 @@
-"""The fetcher of a queue that others work on too (CLAIM_TASKS): a task is PATCHed `in_progress` before work begins.
+"""Between "leased" and "dispatched", for a queue that other pipelines work on too (CLAIM_TASKS).
 
-    leased ──PATCH in_progress──accepted──► dispatched, and on as without claims
-               │            └──refused (409, 404, …)──► another's: the lease ends
-               └──no answer, 5xx, …──► again later
+    leased ──PATCH in_progress──accepted───────────► dispatched, and further as without claims
+               │            └───refused (409, 404, …)──► another pipeline's: the lease ends
+               └──no answer, 5xx, …──► tried again after a pause
 
-A claimed task is not pending any more, so one that gets lost is looked for among those in progress: only what a lease
-of ours names is taken back. For the same reason a task that is given back (a quota, a provider) keeps its lease; it is
-parked until its time has come, and counts against the window meanwhile.
+A claimed task is not pending in the API any more. So a claimed task that gets lost is searched for among the tasks in
+progress, and only a task that one of our leases names is taken back. For the same reason a claimed task that is given
+back (a quota, a provider) keeps its lease: it is parked until its time has come, and counts as in flight meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 from common.api.responses import ApiResponse, ApiResponses, in_words
+from common.api.status import Meaning, meaning
+from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
-from common.process.actions import Actions, Instant, Log, Report, task_fields
+from common.process.actions import Instant, Log
 from common.wire import messages as m
-from stages.fetcher.actions import Held, Lease, Poll
-from stages.fetcher.page import Page
-from stages.fetcher.state import Fetcher
+from stages.fetcher.actions import Claim, DeleteLease, PendingClaim, Poll
+from stages.fetcher.lease_expiry import LeaseExpiry
+from stages.fetcher.lease_table import LEASED, Event, LeaseTable, Whereabouts
+from stages.fetcher.poll_schedule import PollSchedule
 
 CONNECTIONS = 16
-"""Claims under way at a time."""
-REFUSED_FOR = 60.0
-"""Seconds until a task whose claim was refused is looked at again, if it is still pending then."""
+"""At most this many claims are under way at a time."""
+REFUSED_FOR_S = 60.0
+"""How long a task whose claim was refused is not leased; after that it is looked at again, if it is still pending."""
 
 
-class Claim(NamedTuple):
-    """PATCH this task `in_progress`."""
+class Claiming:
+    """The claims, and the search for claimed tasks that were lost."""
 
-    task_id: str
-    token: m.Token
-
-
-class Wanted(msgspec.Struct):
-    """A leased task whose claim is not decided yet."""
-
-    task: m.Task
-    unsure: bool = False
-    """An earlier claim had no answer: it may have been accepted, and then a 409 is about ourselves."""
-
-
-class ClaimingFetcher(Fetcher):
-    """The state; its handlers return actions."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._wanted: dict[str, Wanted] = {}
-        self._due: deque[str] = deque()
-        self._under_way = 0
+    def __init__(self, table: LeaseTable, expiry: LeaseExpiry, schedule: PollSchedule, polling_interval_s: float):
+        self.draining = False
+        """Whether no new claim may be sent."""
+        self._table = table
+        self._expiry = expiry
+        self._schedule = schedule
+        self._polling_interval_s = polling_interval_s
+        self._pending: dict[str, PendingClaim] = {}
+        self._queue: deque[str] = deque()
+        """Ids of pending claims that are not under way."""
+        self._under_way_count = 0
         self._failures = 0
-        self._claim_after = 0.0
-        """Monotonic seconds; the pause after claims that failed."""
-        self._ours: set[str] = set()
-        """Tasks in progress that are just being taken back: they need no claim."""
-        self.parked: dict[str, tuple[Lease, float]] = {}
-        """Given back: task id → its lease, and not before (wall seconds)."""
-        self._look_at = 0.0
-        """Monotonic seconds; when to look for lost tasks among those in progress."""
-        self._looked_at = 0.0
-        """Monotonic seconds; when that was answered last."""
+        """In a row."""
+        self._cooldown = Cooldown()
+        """After claims that failed, in monotonic seconds."""
+        self._search_at_s = 0.0
+        """Monotonic seconds: when to search for lost tasks among those in progress."""
+        expiry.searched_at_s = 0.0
 
     @property
-    def room(self) -> int:
-        """How many more tasks may be leased; what is parked is claimed, and has to end some time."""
-        return max(0, super().room - len(self.parked))
+    def pending_count(self) -> int:
+        """How many claims are not decided yet."""
+        return len(self._pending)
 
     # ---- claims ----
 
-    def answers(self, event: ApiResponses, now: Instant) -> Actions:
-        """Act on what the API said of claims."""
-        granted: list[m.Task] = []
-        for answer in event.responses:
-            self._under_way -= 1
-            wanted = self._wanted.pop(answer.task_id, None)
-            if wanted is None or answer.task_id not in self.leases:
-                continue  # settled meanwhile
-            status = answer.status
-            if 200 <= status < 300 or (status == 409 and wanted.unsure):
-                self._reached()
-                self._bearer.worked()
-                granted.append(wanted.task)
-            elif status == 401:
-                self._reached()
-                yield from self._bearer.refused(answer.fingerprint, now)
-                self._again(wanted, first=True)
-            elif status in {403, 408, 425, 429} or status < 400 or status >= 500:
-                yield from self._later(answer, wanted, now)
-            else:
-                self._reached()
-                yield from self._leave(answer, now)
-        yield from super()._dispatch(granted, now)
-        yield from self._take(now)
-        yield from self._claim(now)
-        yield from self._poll_if_due(now)
-
-    def _dispatch(self, tasks: list[m.Task], now: Instant) -> Iterator[Any]:
-        yield from super()._dispatch([task for task in tasks if task.id in self._ours], now)
+    def queue(self, tasks: Iterable[m.Task]) -> None:
+        """Claim these tasks, which are leased, as soon as possible."""
         for task in tasks:
-            if task.id in self._ours:
-                self._ours.discard(task.id)
-            else:
-                self._again(Wanted(task))
-        yield from self._claim(now)
+            self._put(PendingClaim(task))
 
-    def _claim(self, now: Instant) -> Iterator[Any]:
-        token = self._bearer.usable(now)
-        if token is None or self._draining or now.mono < self._claim_after:
+    def claim(self, now: Instant) -> Iterator[Claim]:
+        """Send as many claims as may be under way."""
+        token = self._schedule.access_token.usable(now)
+        if token is None or self.draining or not self._cooldown.is_over(now.mono):
             return
-        while self._due and self._under_way < CONNECTIONS and self.breaker.allows(now.mono):
-            task_id = self._due.popleft()
-            if task_id in self._wanted and task_id in self.leases:
-                self._under_way += 1
-                self.breaker.began()
+        breaker = self._schedule.breaker
+        while self._queue and self._under_way_count < CONNECTIONS and breaker.allows(now.mono):
+            task_id = self._queue.popleft()
+            if not self._is_claiming(task_id):
+                self._pending.pop(task_id, None)  # settled or given back meanwhile
+            elif task_id in self._pending:
+                self._under_way_count += 1
+                breaker.began()
                 yield Claim(task_id, token)
 
-    def _again(self, wanted: Wanted, *, first: bool = False) -> None:
-        self._wanted[wanted.task.id] = wanted
-        (self._due.appendleft if first else self._due.append)(wanted.task.id)
+    def on_api_responses(self, event: ApiResponses, now: Instant) -> Generator[Any, None, list[m.Task]]:
+        """Act on what the API said about claims; returns the tasks whose claims it accepted."""
+        accepted: list[m.Task] = []
+        for response in event.responses:
+            self._under_way_count -= 1
+            pending = self._pending.pop(response.task_id, None)
+            if pending is None or not self._is_claiming(response.task_id):
+                continue  # settled or given back meanwhile
+            means = meaning(response.status)
+            if means is Meaning.OK or (means is Meaning.CONFLICT and pending.unsure):
+                self._note_success()
+                self._schedule.access_token.worked()
+                accepted.append(pending.task)
+            elif means is Meaning.TOKEN_REFUSED:
+                self._note_success()
+                yield from self._schedule.access_token.refused(response.fingerprint, now)
+                self._put(pending, first=True)
+            elif means in {Meaning.UNAVAILABLE, Meaning.TOKEN_DOUBTED}:
+                yield from self._back_off(response, pending, now)
+            else:
+                self._note_success()
+                yield from self._give_up(response, now)
+        return accepted
 
-    def _reached(self) -> None:
-        """Tell that the API answers."""
-        self.breaker.succeeded()
+    def _is_claiming(self, task_id: str) -> bool:
+        return self._table.whereabouts(task_id) is Whereabouts.CLAIMING
+
+    def _put(self, pending: PendingClaim, *, first: bool = False) -> None:
+        self._pending[pending.task.id] = pending
+        (self._queue.appendleft if first else self._queue.append)(pending.task.id)
+
+    def _note_success(self) -> None:
+        """The API answers, whatever it says about this task."""
+        self._schedule.breaker.succeeded()
         self._failures = 0
 
-    def _later(self, answer: ApiResponse, wanted: Wanted, now: Instant) -> Iterator[Any]:
-        reason = in_words(answer)
-        error = Throttled(reason, answer.retry_after_s) if answer.retry_after_s else Transient(reason)
+    def _back_off(self, response: ApiResponse, pending: PendingClaim, now: Instant) -> Iterator[Any]:
+        """Try again after a pause."""
+        reason = in_words(response)
+        error = Throttled(reason, response.retry_after_s) if response.retry_after_s else Transient(reason)
         self._failures += 1
-        self.breaker.failed(now.mono, reason, error=error)
-        self._claim_after = max(self._claim_after, now.mono + self._backoff.delay(self._failures, error))
-        if answer.status == 403:
-            yield from self._bearer.refused(answer.fingerprint, now)
-        wanted.unsure = wanted.unsure or answer.status in {0, 408} or answer.status >= 500
-        self._again(wanted)
-        yield Log("claim_failed", {"task_id": answer.task_id, "status": answer.status, "reason": reason}, "warning")
+        self._schedule.breaker.failed(now.mono, reason, error=error)
+        delay = self._schedule.backoff.delay(self._failures, error)
+        self._cooldown = self._cooldown.extended(now.mono + delay, reason)
+        if meaning(response.status) is Meaning.TOKEN_DOUBTED:
+            yield from self._schedule.access_token.refused(response.fingerprint, now)
+        # the API may have accepted the claim before it failed
+        pending.unsure = pending.unsure or response.status in {0, 408} or response.status >= 500
+        self._put(pending)
+        fields = {"task_id": response.task_id, "status": response.status, "reason": reason}
+        yield Log("claim_failed", fields, "warning")
 
-    def _leave(self, answer: ApiResponse, now: Instant) -> Iterator[Any]:
-        """Another worker has it, or it is gone."""
-        task_id = answer.task_id
-        self.deferred[task_id] = now.wall + REFUSED_FOR
-        yield from self._end_lease(task_id)
-        yield Log("claim_refused", {"task_id": task_id, "status": answer.status})
+    def _give_up(self, response: ApiResponse, now: Instant) -> Iterator[Any]:
+        """Leave the task to another pipeline, or to nothing if it is gone."""
+        task_id = response.task_id
+        self._table.defer(task_id, Event.CLAIM_REFUSED, now.wall + REFUSED_FOR_S, now)
+        yield DeleteLease(task_id)
+        yield Log("claim_refused", {"task_id": task_id, "status": response.status})
 
-    # ---- what is given back, lost and found ----
+    # ---- claimed tasks that were lost, or given back ----
 
-    def published(self, message: m.Published, now: Instant) -> Actions:
-        """Settle also what is parked: a result may come late."""
-        for task_id in (*message.accepted, *message.dead):
-            self.parked.pop(task_id, None)
-        return super().published(message, now)
+    def search_soon(self, now: Instant) -> None:
+        """There are lost tasks to be searched for."""
+        self._search_at_s = now.mono
 
-    def page(self, page: Page, now: Instant) -> Actions:
-        """Take back tasks in progress; pending ones are claimed first."""
-        self._ours.clear()
-        if not page.in_progress:
-            yield from super().page(page, now)
-            return
-        self._polling = False
-        self._reached()
-        self._bearer.worked()
-        self._ours = {candidate.task.id for candidate in page.candidates if candidate.task.id in self.lost}
-        self._looked_at = now.mono
-        for task_id in self._ours:
-            self.lost[task_id] = (self.lost[task_id][0], now.mono)  # still there, should there be no room for it now
-        if self._ours:
-            yield Log("taken_back", task_fields(sorted(self._ours)))
-        self._buffer = deque(candidate for candidate in page.candidates if candidate.task.id in self._ours)
-        self._buffered_at = Instant(now.mono, page.requested_at)
-        yield from self._take(now)
-        self._next_poll = now.mono  # for what was in the buffer
-        yield from self._poll_if_due(now)
+    def search(self, now: Instant) -> Iterator[Poll]:
+        """Search for the lost tasks among those in progress, if it is time."""
+        lost = self._table.ids(Whereabouts.LOST)
+        token = self._schedule.token(now, self._search_at_s) if lost else None
+        if token is not None:
+            self._search_at_s = now.mono + self._polling_interval_s
+            self._schedule.begin()
+            yield Poll(0, len(lost), self._table.ids(*LEASED), frozenset(), token, lost)
 
-    def tick(self, now: Instant) -> Actions:
-        """Besides: look for what was parked until now, and claim again."""
-        for task_id in [task_id for task_id, (_, until) in self.parked.items() if until <= now.wall]:
-            self.lost[task_id] = (self.parked.pop(task_id)[0], now.mono)
-            self._look_at = now.mono
-        yield from super().tick(now)
-        yield from self._claim(now)
+    def note_found(self, task_ids: Iterable[str], now: Instant) -> None:
+        """The search found these lost tasks: they are still there, even if there is no room for them now."""
+        self._expiry.searched_at_s = now.mono
+        for task_id in task_ids:
+            self._table.entry(task_id).heard_at_s = now.mono
 
-    def report(self, now: Instant) -> Report:
-        """What the heartbeat says."""
-        report = super().report(now)
-        report.facts |= {"claiming": len(self._wanted), "parked": len(self.parked)}
-        return report
-
-    def _give_back(self, task_id: str, lease: Lease, message: m.Deferred) -> Iterator[Any]:
-        self.parked[task_id] = (lease, message.until)
-        yield from ()
-
-    def _is_silent(self, task_id: str, held: Held, now: Instant) -> bool:
-        return task_id not in self._wanted and super()._is_silent(task_id, held, now)
-
-    def _expire(self, now: Instant) -> Iterator[Any]:
-        for task_id, (lease, since) in self.lost.items():
-            if since > self._looked_at:  # nobody could look for it yet: only then may it be given up as gone
-                self.lost[task_id] = (lease, now.mono)
-        yield from super()._expire(now)
-
-    def _lose(self, task_ids: list[str], now: Instant) -> Iterator[Any]:
-        self._look_at = now.mono
-        yield from super()._lose(task_ids, now)
-
-    def _forget_gone(self, pending: set[str]) -> Iterator[Any]:  # noqa: ARG002
-        """A claimed task is not pending, and not gone for it."""
-        yield from ()
-
-    def _poll_if_due(self, now: Instant) -> Iterator[Any]:
-        if self.lost and now.mono >= max(self._look_at, self._not_before) and self._may_poll(now):
-            token = self._bearer.usable(now)
-            if token is not None:
-                self._look_at = now.mono + self.limits.polling_interval
-                self._polling = True
-                self.breaker.began()
-                known, lost = frozenset(self.leases), frozenset(self.lost)
-                yield Poll(0, len(lost), known, frozenset(), token, lost)
-                return
-        yield from super()._poll_if_due(now)
+    def end_parking(self, now: Instant) -> None:
+        """Search for parked tasks whose time has come."""
+        for task_id, entry in self._table.at(Whereabouts.PARKED):
+            if entry.not_before_s <= now.wall:
+                self._table.move(task_id, Event.COOLDOWN_ENDED, now)
+                self.search_soon(now)

@@ -1,8 +1,8 @@
-"""Cutting a JSON array of any size into its elements, in bounded memory, whatever is in them.
+"""Cuts a JSON array of any size into its elements, in bounded memory, even if some elements are invalid.
 
-Up to `SLICE` bytes are decoded at a time. A longer array is cut at its last comma that is in no element, which is found
-by counting brackets outside of texts. Where the decoder objects to what it is given (half a surrogate pair, nesting of
-a thousand levels, bytes that are no UTF-8), the same count cuts the elements apart, and only the bad one is in trouble.
+Up to `SLICE_BYTES` are decoded at a time. A longer array is cut at the last comma between two elements, which is found
+by counting brackets outside of strings. If the decoder refuses a slice (half a surrogate pair, a thousand levels of
+nesting, invalid UTF-8), the same count cuts the elements apart, so that only the invalid element is affected.
 """
 
 from __future__ import annotations
@@ -14,51 +14,51 @@ import msgspec
 
 from common.failures.errors import Transient
 
-SLICE = 4 * 2**20
-"""Bytes decoded at a time; a single element may be longer, up to `LARGEST_ELEMENT`."""
-LARGEST_ELEMENT = 64 * 2**20
-"""Bytes; an element that has not ended by then is no task."""
+SLICE_BYTES = 4 * 2**20
+"""Decoded at a time; a single element may be longer, up to `LARGEST_ELEMENT_BYTES`."""
+LARGEST_ELEMENT_BYTES = 64 * 2**20
+"""An element that is longer than this makes the page unreadable."""
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for JSON that it cannot take."""
+"""What msgspec raises for JSON that it cannot decode."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}",]', re.DOTALL)
-"""A whole text, or one character that opens, closes or parts something; a lone `"` begins a text not yet ended."""
+"""A whole string, or one bracket or comma; a lone `"` begins a string that has not ended yet."""
 _QUOTE = ord('"')
 _OPENING, _CLOSING = b"[{", b"]}"
 
 
 def elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut a JSON array into its elements; raise `Transient` if it is none (HTML from a proxy, an error object)."""
+    """Yield the elements; raise `Transient` if the body is not an array (HTML of a proxy, an error object)."""
     array = _Array()
     for chunk in chunks:
         array.rest += chunk
-        if array.begun() and len(array.rest) >= SLICE:
+        if array.has_begun() and len(array.rest) >= SLICE_BYTES:
             yield from array.slice()
-    if not array.begun():
-        raise Transient("GET pending answered an empty body")
+    if not array.has_begun():
+        raise Transient("the response to GET pending has an empty body")
     yield from array.last()
 
 
 class _Array:
-    """What has come of the array and is not cut off yet; it begins with the bracket that opens it."""
+    """The part of the array that has arrived and is not cut off yet; it begins with the opening bracket."""
 
     def __init__(self) -> None:
         self.rest = bytearray()
         self._scanned = 0
         self._depth = 0
         self._commas: list[int] = []
-        """Where an element ends and the next begins."""
+        """Positions in `rest` at which one element ends and the next begins."""
         self._ended = False
 
-    def begun(self) -> bool:
-        """Whether anything has come; raise `Transient` if it is no array."""
+    def has_begun(self) -> bool:
+        """Whether anything has arrived; raise `Transient` if it is not an array."""
         if self.rest[:1] == b"[":
             return True
         self.rest = self.rest.lstrip()
         if not self.rest or self.rest[:1] == b"[":
             return bool(self.rest)
         first = self.rest[:1].decode("ascii", "replace")
-        raise Transient(f"GET pending answered no JSON array (it begins with {first!r}, {len(self.rest)} bytes so far)")
+        raise Transient(f"the response to GET pending is not a JSON array (it begins with {first!r})")
 
     def slice(self) -> Iterator[bytes]:
         """Cut off the elements that have ended."""
@@ -70,17 +70,17 @@ class _Array:
             self.rest[: end + 1] = b"["
             self._scanned -= end
             self._commas = []
-        if len(self.rest) > LARGEST_ELEMENT:
-            raise Transient(f"GET pending answered an element of more than {LARGEST_ELEMENT // 2**20} MB")
+        if len(self.rest) > LARGEST_ELEMENT_BYTES:
+            raise Transient(f"an element of GET pending is longer than {LARGEST_ELEMENT_BYTES // 2**20} MB")
 
     def last(self) -> Iterable[bytes]:
-        """All that is left."""
+        """Cut all that is left, when the body has ended."""
         found = _decoded(bytes(self.rest))
         if found is not None:
             return found
         self._scan()
         if not self._ended or self.rest[self._scanned :].strip():
-            raise Transient(f"GET pending answered broken JSON ({len(self.rest)} bytes at its end)")
+            raise Transient(f"the response to GET pending is broken JSON (in its last {len(self.rest)} bytes)")
         return _pieces(bytes(self.rest[: self._scanned]), self._commas)
 
     def _scan(self) -> None:
@@ -104,7 +104,7 @@ class _Array:
 
 
 def _decoded(array: bytes) -> list[bytes] | None:
-    """Cut the array with the decoder, which is fast; None if it objects to something."""
+    """Cut the array with the decoder, which is fast; None if the decoder refuses it."""
     try:
         return [bytes(raw) for raw in msgspec.json.decode(array, type=list[msgspec.Raw])]
     except UNDECODABLE:
@@ -112,6 +112,6 @@ def _decoded(array: bytes) -> list[bytes] | None:
 
 
 def _pieces(array: bytes, commas: list[int]) -> list[bytes]:
-    """Cut the array at these commas, whatever is between them."""
+    """Cut the array at these commas, without looking at what is between them."""
     starts, ends = [0, *commas], [*commas, len(array) - 1]
     return [array[start + 1 : end].strip() for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""The leases on disk: what the fetcher must not forget when it is killed."""
+"""Stores on disk what the fetcher must not forget when it is killed: leases, settled tasks, dead letters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _lease = msgspec.msgpack.Decoder(Lease).decode
 _record = msgspec.msgpack.Decoder(Record).decode
 
 
-class Leases:
-    """LMDB databases `leases` (task id → Lease), `settled` (time → Record) and `dead` (task id → nothing)."""
+class LeaseStore:
+    """LMDB databases `leases` (task id → Lease), `settled` (time → Record) and `dead` (task id → empty)."""
 
     def __init__(self, state_dir: Path) -> None:
         self.store = Store(state_dir, "fetcher", ("leases", "settled", "dead"))
@@ -32,15 +32,15 @@ class Leases:
         }
 
     def leases(self) -> dict[str, Lease]:
-        """All leases, as they were committed."""
+        """All committed leases, by task id."""
         return dict(self.store.scan("leases", _lease))
 
     def settled(self) -> list[Record]:
-        """What was settled lately, oldest first."""
+        """The records of recently settled tasks, oldest first."""
         return [record for _, record in self.store.scan("settled", _record)]
 
     def dead(self) -> list[str]:
-        """Tasks whose result is a dead letter."""
+        """Ids of the tasks whose result is a dead letter."""
         return [task_id for task_id, _ in self.store.scan("dead", len)]
 
     def _put_lease(self, action: PutLease) -> None:

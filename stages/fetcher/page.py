@@ -1,4 +1,4 @@
-"""Reading a page of pending tasks, element by element: which of them are tasks for us, and what is wrong with some.
+"""Reads a page of pending tasks element by element: which are tasks for this pipeline, and which are invalid.
 
 One malformed element never hides the rest: the array is cut into its elements first, and each is decoded alone.
 """
@@ -18,9 +18,12 @@ from common.wire.messages import Failure, Task
 from stages.fetcher.json_array import UNDECODABLE, elements
 from stages.fetcher.shard import Shard
 
+LONGEST_ID_BYTES = 500
+"""LMDB's keys are at most 511 bytes long."""
+
 
 class Envelope(msgspec.Struct):
-    """What is read of an element before its type is known; NestJS with Mongoose sends `_id`."""
+    """The part of an element that is read before its type is known. NestJS with Mongoose sends `_id`."""
 
     type: str
     mongo_id: str | None = msgspec.field(name="_id", default=None)
@@ -31,34 +34,38 @@ class Envelope(msgspec.Struct):
 
     @property
     def task_id(self) -> str:
-        """Whichever id it has; empty if none."""
+        """The element's `_id`, otherwise its `id`; empty if it has neither."""
         return self.mongo_id or self.plain_id or ""
 
 
 class Candidate(msgspec.Struct):
-    """One element of a page that concerns us: a task, or the reason why it cannot be processed."""
+    """A task of a page that may be leased, or the reason why it cannot be processed."""
 
     task: Task
+    """Without content, batch key and tokens if there is a failure."""
     created: float
     """Seconds since the epoch; infinity if the API does not say."""
     failure: Failure | None = None
+    """Why the content cannot be processed."""
 
 
-class Page(msgspec.Struct):
-    """What one poll brought; the event that the upstream posts."""
+class PendingPage(msgspec.Struct):
+    """Event: what one poll brought."""
 
     requested_at: float
-    """When it was asked for (wall seconds): nothing that was settled later can be in it as news."""
+    """Wall seconds; a task that was settled after this time may be in the page although it is not pending any more."""
     candidates: list[Candidate]
+    """Oldest first."""
     elements: int
-    """How many elements were read, known or not."""
+    """How many elements were read, including those that were skipped."""
     whole: bool
-    """False when reading stopped because enough was found."""
+    """False if reading stopped because enough candidates were found."""
     skipped: dict[str, int]
-    """Elements that were left alone, by reason."""
+    """How many elements were skipped, by reason."""
     unknown_types: list[str]
+    """Task types that this pipeline does not have, at most 64 characters of each."""
     in_progress: bool = False
-    """Whether it was asked for tasks in progress, rather than for pending ones."""
+    """Whether the poll searched the tasks in progress instead of the pending ones."""
 
 
 def _seconds(created_at: str | float | None) -> float:
@@ -71,10 +78,11 @@ def _seconds(created_at: str | float | None) -> float:
     return float("inf") if created_at is None else created_at / 1000
 
 
-def _mended(raw: bytes) -> bytes:
-    """Put U+FFFD in place of half surrogate pairs and of bytes that are no UTF-8, as JavaScript's TextEncoder does.
+def _repaired(raw: bytes) -> bytes:
+    """Replace half surrogate pairs and invalid UTF-8 with U+FFFD, as JavaScript's TextEncoder does.
 
-    A text that was cut in the middle of an emoji has such a half, and `JSON.stringify` sends it.
+    JavaScript's `substring` can cut a text in the middle of an emoji, and `JSON.stringify` sends the half that is left.
+    Returns nothing if this is not JSON even then.
     """
     try:
         parsed = json.loads(raw.decode(errors="replace"))
@@ -85,7 +93,7 @@ def _mended(raw: bytes) -> bytes:
 
 
 class Reader:
-    """Turns a page into candidates, oldest first; `known` ids need no second look."""
+    """Turns the body of a response into a page."""
 
     def __init__(self, task_types: Mapping[str, TaskType[Any]], shard: Shard = Shard()) -> None:  # noqa: B008
         self._types = task_types
@@ -101,10 +109,11 @@ class Reader:
         known: Container[str],
         deferred_keys: Container[str] = (),
         among: Container[str] | None = None,
-    ) -> Page:
-        """Read until `wanted` candidates are found or the page ends; raise `Transient` if it is no array.
+    ) -> PendingPage:
+        """Read until `wanted` candidates are found or the page ends; raise `Transient` if the body is not an array.
 
-        Candidates are pending tasks; if `among` is given, those of it that are in progress.
+        Candidates are pending tasks, without the `known` ids and the `deferred_keys`. If `among` is given, they are
+        those of these ids that are in progress.
         """
         found: dict[str, Candidate] = {}
         skipped: Counter[str] = Counter()
@@ -112,8 +121,8 @@ class Reader:
         count, whole = 0, True
         for raw in elements(chunks):
             count += 1
-            envelope = self._opened(raw)
-            reason = "malformed" if envelope is None else self._other(envelope, known, among)
+            envelope = self._decode(raw)
+            reason = "malformed" if envelope is None else self._skip_reason(envelope, known, among)
             if envelope is None or reason:
                 skipped[reason] += 1
                 if envelope is not None and reason == "unknown_type":
@@ -130,12 +139,12 @@ class Reader:
                 whole = False
                 break
         candidates = sorted(found.values(), key=lambda candidate: candidate.created)
-        return Page(requested_at, candidates, count, whole, dict(skipped), sorted(unknown), among is not None)
+        return PendingPage(requested_at, candidates, count, whole, dict(skipped), sorted(unknown), among is not None)
 
-    def _other(self, envelope: Envelope, known: Container[str], among: Container[str] | None) -> str:
-        """Why an element is not looked for; empty if it is."""
+    def _skip_reason(self, envelope: Envelope, known: Container[str], among: Container[str] | None) -> str:
+        """Why an element is skipped; empty if it is not."""
         task_id = envelope.task_id
-        if not task_id or len(task_id.encode()) > 500:
+        if not task_id or len(task_id.encode()) > LONGEST_ID_BYTES:
             return "no_id"
         if among is None and not self._shard.owns(task_id):
             return "other_shard"
@@ -147,15 +156,15 @@ class Reader:
             return "known"
         return "" if among is None or task_id in among else "not_ours"
 
-    def _opened(self, raw: bytes) -> Envelope | None:
+    def _decode(self, raw: bytes) -> Envelope | None:
         try:
             return self._envelope(raw)
         except msgspec.ValidationError:
             return None
         except UNDECODABLE:
-            mended = _mended(raw)
+            repaired = _repaired(raw)
         try:
-            return self._envelope(mended)
+            return self._envelope(repaired)
         except UNDECODABLE:
             return None
 
@@ -169,8 +178,8 @@ class Reader:
         except UNDECODABLE as error:
             reason = f"content does not fit {envelope.type}: {error}"
         if reason is not None:
-            nothing = Task(task_id, envelope.type, "", b"", 0, 0.0, created_at=created_at)
-            return Candidate(nothing, created, Failure("invalid_content", reason))
+            empty = Task(task_id, envelope.type, "", b"", 0, 0.0, created_at=created_at)
+            return Candidate(empty, created, Failure("invalid_content", reason))
         raw = bytes(envelope.content)
         tokens = kind.tokens(content)
         task = Task(task_id, envelope.type, kind.key(content), raw, tokens, 0.0, created_at=created_at)

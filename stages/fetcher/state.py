@@ -1,454 +1,318 @@
-"""What the fetcher decides: which pending tasks are leased, when a lease is lost, and when to poll.
+"""What the fetcher decides: which pending tasks are leased, and what each message means for their leases.
 
-A task is, for the fetcher,
+Its parts: `lease_table` says where each task is and what may happen to it there; `lease_expiry` says when a lease is
+lost; `poll_schedule` says when to poll; `claiming` stands between "leased" and "dispatched" if CLAIM_TASKS is on.
 
-    unknown ──seen pending──► leased ──Published──► settled ──forgotten after a minute──► unknown
-                               │  ▲
-              lease not renewed│  │seen pending again (with attempt + 1 if its worker died with it)
-                               ▼  │
-                              lost ──not pending any more──► unknown
+At most `max_in_flight` tasks are leased. Everything that a restart must not forget is an action that writes.
 
-A lease that nobody renews for `lease_seconds` is lost. So is, much sooner, what waited in a rate limiter that died: the
-next one says when it knows what there is, and what it does not name then, nor a second later, is nowhere. A mistake
-would send it a task that it has, which it ignores; what a worker may have is never concluded to be lost in this way.
-and besides: deferred (stays pending in the API until a time), dead (its result was refused for good: a dead letter).
-A task that kills its workers is given up by the rate limiter, which sees whether they live without it. What is counted
-here, where nobody can, when both were killed at once, makes a task more suspect and never gives it up.
-At most `window` tasks are leased. Every transition that a restart must not forget is an action that writes.
+A task that kills its embedders is given up by the rate limiter, which sees whether they live without it. The attempts
+that the fetcher counts itself, when rate limiter and embedder died together, are passed on with the task, but never
+make the fetcher give it up.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
-from common.api.access_token import AccessToken
-from common.failures.breaker import Breaker
-from common.failures.errors import Throttled
-from common.failures.retry import Backoff
-from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
-from common.recently_settled import DeleteSettled, RecentlySettled
+from common.api.responses import ApiResponses
+from common.process.actions import Actions, Instant, Log, Report, task_fields
+from common.recently_settled import DeleteSettled, RecentlySettled, Record
 from common.wire import messages as m
-from common.wire.timing import (
-    IN_TRANSIT_S,
-    REQUEUED_AFTER_S,
-    STOPPED_AFTER_S,
-    UNCONFIRMED_S,
-    holder_silent_after_s,
-    renewal_interval_s,
-)
-from stages.fetcher.actions import (
-    DeleteDead,
-    DeleteLease,
-    Held,
-    Lease,
-    Poll,
-    PollFailed,
-    PutDead,
-    PutLease,
-    PutSettled,
-)
-from stages.fetcher.page import Candidate, Page
+from common.wire.timing import REQUEUED_AFTER_S
+from stages.fetcher import dead_letters, outgoing
+from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PollFailed, PutLease, PutSettled
+from stages.fetcher.claiming import Claiming
+from stages.fetcher.config import FetcherConfig
+from stages.fetcher.lease_expiry import LeaseExpiry
+from stages.fetcher.lease_table import NOT_WANTED, Event, LeaseTable, Whereabouts
+from stages.fetcher.page import Candidate, PendingPage
+from stages.fetcher.poll_schedule import PollSchedule
 
-CHUNK = 256
-"""Tasks in one message: large enough to cost nothing, small enough to be handled between two heartbeats."""
 ENOUGH_ROOM = 4
-"""A poll for what a full page hid waits until this part of the window is free: the rest keeps the workers busy."""
-EXPIRE_EVERY = 1.0
-"""Seconds between two looks at all leases."""
-SLOWEST_PAGE = 120.0
-"""Seconds: a page is never older than this when it is taken."""
-SETTLED_POLL = 0.1
-"""Seconds: at most this often is a settled task a reason to poll an API that caps its pages."""
-MOST_UNKNOWN_TYPES = 1000
-"""Logged once each; more are only counted."""
-IN_THE_WAY = ("unknown_type", "other_shard", "deferred", "not_pending", "malformed", "no_id")
-"""Reasons for which elements are skipped in every page: an API that obeys `limit` is asked for so many more."""
-FORGET_LOST = 600.0
-"""Seconds: after that a lost task that no page shows is given up; if it is pending after all, it is simply new."""
-
-
-class Limits(NamedTuple):
-    """The settings that the decisions depend on."""
-
-    window: int
-    lease_seconds: float
-    max_dispatches: int
-    polling_interval: float
-    breaker_threshold: int = 5
-    backoff_factor: float = 2.0
+"""A poll for what a full page hid waits until a 1/`ENOUGH_ROOM` of MAX_IN_FLIGHT is free: the rest is work enough."""
+SLOWEST_PAGE_S = 120.0
+"""The time from the request of a page to its tasks being leased is never longer."""
 
 
 class Fetcher:
     """The state; its handlers return actions."""
 
     def __init__(
-        self, limits: Limits, inbox: str, restored: dict[str, Lease], dead: Iterable[str], now: Instant
+        self,
+        config: FetcherConfig,
+        inbox: str,
+        restored: dict[str, Lease],
+        dead: Iterable[str],
+        now: Instant,
+        settled: Iterable[Record] = (),
     ) -> None:
-        self.limits = limits
-        self.leases = {task_id: Held(lease, now.mono) for task_id, lease in restored.items()}
-        self.lost: dict[str, tuple[Lease, float]] = {}
-        self.settled = RecentlySettled(REQUEUED_AFTER_S + SLOWEST_PAGE)
-        self.dead = set(dead)
-        self._backoff = Backoff(1.0, limits.backoff_factor, 60.0)
-        self.breaker = Breaker("api", limits.breaker_threshold, self._backoff)
-        self.deferred: dict[str, float] = {}
-        """Task id → not before (wall seconds)."""
-        self.deferred_keys: dict[str, float] = {}
-        """Batch key, or `*` → not before (wall seconds)."""
-        self._bearer = AccessToken(inbox)
+        """Begin with the leases, the dead letters and the settled tasks that are on disk."""
+        self.config = config
+        self.table = LeaseTable(restored, dead, now)
+        self.settled = RecentlySettled(REQUEUED_AFTER_S + SLOWEST_PAGE_S)
+        for record in settled:
+            self.settled.add(record)
+        self._expiry = LeaseExpiry(self.table, config.lease_seconds, config.max_dispatches, now)
+        self._schedule = PollSchedule(config, inbox)
+        self.breaker = self._schedule.breaker
+        self._claiming: Claiming | None = None
+        """None unless CLAIM_TASKS is on."""
+        if config.claim_tasks:
+            self._claiming = Claiming(self.table, self._expiry, self._schedule, config.polling_interval_s)
+        self._deferred_keys: dict[str, float] = {}
+        """Batch key, or `*` for all → not before (wall seconds)."""
         self._buffer: deque[Candidate] = deque()
-        self._unknown_types: set[str] = set()
+        """Candidates of the last page for which there was no room."""
+        self._buffer_claimed = False
+        """Whether these are in progress, and so claimed already."""
         self._buffered_at = Instant(0.0, 0.0)
-        self._polling = False
-        self._polled_at = float("-inf")
-        self._next_poll = 0.0
-        self._not_before = 0.0
-        """Monotonic seconds; no reason to poll is good enough before it."""
-        self._patience_for = ""
-        """What the API said when it asked for patience, if it did."""
-        self._largest_page = 0
-        self._pages_full = False
-        self._asked = 0
-        """Elements that the last poll asked for."""
-        self._in_the_way = 0
-        """Elements of the last page that stay pending, and are not for now or not for us."""
-        self._ticked = now.mono
-        self._next_expiry = now.mono
-        self._suspected: set[str] = set()
-        """What waited in a rate limiter that died, and nobody has named since the next one knows what it has."""
-        self._judge_at = 0.0
-        self._limiter_heard = now.mono
-        self._publisher_heard = now.mono
+        """When the page came (mono), and when it was asked for (wall)."""
         self._draining = False
 
     @property
     def room(self) -> int:
-        """How many more tasks may be leased."""
-        return max(0, self.limits.window - len(self.leases))
+        """How many more tasks may be leased. A parked task is claimed, so it has to end some time and counts too."""
+        return max(0, self.config.max_in_flight - self.table.leased_count - self.table.count(Whereabouts.PARKED))
 
-    # ---- what comes in ----
+    # ---- from the API ----
 
-    def token(self, message: m.Token, now: Instant) -> Actions:
+    def on_token(self, message: m.Token, now: Instant) -> Actions:
         """Use this access token from now on."""
-        self._bearer.take(message)
+        self._schedule.access_token.take(message)
         return self._poll_if_due(now)
 
-    def page(self, page: Page, now: Instant) -> Actions:
-        """Take the oldest new tasks that fit the window, and keep a bounded number of the others for a moment."""
-        self._polling = False
-        self.breaker.succeeded()
-        self._bearer.worked()
-        yield from self._say_skipped(page)
-        self._largest_page = max(self._largest_page, page.elements)
-        self._pages_full = page.elements >= min(self.limits.window, self._largest_page) > 0
-        if page.whole and not self._pages_full and "deferred" not in page.skipped:
-            yield from self._forget_gone({candidate.task.id for candidate in page.candidates})
-        in_the_way, self._in_the_way = self._in_the_way, sum(page.skipped.get(reason, 0) for reason in IN_THE_WAY)
-        hidden = page.elements >= self._asked > 0 and self._in_the_way > in_the_way
-        before = len(self.leases)
-        self._buffer, self._buffered_at = deque(page.candidates), Instant(now.mono, page.requested_at)
-        yield from self._take(now)
-        if not self.room or (len(self.leases) == before and not hidden):
-            self._next_poll = self._polled_at + self.limits.polling_interval
-        # else at once: where these came from, or behind those in the way, may be more
+    def on_page(self, page: PendingPage, now: Instant) -> Actions:
+        """Lease the oldest new tasks that there is room for, and keep a bounded number of the others for a moment."""
+        self._schedule.succeeded()
+        if page.in_progress:
+            yield from self._take_back(page, now)
+            return
+        yield from self._schedule.log_skipped(page)
+        longer_page_shows_more = self._schedule.learn(page)
+        if self._claiming is None and self._schedule.shows_all(page):
+            # a claimed task is not pending, and not gone for that reason
+            yield from self._expiry.forget_gone({candidate.task.id for candidate in page.candidates}, now)
+        self._fill_buffer(page, page.candidates, now)
+        leased_count = yield from self._lease_from_buffer(now)
+        if not self.room or (not leased_count and not longer_page_shows_more):
+            self._schedule.poll_after_interval()
+        # otherwise at once: there may be more where these came from
         yield from self._poll_if_due(now)
 
-    def poll_failed(self, event: PollFailed, now: Instant) -> Actions:
-        """Back off; a refused token is replaced first."""
-        self._polling = False
-        error = event.error
-        yield Log("poll_failed", {"reason": str(error)}, "warning")
-        self.breaker.failed(now.mono, str(error), error=error)
-        self._patience_for = str(error) if isinstance(error, Throttled) else ""
-        if not event.rejected or self.breaker.failures > 1:  # a refused token is replaced at once, the first time
-            self._not_before = now.mono + self._backoff.delay(self.breaker.failures, error)
-        if event.rejected:
-            yield from self._bearer.refused(event.rejected, now)
+    def on_poll_failed(self, event: PollFailed, now: Instant) -> Actions:
+        """Back off."""
+        return self._schedule.failed(event, now)
 
-    def published(self, message: m.Published, now: Instant) -> Actions:
-        """Settle tasks: their leases end, and the room that they leave is filled."""
-        for task_id in (*message.accepted, *message.dead):
-            yield from self._end_lease(task_id)
+    def on_api_responses(self, event: ApiResponses, now: Instant) -> Actions:
+        """Dispatch the tasks whose claims were accepted."""
+        if self._claiming is None:
+            return
+        accepted = yield from self._claiming.on_api_responses(event, now)
+        for task in accepted:
+            self.table.move(task.id, Event.DISPATCHED, now)
+        yield from outgoing.dispatch(accepted)
+        yield from self._lease_from_buffer(now)
+        yield from self._claiming.claim(now)
+        yield from self._poll_if_due(now)
+
+    # ---- from other stages ----
+
+    def on_published(self, message: m.Published, now: Instant) -> Actions:
+        """End the leases of settled tasks, and fill the room that they leave."""
         for task_id in message.dead:
-            if task_id not in self.dead:
-                self.dead.add(task_id)
-                yield PutDead(task_id)
-        for task_id in (*message.accepted, *message.dropped):
-            if task_id in self.dead:
-                self.dead.discard(task_id)
+            yield from dead_letters.add(self.table, task_id, now)
+        has_dead = self.table.count(Whereabouts.DEAD) > 0
+        for task_id in message.accepted:
+            if has_dead and self.table.whereabouts(task_id) is Whereabouts.DEAD:
                 yield DeleteDead(task_id)
+            self.table.move(task_id, Event.SETTLED, now)
+            yield DeleteLease(task_id)
+        for task_id in message.dropped:
+            yield from dead_letters.end(self.table, task_id, now)
         if message.accepted:
             yield PutSettled(self.settled.settle(now.wall, message.accepted))
-        yield from self._take(now)
-        if self._pages_full and not self._buffer and self.room >= self.limits.window // ENOUGH_ROOM:
-            self._next_poll = min(self._next_poll, self._polled_at + SETTLED_POLL)
+        yield from self._lease_from_buffer(now)
+        enough_room = self.room >= self.config.max_in_flight // ENOUGH_ROOM
+        if self._schedule.pages_full and not self._buffer and enough_room:
+            self._schedule.poll_after_settling()
         yield from self._poll_if_due(now)
 
-    def holding(self, message: m.Holding, now: Instant) -> Actions:
-        """Renew the leases of what the sender is answerable for."""
-        if message.inventory_complete:
-            self._suspect(now)
-        if message.stage == "rate_limiter":
-            if self._limiter_silent(now):
-                self._credit(now.mono - self._limiter_heard, now)  # embedders and its inbox may hold what is leased
-            self._limiter_heard = now.mono
-        else:
-            self._publisher_heard = now.mono
-        for ids, working in ((message.ids, False), (message.embedding, True)):
-            for task_id in ids:
-                held = self.leases.get(task_id)
-                if held is None and task_id in self.lost:
-                    # it was only silent: whoever held it still does
-                    held = self.leases[task_id] = Held(self.lost.pop(task_id)[0], now.mono)
-                if held is not None:
-                    held.heard = now.mono
-                    held.stored = held.stored or message.stage == "publisher"
-                    held.working = working and not held.stored
-                    held.waiting = not working and not held.stored
-        self._suspected.difference_update(message.ids, message.embedding)
+    def on_holding(self, message: m.Holding, now: Instant) -> Actions:
+        """Renew the leases of the tasks that the sender holds."""
+        self._expiry.renew(message, now)
         if message.dead is not None:
-            yield from self._agree_on_dead(set(message.dead) | self.dead.intersection(message.ids))
+            yield from dead_letters.adopt(self.table, set(message.dead), set(message.ids), now)
 
-    def given_back(self, message: m.Deferred, now: Instant) -> Actions:
-        """End the leases of deferred tasks; they stay pending, and are not taken again before their time."""
+    def on_deferred(self, message: m.Deferred, now: Instant) -> Actions:
+        """End the leases of deferred tasks; they stay pending, and are not leased again before their time."""
         if message.key is not None:
-            self.deferred_keys[message.key] = message.until
+            self._deferred_keys[message.key] = message.until
         for task_id in message.ids:
-            held = self.leases.get(task_id)
-            if held is not None and held.stored:
-                continue  # an embedder died after its result was stored, and nobody else knows
-            lease = held.lease if held else self.lost.pop(task_id, (None, 0.0))[0]
-            if lease is None:
-                continue
-            self.leases.pop(task_id, None)
             if message.reason == "poison":
-                yield from self._fail_poison(task_id, lease, now)
-                continue
-            yield from self._give_back(task_id, lease, message)
+                yield from self._give_up(task_id, now)
+            elif self._claiming is not None:
+                self.table.defer(task_id, Event.CLAIM_DEFERRED, message.until, now)
+            else:
+                event = Event.TASK_DEFERRED if message.key is None else Event.KEY_DEFERRED
+                if self.table.defer(task_id, event, message.until, now):
+                    yield DeleteLease(task_id)
         yield from self._poll_if_due(now)
 
-    # ---- what time brings ----
+    # ---- by the clock ----
 
-    def tick(self, now: Instant) -> Actions:
-        """Expire leases, forget what was settled long ago, ask for a token, poll."""
-        gap = now.mono - self._ticked
-        self._ticked = now.mono
-        if gap > renewal_interval_s(self.limits.lease_seconds):
-            self._credit(gap, now)  # this process was stopped: that says nothing about the holders
-            self._limiter_heard = min(self._limiter_heard + gap, now.mono)
-            self._publisher_heard = min(self._publisher_heard + gap, now.mono)
-        if gap > STOPPED_AFTER_S:
-            self._judge_at += gap
-        if self._suspected and now.mono >= self._judge_at:
-            yield from self._lose_suspected(now)
-        if now.mono >= self._next_expiry:
-            self._next_expiry = now.mono + min(EXPIRE_EVERY, renewal_interval_s(self.limits.lease_seconds))
-            yield from self._expire(now)
+    def on_tick(self, now: Instant) -> Actions:
+        """Expire leases, end deferrals, forget what was settled long ago, ask for a token, poll."""
+        if self._claiming is not None:
+            self._claiming.end_parking(now)
+        if (yield from self._expiry.tick(now)):
+            self._schedule.poll_at_once(now)
+            if self._claiming is not None:
+                self._claiming.search_soon(now)
         for record in self.settled.forget(now.wall):
             yield DeleteSettled(record)
-        for table in (self.deferred, self.deferred_keys):
-            for name in [name for name, until in table.items() if until <= now.wall]:
-                del table[name]
-                self._next_poll = min(self._next_poll, now.mono)
-        yield from self._bearer.ask(now)
+        self._end_deferrals(now)
+        yield from self._schedule.access_token.ask(now)
         yield from self._poll_if_due(now)
+        if self._claiming is not None:
+            yield from self._claiming.claim(now)
 
-    def drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
-        """Take nothing new: the leases are on disk, and what is under way ends without the fetcher."""
+    def on_drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
+        """Lease nothing new: the leases are on disk, and what is in flight ends without the fetcher."""
         self._draining = True
+        if self._claiming is not None:
+            self._claiming.draining = True
         return ()
 
     def report(self, now: Instant) -> Report:
         """What the heartbeat says."""
-        blockers = []
-        if problem := self._bearer.problem(now):
-            blockers.append(problem)
-        if self.breaker.reason:
-            blockers.append(f"the API does not answer polls: {self.breaker.reason}")
-        elif self._patience_for and now.mono < self._not_before:
-            wait = self._not_before - now.mono
-            blockers.append(f"the API asks for patience: {self._patience_for}; next poll in {wait:.0f} s")
-        if self._limiter_silent(now):
-            blockers.append("the rate limiter does not say what it holds")
-        facts: dict[str, Any] = {"leased": len(self.leases), "lost": len(self.lost), "dead_letters": len(self.dead)}
-        if until := self._asleep_until(now):
+        blockers = self._schedule.blockers(now)
+        if self._expiry.is_limiter_silent(now):
+            blockers.append("the rate limiter has stopped reporting the tasks that it holds")
+        facts: dict[str, Any] = {
+            "leased": self.table.leased_count,
+            "lost": self.table.count(Whereabouts.LOST),
+            "dead_letters": self.table.count(Whereabouts.DEAD),
+        }
+        if self._claiming is not None:
+            facts |= {"claiming": self._claiming.pending_count, "parked": self.table.count(Whereabouts.PARKED)}
+        if until := self._all_deferred_until(now):
             facts["deferred_until"] = until
         return Report(blockers, facts)
 
-    # ---- leases ----
+    # ---- leasing ----
 
-    def _agree_on_dead(self, dead: set[str]) -> Iterator[Any]:
-        """Take over the publisher's list: a `Published` that came while this process died is never said again."""
-        for task_id in dead - self.dead:
-            yield from self._end_lease(task_id)
-            yield PutDead(task_id)
-        for task_id in self.dead - dead:
-            yield DeleteDead(task_id)
-        self.dead = dead
+    def _fill_buffer(self, page: PendingPage, candidates: Iterable[Candidate], now: Instant) -> None:
+        self._buffer, self._buffer_claimed = deque(candidates), page.in_progress
+        self._buffered_at = Instant(now.mono, page.requested_at)
 
-    def _take(self, now: Instant) -> Iterator[Any]:
-        """Lease from the buffer, oldest first, as far as there is room; a stale buffer is thrown away."""
-        if now.mono - self._buffered_at.mono > self.limits.polling_interval:
+    def _take_back(self, page: PendingPage, now: Instant) -> Iterator[Any]:
+        """Lease the lost tasks that the search found; they need no claim."""
+        lost = self.table.ids(Whereabouts.LOST)
+        found = [candidate for candidate in page.candidates if candidate.task.id in lost]
+        ids = sorted(candidate.task.id for candidate in found)
+        if self._claiming is not None:
+            self._claiming.note_found(ids, now)
+        if ids:
+            yield Log("claimed_tasks_recovered", task_fields(ids))
+        self._fill_buffer(page, found, now)
+        yield from self._lease_from_buffer(now)
+        self._schedule.poll_at_once(now)  # for the pending tasks that were in the buffer
+        yield from self._poll_if_due(now)
+
+    def _lease_from_buffer(self, now: Instant) -> Generator[Any, None, int]:
+        """Lease while there is room, oldest first; drop a buffer that is too old. Returns how many were leased."""
+        if now.mono - self._buffered_at.mono > self.config.polling_interval_s:
             self._buffer.clear()
-        taken: list[m.Task] = []
-        failed: list[Candidate] = []
-        while self.room and self._buffer and not self._draining and not self._limiter_silent(now):
+        if not self._buffer or self._draining or self._expiry.is_limiter_silent(now):
+            return 0
+        to_claim = self._claiming is not None and not self._buffer_claimed
+        leased: list[m.Task] = []
+        invalid: list[tuple[m.Task, m.Failure]] = []
+        room, leased_count = self.room, 0
+        while leased_count < room and self._buffer:
             candidate = self._buffer.popleft()
-            if not self._is_new(candidate.task, now):
+            task = candidate.task
+            if not self._is_new(task, now):
                 continue
-            task_id = candidate.task.id
-            task, lease = self._lease(candidate.task, now)
-            if lease.attempt > self.limits.max_dispatches:  # given up before, but that was lost on its way
-                yield from self._fail_poison(task_id, lease, now)
+            leased_count += 1
+            lease = self.table.lease_for(task.id, task.type, now)
+            if lease.attempt > self.config.max_dispatches:  # given up before, but the result was lost on its way
+                yield from self._give_up(task.id, now)
                 continue
-            self.leases[task_id] = Held(lease, now.mono)
-            yield PutLease(task_id, lease)
-            if candidate.failure is None:
-                taken.append(task)
+            task = msgspec.structs.replace(task, leased_at=lease.leased_at, attempt=lease.attempt)
+            if candidate.failure is not None:
+                event = Event.FOUND_INVALID
+                invalid.append((task, candidate.failure))
             else:
-                failed.append(msgspec.structs.replace(candidate, task=task))
-        yield from self._dispatch(taken, now)
-        for candidate in failed:
-            task, failure = candidate.task, candidate.failure
-            yield Send("publisher", m.Results("", "", [m.Result(task.id, task.type, task.leased_at, failure=failure)]))
-            yield Log("task_invalid", {"task_id": task.id, "reason": failure and failure.message}, "warning")
-
-    def _dispatch(self, tasks: list[m.Task], now: Instant) -> Iterator[Any]:  # noqa: ARG002  for those who override it
-        for task in tasks:
-            self.leases[task.id].waiting = True
-        for start in range(0, len(tasks), CHUNK):
-            chunk = tasks[start : start + CHUNK]
-            yield Send("rate_limiter", m.Tasks(chunk))
-            yield Log("leased", task_fields([task.id for task in chunk]))
-
-    def _give_back(self, task_id: str, lease: Lease, message: m.Deferred) -> Iterator[Any]:  # noqa: ARG002
-        if message.key is None:
-            self.deferred[task_id] = message.until
-        yield DeleteLease(task_id)
+                event = Event.CLAIM_QUEUED if to_claim else Event.DISPATCHED
+                leased.append(task)
+            self.table.begin(task.id, lease, event, now)
+            yield PutLease(task.id, lease)
+        if self._claiming is not None and to_claim:
+            self._claiming.queue(leased)
+            yield from self._claiming.claim(now)
+        else:
+            yield from outgoing.dispatch(leased)
+        for task, failure in invalid:
+            yield from outgoing.fail_invalid(task, failure)
+        return leased_count
 
     def _is_new(self, task: m.Task, now: Instant) -> bool:
-        if task.id in self.leases or task.id in self.dead:
+        """Whether the task may be leased."""
+        whereabouts = self.table.whereabouts(task.id)
+        if whereabouts is Whereabouts.DEFERRED:
+            if self.table.entry(task.id).not_before_s > now.wall:
+                return False
+        elif whereabouts is not Whereabouts.NEW and whereabouts is not Whereabouts.LOST:
             return False
-        by_key = max(self.deferred_keys.get(task.key, 0.0), self.deferred_keys.get("*", 0.0))
-        if max(self.deferred.get(task.id, 0.0), by_key) > now.wall:
+        keys = self._deferred_keys
+        if keys and max(keys.get(task.key, 0.0), keys.get("*", 0.0)) > now.wall:
             return False
         settled_at = self.settled.at(task.id)
         return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER_S
 
-    def _lease(self, task: m.Task, now: Instant) -> tuple[m.Task, Lease]:
-        lost, _ = self.lost.pop(task.id, (None, 0.0))
-        lease = lost or Lease(now.wall, 1, task.type)
-        return msgspec.structs.replace(task, leased_at=lease.leased_at, attempt=lease.attempt), lease
-
-    def _fail_poison(self, task_id: str, lease: Lease, now: Instant) -> Iterator[Any]:
-        # stored beyond the last attempt, so that the verdict stands even if this result is lost on its way
-        lease = msgspec.structs.replace(lease, attempt=max(lease.attempt, self.limits.max_dispatches + 1))
-        self.leases[task_id] = Held(lease, now.mono)
+    def _give_up(self, task_id: str, now: Instant) -> Iterator[Any]:
+        """Report the task failed because it kills its embedders."""
+        if not self.table.move(task_id, Event.GIVEN_UP, now):
+            return  # it is stored or over, or it was given up already
+        entry, dispatches = self.table.entry(task_id), self.config.max_dispatches
+        # stored beyond the last attempt, so that the decision stands even if this result is lost on its way
+        lease = msgspec.structs.replace(entry.lease, attempt=max(entry.lease.attempt, dispatches + 1))
+        entry.lease = lease
         yield PutLease(task_id, lease)
-        failure = m.Failure(
-            "poison_task", f"given up after {self.limits.max_dispatches} dispatches that each lost their worker"
-        )
-        yield Send("publisher", m.Results("", "", [m.Result(task_id, lease.type, lease.leased_at, failure=failure)]))
-        yield Log("task_poison", {"task_id": task_id, "dispatches": self.limits.max_dispatches}, "error")
+        yield from outgoing.fail_poison(task_id, lease, dispatches)
 
-    def _expire(self, now: Instant) -> Iterator[Any]:
-        """A lease that nobody renewed is lost."""
-        if silent := [i for i, held in self.leases.items() if self._is_silent(i, held, now)]:
-            yield from self._lose(silent, now)
-        for task_id in [i for i, (_, since) in self.lost.items() if now.mono - since > FORGET_LOST]:
-            del self.lost[task_id]
-            yield DeleteLease(task_id)
-
-    def _suspect(self, now: Instant) -> None:
-        """What waited in an earlier rate limiter, unless it may lie in the inbox of this one yet."""
-        sent_before = now.mono - IN_TRANSIT_S
-        self._suspected = {i for i, held in self.leases.items() if held.waiting and held.heard < sent_before}
-        self._judge_at = now.mono + UNCONFIRMED_S
-
-    def _lose_suspected(self, now: Instant) -> Iterator[Any]:
-        lost = [i for i, held in self.leases.items() if held.waiting and i in self._suspected]
-        self._suspected.clear()
-        if lost:
-            yield from self._lose(lost, now)
-
-    def _lose(self, task_ids: list[str], now: Instant) -> Iterator[Any]:
-        """Nobody has them; the next page tells which are still pending."""
-        for task_id in task_ids:
-            held = self.leases.pop(task_id)
-            if held.working and held.lease.attempt < self.limits.max_dispatches:  # beyond, it would be the verdict
-                held.lease = msgspec.structs.replace(held.lease, attempt=held.lease.attempt + 1)
-            self.lost[task_id] = (held.lease, now.mono)
-            yield PutLease(task_id, held.lease)
-        self._next_poll = now.mono
-        yield Count("leases_expired_total", amount=len(task_ids))
-        yield Log("leases_expired", task_fields(task_ids), "warning")
-
-    def _is_silent(self, task_id: str, held: Held, now: Instant) -> bool:  # noqa: ARG002  for those who override it
-        """Whether its holder could have renewed it and has not.
-
-        A stopped publisher still has what it stored. While the rate limiter is gone, nobody can say what embedders
-        have, nor what waits before its inbox.
-        """
-        if held.stored:
-            return self._publisher_heard - held.heard > self.limits.lease_seconds
-        return now.mono - held.heard > self.limits.lease_seconds and not self._limiter_silent(now)
-
-    def _credit(self, seconds: float, now: Instant) -> None:
-        """Give each holder so much more time."""
-        for held in self.leases.values():
-            held.heard = min(held.heard + seconds, now.mono)
-
-    def _end_lease(self, task_id: str) -> Iterator[Any]:
-        self.lost.pop(task_id, None)
-        self.leases.pop(task_id, None)
-        yield DeleteLease(task_id)
-
-    def _forget_gone(self, pending: set[str]) -> Iterator[Any]:
-        for task_id in [i for i in self.lost if i not in pending]:
-            del self.lost[task_id]
-            yield DeleteLease(task_id)
+    def _end_deferrals(self, now: Instant) -> None:
+        ended = [i for i, entry in self.table.at(Whereabouts.DEFERRED) if entry.not_before_s <= now.wall]
+        for task_id in ended:
+            self.table.move(task_id, Event.COOLDOWN_ENDED, now)
+        ended_keys = [key for key, until in self._deferred_keys.items() if until <= now.wall]
+        for key in ended_keys:
+            del self._deferred_keys[key]
+        if ended or ended_keys:
+            self._schedule.poll_at_once(now)
 
     # ---- polling ----
 
-    def _say_skipped(self, page: Page) -> Iterator[Any]:
-        for reason, count in page.skipped.items():
-            yield Count("ai_tasks_skipped_total", (reason,), count)
-        for reason in ("malformed", "no_id"):
-            if page.skipped.get(reason):
-                yield Log("page_element_skipped", {"reason": reason, "count": page.skipped[reason]}, "warning")
-        for unknown in page.unknown_types:
-            if unknown not in self._unknown_types and len(self._unknown_types) < MOST_UNKNOWN_TYPES:
-                self._unknown_types.add(unknown)
-                yield Log("unknown_task_type", {"type": unknown, "reason": "left alone: another worker's"}, "warning")
-
-    def _limiter_silent(self, now: Instant) -> bool:
-        """Whether the rate limiter is gone: it has not spoken twice, and what is sent to it would only pile up."""
-        return now.mono - self._limiter_heard > holder_silent_after_s(self.limits.lease_seconds)
-
-    def _asleep_until(self, now: Instant) -> float | None:
-        until = self.deferred_keys.get("*", 0.0)
+    def _all_deferred_until(self, now: Instant) -> float | None:
+        """Until when nothing of any batch key can be processed (wall seconds)."""
+        until = self._deferred_keys.get("*", 0.0)
         return until if until > now.wall else None
 
-    def _may_poll(self, now: Instant) -> bool:
-        """Whether there is room for tasks, and nothing that keeps them from being processed."""
-        if self._polling or self._draining or not self.room or self._limiter_silent(now):
-            return False
-        return not self._asleep_until(now) and self.breaker.allows(now.mono)
-
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:
-        if now.mono < max(self._next_poll, self._not_before) or not self._may_poll(now):
+        """Poll if it is time, there is room, and the tasks could be processed."""
+        if self._draining or not self.room or self._expiry.is_limiter_silent(now) or self._all_deferred_until(now):
             return
-        token = self._bearer.usable(now)
+        if self._claiming is not None:
+            yield from self._claiming.search(now)
+        token = self._schedule.token(now)
         if token is None:
             return
-        self._polling = True
-        self._polled_at = now.mono
-        self.breaker.began()
-        window = self.limits.window
-        known = frozenset(self.leases).union(self.dead, self.deferred)
-        self._asked = window + len(self.dead) + len(self.deferred) + self._in_the_way
-        yield Poll(self._asked, self.room + window, known, frozenset(self.deferred_keys), token)
+        not_wanted_count = self.table.count(Whereabouts.DEAD) + self.table.count(Whereabouts.DEFERRED)
+        limit = self._schedule.begin_for_pending(not_wanted_count, now)
+        known, wanted = self.table.ids(*NOT_WANTED), self.room + self.config.max_in_flight
+        yield Poll(limit, wanted, known, frozenset(self._deferred_keys), token)

@@ -1,7 +1,7 @@
-"""GET /api/ai-tasks/pending with libcurl, on a thread of its own: reading a page takes time.
+"""Gets pages from the API (GET /api/ai-tasks/pending) with libcurl, on a thread, because reading a page takes time.
 
-The page is pulled: libcurl is let read only while somebody wants more of the body, so a page of any size takes bounded
-memory, and one of which enough has been read is cut short.
+libcurl reads from the network only while the reader wants more of the body. So a page of any size takes bounded memory,
+and the download stops when enough has been read.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from urllib.parse import urlencode
 import pycurl
 
 from common.api import curl
-from common.api.status import hint
+from common.api.status import hint, is_throttle
 from common.failures.errors import Error, Throttled, Transient
 from common.process import metrics
 from common.settings.settings import Settings
 from stages.fetcher.actions import Poll, PollFailed
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 
 PENDING = "/api/ai-tasks/pending"
 ALL = "/api/ai-tasks"
-"""With `?state=`: tasks in any state."""
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses whose `Retry-After` means this endpoint, rather than this request."""
-LOOK_EVERY = 0.25
-"""Seconds between looks whether the process is stopping."""
+"""With `?state=`: the tasks in that state."""
+STOP_CHECK_INTERVAL_S = 0.25
+"""How often a download looks whether the process is stopping."""
 
 
 class Upstream:
-    """The API as the fetcher sees it; answers come back as `Page` or `PollFailed` events."""
+    """The edge for polls; a poll ends in a `PendingPage` or a `PollFailed` event."""
 
     def __init__(self, settings: Settings, reader: Reader, background: Callable[..., None]) -> None:
         self._url = settings.api_base_url
@@ -51,18 +49,18 @@ class Upstream:
         """Begin the request."""
         self._background(self._thread, self.fetch, action)
 
-    def fetch(self, action: Poll) -> Page | PollFailed:
-        """GET one page, waiting for it."""
+    def fetch(self, action: Poll) -> PendingPage | PollFailed:
+        """GET one page, and wait for it."""
         began, requested_at = time.monotonic(), time.time()
         endpoint = PENDING if action.among is None else ALL
         status = 0
-        event: Page | PollFailed
+        event: PendingPage | PollFailed
         try:
-            with self._get(endpoint, action) as answer:
-                status = answer.status()
-                _raise_for(endpoint, status, answer.lines)
+            with self._get(endpoint, action) as download:
+                status = download.status()
+                _raise_for(endpoint, status, download.lines)
                 event = self._reader.read(
-                    answer.body(), requested_at, action.wanted, action.known, action.deferred_keys, action.among
+                    download.body(), requested_at, action.wanted, action.known, action.deferred_keys, action.among
                 )
         except Error as error:
             event = PollFailed(error, action.token.fingerprint if status in {401, 403} else "")
@@ -71,7 +69,7 @@ class Upstream:
         return event
 
     def close(self) -> None:
-        """Let a poll that is under way go; what it brings is not wanted any more."""
+        """Cancel a poll that is under way."""
         self._closing = True
         self._thread.shutdown(cancel_futures=True)
         self._multi.close()
@@ -93,7 +91,7 @@ class Upstream:
 
 
 class _Download:
-    """One answer on its way."""
+    """One response, while it is being downloaded."""
 
     def __init__(
         self, multi: pycurl.CurlMulti, handle: pycurl.Curl, why: Callable[[int], str], stopping: Callable[[], bool]
@@ -105,12 +103,12 @@ class _Download:
         self._pieces: list[bytes] = []
         self._ended = False
         self.lines: list[bytes] = []
-        """Header lines, as they came."""
+        """The header lines."""
         handle.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
 
     def status(self) -> int:
-        """Wait for the head of the answer, and return its status; raise `Transient` if none comes."""
+        """Wait for the head of the response, and return its status; raise `Transient` if none comes."""
         while not self._pieces and not self._ended:
             self._advance()
         found = curl.status(self.lines)
@@ -129,18 +127,18 @@ class _Download:
                 self._advance()
 
     def _advance(self) -> None:
-        """Let libcurl read what has come; wait for more if that is nothing."""
+        """Let libcurl read what has arrived; if that is nothing, wait for more."""
         self._multi.perform()
         _, succeeded, failed = self._multi.info_read()
         self._ended = bool(succeeded)
         if failed:
-            self._again_if_stale(failed[0][1])
+            self._retry_if_stale(failed[0][1])
         if self._stopping():
-            raise Transient("the poll is cut, as the fetcher is stopping")
+            raise Transient("the poll was cancelled because the fetcher is stopping")
         if not self._pieces and not self._ended:
-            self._multi.select(LOOK_EVERY)
+            self._multi.select(STOP_CHECK_INTERVAL_S)
 
-    def _again_if_stale(self, code: int) -> None:
+    def _retry_if_stale(self, code: int) -> None:
         if not curl.was_stale(self._handle, code, self.lines):
             raise Transient(self._why(code))
         self._multi.remove_handle(self._handle)
@@ -149,11 +147,11 @@ class _Download:
 
 
 def _raise_for(endpoint: str, status: int, lines: list[bytes]) -> None:
-    """Turn an answer that is no page into an error of ours."""
+    """Raise an error for a response that is not a page."""
     if status == 200:
         return
     sentence = f"GET {endpoint} answered {status}{hint(status)}"
     delay = curl.retry_after_s(lines)
-    if delay is not None and status in PASSING:
+    if delay is not None and is_throttle(status):
         raise Throttled(sentence, delay)
     raise Transient(sentence)

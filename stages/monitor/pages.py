@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from common import __version__
 from common.process import clock, metrics
 from common.process.actions import Instant
 from common.settings.settings import Mode, Settings
@@ -71,6 +72,7 @@ class Pages:
         content = {
             "status": "unhealthy" if reasons else "healthy",
             "service": "ai-task-processor",
+            "version": __version__,
             "reasons": reasons,
             "mode": settings.mode,
             "mock": settings.mode is Mode.MOCK,

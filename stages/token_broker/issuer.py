@@ -21,6 +21,7 @@ import urllib3.exceptions
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session
 
+from common import USER_AGENT
 from common.api import tls_and_proxy
 from common.failures.errors import Permanent, SettingsError, Transient
 from common.process import metrics
@@ -43,7 +44,7 @@ class _Session(OAuth2Session):
 
     def __init__(self, client_id: str, url: str, timeout_s: float) -> None:
         super().__init__(client=BackendApplicationClient(client_id))
-        self.headers["User-Agent"] = "ai-task-processor"
+        self.headers["User-Agent"] = USER_AGENT
         self._url = url
         self._timeout_s = timeout_s
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import tomllib
 
+from common import __version__
 from tests.deploy.tools import ROOT, installed
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -17,6 +18,10 @@ def test_the_image_runs_supervisord_without_root() -> None:
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert DOCKERFILE.endswith('CMD ["supervisord", "-c", "supervisord.conf"]\n')
     assert "HEALTHCHECK" in DOCKERFILE
+
+
+def test_its_label_shows_the_version() -> None:
+    assert re.findall(r'org\.opencontainers\.image\.version="([^"]+)"', DOCKERFILE) == [__version__]
 
 
 def test_only_listed_files_can_get_into_the_image() -> None:
@@ -49,3 +54,10 @@ def test_the_lock_file_has_every_dependency_with_its_hashes() -> None:
 
 def test_the_lock_file_contains_no_url() -> None:
     assert not re.search(r"://|--(index-url|extra-index-url|find-links|trusted-host)|file:", LOCK)
+
+
+def test_requirements_txt_has_the_versions_of_the_lock_file() -> None:
+    simple = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    locked = [line.removesuffix("\\").strip() for line in LOCK.splitlines() if re.match(r"[a-z0-9]", line)]
+    assert simple == locked, "run: make lock"
+    assert len(simple) > 20

@@ -17,7 +17,7 @@ from common.api.responses import ApiResponse, ApiResponses
 from common.wire.messages import Result, Token
 from sandbox.client import Sandbox
 from stages.fetcher.actions import Poll, PollFailed
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 from stages.fetcher.upstream import Upstream
 from stages.publisher.actions import SendPatch
 from stages.publisher.delivery import Delivery
@@ -47,7 +47,7 @@ class Api:
         self._upstream = Upstream(config, Reader(task_types.registered()), lambda *_: None)
         self._delivery = Delivery(config, self._stored, self._on_responses, self._watch)
 
-    def get(self, limit: int = 100) -> Page | PollFailed:
+    def get(self, limit: int = 100) -> PendingPage | PollFailed:
         """Poll once."""
         return self._upstream.fetch(self.poll(limit))
 
@@ -110,13 +110,13 @@ def api(url: str, token: Token, **changes: Any) -> Iterator[Api]:
         edges.close()
 
 
-def page(found: Page | PollFailed) -> Page:
+def page(found: PendingPage | PollFailed) -> PendingPage:
     """The page; fails the test if the poll failed."""
-    assert isinstance(found, Page), found
+    assert isinstance(found, PendingPage), found
     return found
 
 
-def failure(found: Page | PollFailed) -> PollFailed:
+def failure(found: PendingPage | PollFailed) -> PollFailed:
     """Why the poll failed; fails the test if it succeeded."""
     assert isinstance(found, PollFailed), found
     return found

@@ -49,7 +49,7 @@ def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, s
         "the tasks that were claimed when a process died",
         60,
     )
-    assert pipeline.events("taken_back")
+    assert pipeline.events("claimed_tasks_recovered")
     summary = sandbox.summary()
     assert not any(states(sandbox, task_id)[-1:] == ["in_progress"] for task_id in ids)
     assert (summary["api"]["accepted_twice"], summary["openai"]["paid_again"]) == (0, 0)

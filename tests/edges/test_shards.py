@@ -38,5 +38,5 @@ def test_two_pipelines_process_disjoint_shards(sandbox: Sandbox, start: Start) -
     assert summary["api"]["accepted_twice"] == 0
     assert summary["openai"]["inputs"] == 2 * TASKS
     for index, pipeline in enumerate((first, second)):
-        leased = {task_id for event in pipeline.events("leased") for task_id in task_ids_of(event)}
+        leased = {task_id for event in pipeline.events("tasks_leased") for task_id in task_ids_of(event)}
         assert leased == {task_id for task_id in ids + more if Shard(index, 2).owns(task_id)}

@@ -1,4 +1,4 @@
-"""A fetcher with a token, an API whose pages the test writes, and a clock that the test turns."""
+"""A fetcher whose messages, pages and clock the test controls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 from common.failures.errors import Transient
 from common.wire import messages as m
 from stages.fetcher.actions import Lease, Poll, PollFailed
-from stages.fetcher.page import Candidate, Page
-from stages.fetcher.state import Fetcher, Limits
+from stages.fetcher.config import FetcherConfig
+from stages.fetcher.lease_table import LEASED, Whereabouts
+from stages.fetcher.page import Candidate, PendingPage
+from stages.fetcher.state import Fetcher
 from tests import decisions, samples
 from tests.decisions import START, after
 
@@ -23,23 +25,23 @@ def candidate(task_id: str, key: str = "model", failure: m.Failure | None = None
 
 
 class Fetching:
-    """What it is told, it has done when the call returns; `poll` is the GET that the last call began, if it did."""
+    """Each call hands the fetcher a message, and returns its actions; `poll` is the poll that the last call began."""
 
     def __init__(
         self,
         *,
-        window: int = 10,
+        max_in_flight: int = 10,
         leases: dict[str, Lease] | None = None,
         dead: Iterable[str] = (),
         token: bool = True,
-        **limits: Any,
+        **config: Any,
     ) -> None:
-        settings = {"lease_seconds": LEASE, "max_dispatches": 5, "polling_interval": INTERVAL, **limits}
-        self.state = Fetcher(Limits(window, **settings), INBOX, leases or {}, dead, START)
+        settings = {"lease_seconds": LEASE, "max_dispatches": 5, "polling_interval_s": INTERVAL, **config}
+        self.state = Fetcher(FetcherConfig(max_in_flight, **settings), INBOX, leases or {}, dead, START)
         self.now = START
         self.poll: Poll | None = None
         self.asked_at = START
-        self.did(self.state.tick(START))
+        self.did(self.state.on_tick(START))
         if token:
             self.token("one")
 
@@ -56,41 +58,41 @@ class Fetching:
         return done
 
     def token(self, name: str, expires_in: float = 1e9) -> list[Any]:
-        return self.did(self.state.token(samples.token(name, self.now.wall + expires_in), self.now))
+        return self.did(self.state.on_token(samples.token(name, self.now.wall + expires_in), self.now))
 
     def page(self, *found: str | Candidate, elements: Any = None, whole: Any = True, **skipped: Any) -> list[Any]:
-        """The poll that is under way brings this page."""
+        """The poll that is under way returns this page."""
         candidates = [candidate(one) if isinstance(one, str) else one for one in found]
         read = len(found) + sum(skipped.values()) if elements is None else elements
-        page = Page(self.asked_at.wall, candidates, read, whole, skipped, [])
-        return self.did(self.state.page(page, self.now))
+        page = PendingPage(self.asked_at.wall, candidates, read, whole, skipped, [])
+        return self.did(self.state.on_page(page, self.now))
 
     def failed(self, error: Exception | None = None, rejected: str = "") -> list[Any]:
-        return self.did(self.state.poll_failed(PollFailed(error or Transient("down"), rejected), self.now))
+        return self.did(self.state.on_poll_failed(PollFailed(error or Transient("down"), rejected), self.now))
 
     def published(self, *accepted: str, dead: Iterable[str] = (), dropped: Iterable[str] = ()) -> list[Any]:
-        return self.did(self.state.published(m.Published(list(accepted), list(dead), list(dropped)), self.now))
+        return self.did(self.state.on_published(m.Published(list(accepted), list(dead), list(dropped)), self.now))
 
     def holding(
         self, *ids: str, embedding: Iterable[str] = (), stage: str = "rate_limiter", **fields: Any
     ) -> list[Any]:
-        return self.did(self.state.holding(m.Holding(stage, list(ids), list(embedding), **fields), self.now))
+        return self.did(self.state.on_holding(m.Holding(stage, list(ids), list(embedding), **fields), self.now))
 
     def deferred(self, *ids: str, seconds: float, reason: str = "quota", key: str | None = None) -> list[Any]:
         until = self.now.wall + seconds
-        return self.did(self.state.given_back(m.Deferred(list(ids), until, reason, key), self.now))
+        return self.did(self.state.on_deferred(m.Deferred(list(ids), until, reason, key), self.now))
 
     def tick(self) -> list[Any]:
-        return self.did(self.state.tick(self.now))
+        return self.did(self.state.on_tick(self.now))
 
     def live(self, seconds: float, step: float = 0.5, *, held: Iterable[str] = ()) -> list[Any]:
-        """Tick for so long, while the rate limiter lives and holds these; all that was done, and its last poll."""
+        """Let time pass while the rate limiter lives and holds these tasks; returns all actions."""
         done: list[Any] = []
         ids = list(held)
         for _ in range(round(seconds / step)):
             self.after(step)
-            done += self.state.holding(m.Holding("rate_limiter", ids), self.now)
-            ticked = list(self.state.tick(self.now))
+            done += self.state.on_holding(m.Holding("rate_limiter", ids), self.now)
+            ticked = list(self.state.on_tick(self.now))
             if decisions.of(Poll, ticked):
                 self.asked_at = self.now
             done += ticked
@@ -105,7 +107,13 @@ class Fetching:
 
     @property
     def leased(self) -> list[str]:
-        return list(self.state.leases)
+        """Ids of the leased tasks, sorted."""
+        return sorted(self.state.table.ids(*LEASED))
+
+    @property
+    def lost(self) -> list[str]:
+        """Ids of the lost tasks, sorted."""
+        return sorted(self.state.table.ids(Whereabouts.LOST))
 
 
 def dispatched(actions: Iterable[Any]) -> list[m.Task]:

@@ -1,4 +1,4 @@
-"""Claims: work begins once the API has accepted `in_progress`, and what was claimed comes back if it gets lost."""
+"""Claims: a task is dispatched once the API has accepted `in_progress`, and a lost task is found in progress."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 from common.api.responses import ApiResponse, ApiResponses
 from common.failures.errors import Transient
 from common.wire import messages as m
-from stages.fetcher.actions import DeleteLease, Lease, Poll, PutLease
-from stages.fetcher.claiming import CONNECTIONS, REFUSED_FOR, Claim, ClaimingFetcher
-from stages.fetcher.page import Page
-from stages.fetcher.state import FORGET_LOST, Limits
+from stages.fetcher.actions import Claim, DeleteLease, Lease, Poll, PutLease
+from stages.fetcher.claiming import CONNECTIONS, REFUSED_FOR_S
+from stages.fetcher.lease_expiry import FORGET_LOST_S
+from stages.fetcher.lease_table import Whereabouts
+from stages.fetcher.page import PendingPage
 from tests import decisions, samples
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate, ids
 
@@ -20,17 +21,12 @@ BREAKER = 5
 A = frozenset("a")
 
 
-class Claiming(Fetching):
-    """The same, with claims."""
+class ClaimingFetching(Fetching):
+    """The same with CLAIM_TASKS."""
 
-    state: ClaimingFetcher
-
-    def __init__(self, *, window: int = 10, leases: dict[str, Lease] | None = None) -> None:
-        super().__init__(window=window, token=False)
-        limits = Limits(window, LEASE, 5, INTERVAL, BREAKER)
-        self.state = ClaimingFetcher(limits, INBOX, leases or {}, (), self.now)
+    def __init__(self, *, max_in_flight: int = 10, leases: dict[str, Lease] | None = None) -> None:
         self.claims: list[str] = []
-        self.token("one")
+        super().__init__(max_in_flight=max_in_flight, leases=leases, breaker_threshold=BREAKER, claim_tasks=True)
 
     def did(self, actions: Any) -> list[Any]:
         done = super().did(actions)
@@ -40,22 +36,26 @@ class Claiming(Fetching):
     def answered(self, *task_ids: str, status: int = 200, retry_after: float = 0.0) -> list[Any]:
         error = "" if status else "no answer"
         answers = [ApiResponse(task_id, status, error, retry_after, "one") for task_id in task_ids]
-        return self.did(self.state.answers(ApiResponses(answers), self.now))
+        return self.did(self.state.on_api_responses(ApiResponses(answers), self.now))
 
     def in_progress(self, *task_ids: str) -> list[Any]:
         found = [candidate(task_id) for task_id in task_ids]
-        return self.did(self.state.page(Page(self.now.wall, found, len(found), True, {}, [], True), self.now))
+        return self.did(self.state.on_page(PendingPage(self.now.wall, found, len(found), True, {}, [], True), self.now))
+
+    @property
+    def parked(self) -> list[str]:
+        return sorted(self.state.table.ids(Whereabouts.PARKED))
 
 
 @pytest.fixture
-def claiming() -> Claiming:
-    fetcher = Claiming()
+def claiming() -> ClaimingFetching:
+    fetcher = ClaimingFetching()
     fetcher.page("a", "b")
     return fetcher
 
 
 def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
-    fetcher = Claiming()
+    fetcher = ClaimingFetching()
     done = fetcher.page("a", "b")
     assert fetcher.claims == ["a", "b"]
     assert decisions.kinds(done)[:2] == ["PutLease", "PutLease"]
@@ -65,42 +65,42 @@ def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
-def test_a_refused_claim_is_no_task_of_ours(claiming: Claiming, status: int) -> None:
+def test_a_task_whose_claim_is_refused_is_left_alone_for_a_minute(claiming: ClaimingFetching, status: int) -> None:
     done = claiming.answered("a", status=status)
     assert ids(done) == []
     assert decisions.of(DeleteLease, done) == [DeleteLease("a")]
     assert claiming.leased == ["b"]
     claiming.answered("b")
     claiming.page()
-    claiming.live(REFUSED_FOR / 2, held=["b"])
+    claiming.live(REFUSED_FOR_S / 2, held=["b"])
     claiming.page("a")
     assert claiming.claims == []
-    claiming.live(REFUSED_FOR, held=["b"])
+    claiming.live(REFUSED_FOR_S, held=["b"])
     claiming.page("a")
     assert claiming.claims == ["a"]
 
 
 @pytest.mark.parametrize("status", [0, 301, 408, 425, 429, 500, 503])
-def test_an_outage_is_no_refusal(claiming: Claiming, status: int) -> None:
+def test_a_claim_that_meets_an_outage_is_tried_again(claiming: ClaimingFetching, status: int) -> None:
     assert ids(claiming.answered("a", status=status)) == []
     assert claiming.leased == ["a", "b"]
     claims = decisions.of(Claim, claiming.live(3))
     assert [claim.task_id for claim in claims] == ["a"]
 
 
-def test_retry_after_is_obeyed(claiming: Claiming) -> None:
+def test_claims_obey_retry_after(claiming: ClaimingFetching) -> None:
     claiming.answered("a", status=429, retry_after=20)
     assert not decisions.of(Claim, claiming.live(19))
     assert decisions.of(Claim, claiming.live(2))
 
 
-def test_a_conflict_after_no_answer_is_with_ourselves(claiming: Claiming) -> None:
+def test_a_conflict_after_a_claim_without_answer_counts_as_accepted(claiming: ClaimingFetching) -> None:
     claiming.answered("a", status=0)
     claiming.live(3)
     assert ids(claiming.answered("a", status=409)) == ["a"]
 
 
-def test_a_refused_token_is_replaced_at_once(claiming: Claiming) -> None:
+def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: ClaimingFetching) -> None:
     done = claiming.answered("a", status=401)
     assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
     assert claiming.claims == []
@@ -109,8 +109,8 @@ def test_a_refused_token_is_replaced_at_once(claiming: Claiming) -> None:
     assert claiming.claims == ["a"]
 
 
-def test_an_api_that_is_down_gets_one_probe_at_a_time() -> None:
-    fetcher = Claiming(window=50)
+def test_an_api_that_is_down_gets_one_claim_at_a_time_as_a_probe() -> None:
+    fetcher = ClaimingFetching(max_in_flight=50)
     tasks = samples.names(50)
     fetcher.page(*tasks)
     assert len(fetcher.claims) == CONNECTIONS
@@ -126,13 +126,13 @@ def test_an_api_that_is_down_gets_one_probe_at_a_time() -> None:
     assert len(fetcher.leased) == 50
 
 
-def test_a_claim_that_takes_long_is_no_lost_task(claiming: Claiming) -> None:
+def test_a_task_whose_claim_takes_long_is_not_lost(claiming: ClaimingFetching) -> None:
     claiming.live(3 * LEASE)
     assert claiming.leased == ["a", "b"]
     assert ids(claiming.answered("a")) == ["a"]
 
 
-def test_a_lost_task_is_looked_for_among_those_in_progress(claiming: Claiming) -> None:
+def test_a_lost_claimed_task_is_searched_for_among_the_tasks_in_progress(claiming: ClaimingFetching) -> None:
     claiming.answered("a", "b")
     claiming.page()
     claiming.live(LEASE + 1, held=["b"])
@@ -143,8 +143,8 @@ def test_a_lost_task_is_looked_for_among_those_in_progress(claiming: Claiming) -
     assert claiming.claims == []  # it is ours
 
 
-def test_a_restart_takes_back_what_its_leases_name() -> None:
-    fetcher = Claiming(leases={"a": Lease(1.0, 2, "text_embedding")})
+def test_after_a_restart_claimed_tasks_with_a_lease_are_taken_back() -> None:
+    fetcher = ClaimingFetching(leases={"a": Lease(1.0, 2, "text_embedding")})
     fetcher.page()
     done = fetcher.live(LEASE + 1)
     assert decisions.of(PutLease, done) == [PutLease("a", Lease(1.0, 2, "text_embedding"))]
@@ -155,7 +155,7 @@ def test_a_restart_takes_back_what_its_leases_name() -> None:
 
 
 def test_a_lost_task_that_is_pending_again_is_claimed_again() -> None:
-    fetcher = Claiming(leases={"a": Lease(1.0)})
+    fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     fetcher.page()
     fetcher.live(LEASE + 1)
     fetcher.in_progress()
@@ -163,8 +163,8 @@ def test_a_lost_task_that_is_pending_again_is_claimed_again() -> None:
     assert fetcher.claims == ["a"]
 
 
-def test_a_search_that_fails_is_repeated_and_hides_no_pending_task() -> None:
-    fetcher = Claiming(leases={"a": Lease(1.0)})
+def test_a_search_that_fails_is_repeated_and_does_not_delay_pending_tasks() -> None:
+    fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     fetcher.page()
     fetcher.live(LEASE + 1)
     fetcher.failed(Transient("404"))
@@ -178,33 +178,33 @@ def test_a_search_that_fails_is_repeated_and_hides_no_pending_task() -> None:
     assert A in [poll.among for poll in polls]
 
 
-def test_a_lost_task_is_not_given_up_while_nobody_can_look_for_it() -> None:
+def test_a_lost_task_is_not_forgotten_while_the_api_is_down() -> None:
     """An API that is down for hours: what is in progress there must be found afterwards."""
-    fetcher = Claiming(leases={"a": Lease(1.0)})
+    fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     for _ in range(30):
         fetcher.failed(Transient("down"))
-        fetcher.live(FORGET_LOST / 5, step=1)
+        fetcher.live(FORGET_LOST_S / 5, step=1)
     assert fetcher.poll is not None
     assert ids(fetcher.in_progress("a")) == ["a"]
 
 
-def test_one_that_is_in_progress_nowhere_is_given_up_in_the_end() -> None:
-    fetcher = Claiming(leases={"a": Lease(1.0)})
+def test_a_lost_task_that_no_search_finds_is_forgotten_in_the_end() -> None:
+    fetcher = ClaimingFetching(leases={"a": Lease(1.0)})
     fetcher.page()
     done = []
     for _ in range(30):
         done += fetcher.live(INTERVAL, step=1)
         done += fetcher.in_progress() if fetcher.poll and fetcher.poll.among else fetcher.page()
     assert DeleteLease("a") in done
-    assert not fetcher.state.lost
+    assert not fetcher.lost
 
 
-def test_what_is_given_back_is_parked_and_comes_back_in_time(claiming: Claiming) -> None:
+def test_a_claimed_task_that_is_given_back_is_parked_and_dispatched_after_its_time(claiming: ClaimingFetching) -> None:
     claiming.answered("a", "b")
     claiming.page()
     done = claiming.deferred("a", seconds=100)
     assert not decisions.of(DeleteLease, done)
-    assert (claiming.leased, list(claiming.state.parked)) == (["b"], ["a"])
+    assert (claiming.leased, list(claiming.parked)) == (["b"], ["a"])
     assert claiming.state.room == 8
     polls = decisions.of(Poll, claiming.live(99, held=["b"]))
     assert all(poll.among is None for poll in polls)
@@ -214,17 +214,17 @@ def test_what_is_given_back_is_parked_and_comes_back_in_time(claiming: Claiming)
     assert A in [poll.among for poll in polls]
 
 
-def test_a_late_result_settles_what_is_parked(claiming: Claiming) -> None:
+def test_a_late_result_settles_a_parked_task(claiming: ClaimingFetching) -> None:
     claiming.answered("a", "b")
     claiming.deferred("a", seconds=100)
     claiming.published("a")
-    assert not claiming.state.parked
+    assert not claiming.parked
 
 
-def test_draining_claims_nothing_more() -> None:
-    fetcher = Claiming(window=50)
+def test_a_draining_fetcher_sends_no_new_claim() -> None:
+    fetcher = ClaimingFetching(max_in_flight=50)
     fetcher.page(*samples.names(50))
-    list(fetcher.state.drain(fetcher.now))
+    list(fetcher.state.on_drain(fetcher.now))
     first, *_ = fetcher.claims
     assert ids(fetcher.answered(first)) == [first]
     assert fetcher.claims == []

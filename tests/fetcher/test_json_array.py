@@ -1,4 +1,4 @@
-"""Cutting an array into its elements: as `json.loads` would, wherever it is cut, and in bounded memory."""
+"""Cutting an array into its elements: the same as `json.loads`, for any chunks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def values(chunks: list[bytes]) -> list[Any]:
 
 @pytest.fixture
 def tiny_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a page of a few bytes is already too long to be decoded at once."""
-    monkeypatch.setattr(module, "SLICE", 1)
+    """Make even a page of a few bytes too long to be decoded at once."""
+    monkeypatch.setattr(module, "SLICE_BYTES", 1)
 
 
 @given(st.lists(VALUES, max_size=8), st.lists(st.integers(0, 400)), st.sampled_from([None, 1, 2]), st.booleans())
-def test_any_array_in_any_chunks_gives_what_json_gives(
+def test_any_array_in_any_chunks_gives_the_elements_that_json_gives(
     array: list[Any], places: list[int], indent: int | None, ascii_only: bool
 ) -> None:
     data = json.dumps(array, indent=indent, ensure_ascii=ascii_only).encode()
-    for slice_size in (1, 20, module.SLICE):
+    for slice_size in (1, 20, module.SLICE_BYTES):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "SLICE", slice_size)
+            patch.setattr(module, "SLICE_BYTES", slice_size)
             assert values(cut(data, *places)) == array
 
 
 @pytest.mark.usefixtures("tiny_slices")
-def test_an_array_cut_at_any_place() -> None:
+def test_an_array_whose_chunks_end_anywhere_gives_the_same_elements() -> None:
     array = [{"text": 'a "quoted", {braced}, [bracketed] \\ and },{ '}, {"b": [{}, [], {"c": "}]"}]}, "x", -1.5, None]
     data = json.dumps(array).encode()
     for first in range(len(data)):
@@ -61,7 +61,7 @@ def test_an_array_cut_at_any_place() -> None:
 
 
 @pytest.mark.usefixtures("tiny_slices")
-def test_what_has_come_is_passed_on_before_the_rest_comes() -> None:
+def test_an_element_is_passed_on_before_the_next_ones_arrive() -> None:
     arrived: list[int] = []
 
     def arriving() -> Iterator[bytes]:
@@ -85,9 +85,9 @@ def test_an_empty_array_has_no_elements(data: bytes) -> None:
     [
         (b"", "empty body"),
         (b" \n\t ", "empty body"),
-        (b"<html><body>502 Bad Gateway</body></html>", "no JSON array .it begins with '<'"),
-        (b'{"message": "Internal server error"}', "no JSON array .it begins with '{'"),
-        (b"\xff\xfe[", "no JSON array"),
+        (b"<html><body>502 Bad Gateway</body></html>", "not a JSON array .it begins with '<'"),
+        (b'{"message": "Internal server error"}', "not a JSON array .it begins with '{'"),
+        (b"\xff\xfe[", "not a JSON array"),
         (b'[{"id": 1}, {"id":', "broken JSON"),
         (b'[{"id": 1}', "broken JSON"),
         (b'[{"id": 1},', "broken JSON"),
@@ -97,11 +97,11 @@ def test_an_empty_array_has_no_elements(data: bytes) -> None:
         (b'[{"id": 1}][', "broken JSON"),
     ],
 )
-@pytest.mark.parametrize("slice_size", [1, 8, module.SLICE])
-def test_what_is_no_array_passes_and_is_told_in_words(
+@pytest.mark.parametrize("slice_size", [1, 8, module.SLICE_BYTES])
+def test_a_body_that_is_not_an_array_is_a_transient_failure_with_a_reason(
     body: bytes, sentence: str, slice_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLICE", slice_size)
+    monkeypatch.setattr(module, "SLICE_BYTES", slice_size)
     with pytest.raises(Transient, match=sentence):
         list(elements(cut(body, 1, 3, 11)))
 
@@ -119,11 +119,11 @@ def test_what_is_no_array_passes_and_is_told_in_words(
     ],
     ids=["surrogate", "bytes", "deep", "NaN", "colon", "nothing", "two"],
 )
-@pytest.mark.parametrize("slice_size", [1, module.SLICE])
-def test_what_the_decoder_objects_to_hides_no_other_element(
+@pytest.mark.parametrize("slice_size", [1, module.SLICE_BYTES])
+def test_an_element_that_the_decoder_refuses_does_not_hide_the_others(
     bad: bytes, slice_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLICE", slice_size)
+    monkeypatch.setattr(module, "SLICE_BYTES", slice_size)
     data = b'[{"a": 1}, ' + bad + b' , {"b": "],[ "}]'
     assert list(elements(cut(data, 9, 20))) == [b'{"a": 1}', bad, b'{"b": "],[ "}']
 
@@ -142,8 +142,8 @@ def test_fifty_thousand_elements_are_read_in_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 50_000
-    assert 50_000 * len(element) > 4 * module.SLICE
-    assert peak < 6 * module.SLICE
+    assert 50_000 * len(element) > 4 * module.SLICE_BYTES
+    assert peak < 6 * module.SLICE_BYTES
 
 
 def blocks(parts: Iterator[bytes], size: int) -> Iterator[bytes]:
@@ -156,8 +156,8 @@ def blocks(parts: Iterator[bytes], size: int) -> Iterator[bytes]:
     yield bytes(block)
 
 
-def test_an_element_that_does_not_end_is_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLICE", 100)
-    monkeypatch.setattr(module, "LARGEST_ELEMENT", 1000)
-    with pytest.raises(Transient, match="element of more than"):
+def test_an_element_that_does_not_end_makes_the_page_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE_BYTES", 100)
+    monkeypatch.setattr(module, "LARGEST_ELEMENT_BYTES", 1000)
+    with pytest.raises(Transient, match="longer than"):
         list(elements([b'[{"text": "'] + [b"endless " * 10] * 100))

@@ -1,4 +1,4 @@
-"""A rate limiter that was killed: what waited in it is lost within a second of its successor knowing what there is."""
+"""A rate limiter that was killed: the tasks that waited in it are lost a second after its successor's inventory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from common.wire.timing import IN_TRANSIT_S, UNCONFIRMED_S
 from stages.fetcher.actions import Lease, Poll, PutLease
 from tests.decisions import START, counted, events, of, said
 from tests.fetcher.fetching import LEASE, Fetching, dispatched, ids
-from tests.fetcher.test_claiming import Claiming
+from tests.fetcher.test_claiming import ClaimingFetching
 
 TICK = 0.1
 SOON = UNCONFIRMED_S + 2 * TICK
 
 
 def waiting(*task_ids: str, fetcher: Fetching | None = None) -> Fetching:
-    """These wait in the rate limiter, which said so two seconds ago and was killed then; no poll is under way."""
+    """A fetcher whose tasks wait in a rate limiter that listed them two seconds ago, and was killed then."""
     fetcher = fetcher or Fetching()
     fetcher.page(*task_ids)
     if fetcher.poll:
@@ -27,7 +27,7 @@ def waiting(*task_ids: str, fetcher: Fetching | None = None) -> Fetching:
 
 
 def live(fetcher: Fetching, seconds: float) -> list[Any]:
-    """Tick as the loop does, and hear nothing."""
+    """Tick as the loop does, without any message."""
     done: list[Any] = []
     for _ in range(round(seconds / TICK)):
         done += fetcher.after(TICK).tick()
@@ -35,11 +35,11 @@ def live(fetcher: Fetching, seconds: float) -> list[Any]:
 
 
 def restarted(fetcher: Fetching, *task_ids: str, embedding: tuple[str, ...] = ()) -> list[Any]:
-    """The next rate limiter has learnt that this is what there is."""
+    """A new rate limiter sends its complete inventory."""
     return fetcher.holding(*task_ids, embedding=embedding, inventory_complete=True)
 
 
-def test_what_it_does_not_name_is_lost_a_second_later() -> None:
+def test_a_waiting_task_that_the_inventory_does_not_list_is_lost_a_second_later() -> None:
     fetcher = waiting("a", "b", "c")
     restarted(fetcher, "b", embedding=("c",))
     assert events(live(fetcher, UNCONFIRMED_S - TICK)) == []
@@ -50,7 +50,7 @@ def test_what_it_does_not_name_is_lost_a_second_later() -> None:
     assert of(PutLease, done) == [PutLease("a", Lease(START.wall, 1, "text_embedding"))]
 
 
-def test_that_is_a_reason_to_poll_and_what_is_still_pending_is_dispatched_again_at_once() -> None:
+def test_tasks_lost_with_a_rate_limiter_are_polled_and_dispatched_again_at_once() -> None:
     fetcher = waiting("a", "b")
     restarted(fetcher)
     assert len(of(Poll, live(fetcher, SOON))) == 1
@@ -61,15 +61,15 @@ def test_that_is_a_reason_to_poll_and_what_is_still_pending_is_dispatched_again_
     ]
 
 
-def test_what_it_says_before_it_has_learnt_only_renews() -> None:
+def test_a_holding_before_the_complete_inventory_only_renews_leases() -> None:
     fetcher = waiting("a")
     fetcher.holding()
     assert live(fetcher, 5) == []
     assert fetcher.leased == ["a"]
 
 
-def test_all_that_is_said_later_is_about_what_came_meanwhile() -> None:
-    """What it has learnt, it says once: a stop of it is no restart."""
+def test_a_holding_after_the_complete_inventory_loses_nothing() -> None:
+    """A rate limiter sends its complete inventory once, and not again after it was stopped for a while."""
     fetcher = waiting("a")
     restarted(fetcher, "a")
     live(fetcher, 2)
@@ -78,7 +78,7 @@ def test_all_that_is_said_later_is_about_what_came_meanwhile() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_what_was_just_sent_may_lie_in_its_inbox_unread() -> None:
+def test_a_task_that_was_just_sent_is_not_lost_because_it_may_be_in_the_inbox() -> None:
     fetcher = Fetching()
     live(fetcher, 5)
     fetcher.page("a")
@@ -88,7 +88,7 @@ def test_what_was_just_sent_may_lie_in_its_inbox_unread() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_what_is_sent_after_it_spoke_is_none_of_its_business() -> None:
+def test_a_task_that_is_sent_after_the_inventory_is_not_lost() -> None:
     fetcher = waiting("a")
     restarted(fetcher)
     fetcher.page("b")
@@ -96,7 +96,7 @@ def test_what_is_sent_after_it_spoke_is_none_of_its_business() -> None:
     assert fetcher.leased == ["b"]
 
 
-def test_what_it_names_within_the_second_it_had_in_its_inbox() -> None:
+def test_a_task_that_is_listed_within_a_second_of_the_inventory_is_not_lost() -> None:
     for named in ({"ids": "a"}, {"embedding": "a"}):
         fetcher = waiting("a", "b")
         restarted(fetcher)
@@ -105,7 +105,7 @@ def test_what_it_names_within_the_second_it_had_in_its_inbox() -> None:
         assert fetcher.leased == ["a"]
 
 
-def test_what_the_publisher_has_stored_is_not_lost_though_nobody_else_names_it() -> None:
+def test_a_task_whose_result_is_stored_is_not_lost_by_an_inventory_without_it() -> None:
     fetcher = waiting("a", "b")
     fetcher.holding("a", stage="publisher")
     restarted(fetcher)
@@ -114,8 +114,8 @@ def test_what_the_publisher_has_stored_is_not_lost_though_nobody_else_names_it()
     assert fetcher.leased == ["a", "b"]
 
 
-def test_what_a_worker_has_is_not_lost_by_a_restart_of_the_rate_limiter() -> None:
-    """Its result may be stored, and the publisher be killed before it said so; or the worker be slow to say `Ready`."""
+def test_a_task_that_an_embedder_has_is_not_lost_by_a_restart_of_the_rate_limiter() -> None:
+    """Its result may be stored by a publisher that was killed since, or the embedder may be slow to send `Ready`."""
     fetcher = waiting("a")
     fetcher.holding(embedding=["a"])
     live(fetcher, 2)
@@ -126,7 +126,7 @@ def test_what_a_worker_has_is_not_lost_by_a_restart_of_the_rate_limiter() -> Non
     assert fetcher.leased == []
 
 
-def test_one_that_a_worker_had_and_that_waits_again_is() -> None:
+def test_a_task_that_an_embedder_had_and_that_waits_again_is_lost_by_the_restart() -> None:
     fetcher = waiting("a")
     fetcher.holding(embedding=["a"])
     fetcher.holding("a")
@@ -136,7 +136,7 @@ def test_one_that_a_worker_had_and_that_waits_again_is() -> None:
     assert fetcher.leased == []
 
 
-def test_a_fetcher_that_restarted_does_not_know_what_waited() -> None:
+def test_after_its_own_restart_the_fetcher_does_not_take_an_unlisted_task_for_lost() -> None:
     fetcher = Fetching(leases={"a": Lease(START.wall), "b": Lease(START.wall)})
     fetcher.page(known=2)
     fetcher.holding("b")
@@ -146,7 +146,7 @@ def test_a_fetcher_that_restarted_does_not_know_what_waited() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_what_cannot_be_processed_never_waited_there() -> None:
+def test_a_task_that_was_given_up_is_not_lost_by_the_restart() -> None:
     fetcher = waiting("a", "b")
     fetcher.deferred("a", seconds=0, reason="poison")
     live(fetcher, 2)
@@ -155,22 +155,22 @@ def test_what_cannot_be_processed_never_waited_there() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_what_ended_within_the_second_is_over() -> None:
+def test_a_task_that_ends_within_a_second_of_the_inventory_is_not_lost() -> None:
     fetcher = waiting("a", "b")
     restarted(fetcher)
     fetcher.published("a")
     fetcher.deferred("b", seconds=100)
     assert "leases_expired" not in events(live(fetcher, SOON))
-    assert fetcher.state.lost == {}
+    assert fetcher.lost == []
 
 
-def test_what_is_said_of_nothing_changes_nothing() -> None:
+def test_an_inventory_without_any_lease_changes_nothing() -> None:
     fetcher = waiting()
     restarted(fetcher)
     assert events(live(fetcher, SOON)) == []
 
 
-def test_a_stop_of_this_process_is_not_counted_for_news_may_wait_in_its_inbox() -> None:
+def test_a_stop_of_the_fetcher_extends_the_second_after_the_inventory() -> None:
     fetcher = waiting("a")
     restarted(fetcher)
     live(fetcher, UNCONFIRMED_S / 2)
@@ -180,8 +180,8 @@ def test_a_stop_of_this_process_is_not_counted_for_news_may_wait_in_its_inbox() 
     assert fetcher.leased == []
 
 
-def test_one_that_was_gone_for_long_has_lost_no_less() -> None:
-    """Nobody could speak meanwhile, so the leases have not expired."""
+def test_tasks_are_lost_also_when_the_rate_limiter_was_gone_for_long() -> None:
+    """No holder could list its tasks meanwhile, so the leases have not expired."""
     fetcher = waiting("a")
     live(fetcher, 100)
     assert fetcher.leased == ["a"]
@@ -190,8 +190,8 @@ def test_one_that_was_gone_for_long_has_lost_no_less() -> None:
     assert fetcher.leased == []
 
 
-def test_a_mistake_is_a_task_that_is_sent_twice() -> None:
-    """It lay unread in its inbox: the second copy is ignored there, and here it is found as soon as it is named."""
+def test_a_task_wrongly_taken_for_lost_is_leased_again_when_it_is_listed() -> None:
+    """The rate limiter had it unread in its inbox, and ignores the second copy."""
     fetcher = waiting("a")
     restarted(fetcher)
     live(fetcher, SOON)
@@ -200,8 +200,8 @@ def test_a_mistake_is_a_task_that_is_sent_twice() -> None:
     assert ids(fetcher.page("a")) == []
 
 
-def test_what_is_not_claimed_yet_never_waited_there() -> None:
-    fetcher = Claiming()
+def test_a_task_that_is_not_claimed_yet_is_not_lost_by_the_restart() -> None:
+    fetcher = ClaimingFetching()
     fetcher.page("a", "b")
     fetcher.answered("a")
     live(fetcher, 2)
@@ -210,8 +210,8 @@ def test_what_is_not_claimed_yet_never_waited_there() -> None:
     assert fetcher.leased == ["b"]
 
 
-def test_what_was_claimed_is_looked_for_at_once_among_those_in_progress() -> None:
-    fetcher = Claiming()
+def test_a_claimed_task_lost_with_a_rate_limiter_is_searched_for_at_once() -> None:
+    fetcher = ClaimingFetching()
     fetcher.page("a")
     fetcher.answered("a")
     fetcher.page()

@@ -1,4 +1,4 @@
-"""Reading a page: which of its elements are tasks for us, and what is wrong with some."""
+"""Reading a page: which of its elements are tasks for this pipeline, and which are invalid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from common.failures.errors import Transient
 from common.task_types import registered
 from common.wire.messages import Failure
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 
 NOW = 1_750_000_000.0
 ANY = 10_000
@@ -30,27 +30,29 @@ def element(task_id: Any = "a", **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if value is not ...}
 
 
-def read(*page: Any, wanted: int = ANY, known: frozenset[str] = frozenset(), deferred: tuple[str, ...] = ()) -> Page:
+def read(
+    *page: Any, wanted: int = ANY, known: frozenset[str] = frozenset(), deferred: tuple[str, ...] = ()
+) -> PendingPage:
     return read_bytes(json.dumps(page).encode(), wanted, known, deferred)
 
 
 def read_bytes(
     body: bytes, wanted: int = ANY, known: frozenset[str] = frozenset(), deferred: tuple[str, ...] = ()
-) -> Page:
+) -> PendingPage:
     return Reader(registered()).read([body[:50], body[50:]], NOW, wanted, known, deferred)
 
 
-def ids(page: Page) -> list[str]:
+def ids(page: PendingPage) -> list[str]:
     return [candidate.task.id for candidate in page.candidates]
 
 
-def failure(page: Page) -> Failure:
+def failure(page: PendingPage) -> Failure:
     (candidate,) = page.candidates
     assert candidate.failure is not None
     return candidate.failure
 
 
-def test_a_pending_task_becomes_a_candidate_with_all_that_the_others_need() -> None:
+def test_a_pending_task_becomes_a_candidate_with_everything_that_later_stages_need() -> None:
     page = read(element("a"))
     (candidate,) = page.candidates
     assert candidate.failure is None
@@ -62,7 +64,7 @@ def test_a_pending_task_becomes_a_candidate_with_all_that_the_others_need() -> N
     assert (page.requested_at, page.elements, page.whole, page.skipped, page.unknown_types) == (NOW, 1, True, {}, [])
 
 
-def test_the_oldest_come_first_whatever_the_order_of_the_page() -> None:
+def test_candidates_are_sorted_oldest_first() -> None:
     page = read(
         element("new", createdAt="2025-03-01T00:00:00Z"),
         element("undated", createdAt=...),
@@ -88,7 +90,7 @@ def test_the_oldest_come_first_whatever_the_order_of_the_page() -> None:
         ("9999-12-31T23:59:59-12:00", 253_402_300_799.0 + 12 * 3600),
     ],
 )
-def test_a_date_that_is_missing_or_odd_hinders_nothing(created_at: Any, seconds: float) -> None:
+def test_a_missing_or_invalid_date_does_not_make_a_task_invalid(created_at: Any, seconds: float) -> None:
     (candidate,) = read(element("a", createdAt=created_at)).candidates
     assert candidate.created == seconds
     assert candidate.task.created_at == (created_at if isinstance(created_at, str) else "")
@@ -113,7 +115,9 @@ def test_a_date_that_is_missing_or_odd_hinders_nothing(created_at: Any, seconds:
         ({"createdAt": [2025]}, "malformed"),
     ],
 )
-def test_what_is_no_task_for_us_is_left_alone_and_counted(fields: dict[str, Any], reason: str) -> None:
+def test_an_element_that_is_not_a_task_for_this_pipeline_is_skipped_and_counted(
+    fields: dict[str, Any], reason: str
+) -> None:
     page = read(element("a", **fields), element("b"))
     assert ids(page) == ["b"]
     assert page.skipped == {reason: 1}
@@ -121,17 +125,17 @@ def test_what_is_no_task_for_us_is_left_alone_and_counted(fields: dict[str, Any]
 
 
 @pytest.mark.parametrize("odd", [None, 5, "text", [], [element("c")], True])
-def test_an_element_that_is_no_object_is_malformed(odd: Any) -> None:
+def test_an_element_that_is_not_an_object_is_malformed(odd: Any) -> None:
     page = read(element("a"), odd, element("b"))
     assert ids(page) == ["a", "b"]
     assert page.skipped == {"malformed": 1}
 
 
-def test_an_id_may_be_as_long_as_a_key_on_disk() -> None:
+def test_an_id_may_be_500_bytes_long_to_fit_into_a_key_on_disk() -> None:
     assert ids(read(element("x" * 500))) == ["x" * 500]
 
 
-def test_an_id_may_be_called_id_and_mongo_s_wins() -> None:
+def test_an_id_is_read_from_the_field_id_if_there_is_no_underscore_id() -> None:
     assert ids(read(element("", id="b"))) == ["b"]
     assert ids(read(element(..., id="b"))) == ["b"]
     assert ids(read(element("a", id="b"))) == ["a"]
@@ -141,13 +145,13 @@ def test_a_task_without_a_state_is_pending() -> None:
     assert ids(read(element("a", state=...))) == ["a"]
 
 
-def test_unknown_types_are_named_once_each_and_not_at_any_length() -> None:
+def test_unknown_types_are_listed_once_each_and_cut_to_64_characters() -> None:
     page = read(*(element(str(number), type="b" if number % 2 else "a" * 1000) for number in range(6)))
     assert page.skipped == {"unknown_type": 6}
     assert page.unknown_types == ["a" * 64, "b"]
 
 
-def test_what_is_known_needs_no_second_look() -> None:
+def test_known_ids_are_skipped_without_a_look_at_their_content() -> None:
     page = read(element("a"), element("b", content="malformed"), element("c"), known=frozenset({"a", "b"}))
     assert ids(page) == ["c"]
     assert page.skipped == {"known": 2}
@@ -159,33 +163,33 @@ def test_a_task_that_a_page_shows_twice_is_one_task() -> None:
     assert page.elements == 3
 
 
-def test_what_cannot_be_processed_now_is_skipped_by_its_batch_key() -> None:
+def test_tasks_with_a_deferred_batch_key_are_skipped() -> None:
     later = element("a", content={"text": "x", "model": "later"})
     page = read(later, element("b"), deferred=("later",))
     assert ids(page) == ["b"]
     assert page.skipped == {"deferred": 1}
 
 
-def test_reading_stops_when_enough_is_found() -> None:
+def test_reading_stops_when_enough_candidates_are_found() -> None:
     page = read(*(element(str(number)) for number in range(10)), wanted=3)
     assert ids(page) == ["0", "1", "2"]
     assert page.elements == 3
     assert not page.whole
 
 
-def test_what_is_skipped_does_not_count_as_found() -> None:
+def test_skipped_elements_do_not_count_as_found() -> None:
     page = read(element("a"), element("b", type="other"), element("c"), element("d"), wanted=2, known=frozenset("a"))
     assert ids(page) == ["c", "d"]
     assert page.elements == 4
 
 
-def test_the_rest_of_an_unfinished_page_is_not_even_waited_for() -> None:
+def test_the_rest_of_a_page_is_not_waited_for_when_enough_is_found() -> None:
     def arriving() -> Any:
         yield json.dumps([element("a"), element("b")]).encode()
         raise AssertionError("read on")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.fetcher.json_array.SLICE", 1)
+        patch.setattr("stages.fetcher.json_array.SLICE_BYTES", 1)
         page = Reader(registered()).read(arriving(), NOW, 1, ())
     assert ids(page) == ["a"]
 
@@ -218,12 +222,12 @@ def test_malformed_content_of_a_known_type_is_a_candidate_that_failed(content: A
     assert bad.created == good.created
 
 
-def test_a_failure_does_not_tell_the_text() -> None:
+def test_a_failure_does_not_contain_the_text_of_the_task() -> None:
     page = read(element("a", content={"text": {"secret": "s3cret"}}))
     assert "s3cret" not in failure(page).message
 
 
-def test_half_an_emoji_is_replaced_rather_than_hiding_the_page() -> None:
+def test_half_an_emoji_is_replaced_and_does_not_hide_the_page() -> None:
     """`JSON.stringify` sends the half that `substring` left, and msgspec refuses the whole array for it."""
     page = read_bytes(b"[" + json.dumps(element("a", content={"text": "cut \ud83d"})).encode() + b"]")
     (candidate,) = page.candidates
@@ -232,7 +236,7 @@ def test_half_an_emoji_is_replaced_rather_than_hiding_the_page() -> None:
     assert candidate.task.tokens == len("cut ") + 3
 
 
-def test_bytes_that_are_no_utf_8_fail_their_task_only() -> None:
+def test_invalid_utf_8_fails_only_its_own_task() -> None:
     body = json.dumps([element("a", content={"text": "?"}), element("b")]).encode().replace(b'"?"', b'"\xff"')
     page = read_bytes(body)
     assert ids(page) == ["a", "b"]
@@ -245,7 +249,7 @@ def test_bytes_that_are_no_utf_8_fail_their_task_only() -> None:
     [b'{"_id": "x", "type": "\xff"}', b'{"_id": "x", "n": NaN}', b"{" * 9 + b"}" * 9, b"[" * 5000 + b"]" * 5000, b""],
     ids=["bytes", "NaN", "braces", "deep", "nothing"],
 )
-def test_one_broken_element_hides_no_other(bad: bytes) -> None:
+def test_a_broken_element_does_not_hide_the_others(bad: bytes) -> None:
     good = json.dumps(element("a")).encode()
     page = read_bytes(b"[" + good + b"," + bad + b"," + good.replace(b'"a"', b'"b"') + b"]")
     assert ids(page) == ["a", "b"]
@@ -253,6 +257,6 @@ def test_one_broken_element_hides_no_other(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b'{"statusCode": 500}', b'[{"_id": "a"'])
-def test_what_is_no_page_passes(body: bytes) -> None:
+def test_a_body_that_is_not_a_page_is_a_transient_failure(body: bytes) -> None:
     with pytest.raises(Transient):
         read_bytes(body)

@@ -1,11 +1,12 @@
-"""Which tasks the fetcher leases from a page, and what it says to whom."""
+"""Which tasks the fetcher leases from a page, and what it sends to whom."""
 
 from __future__ import annotations
 
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Lease, PutLease
-from stages.fetcher.page import Page
-from stages.fetcher.state import CHUNK, MOST_UNKNOWN_TYPES
+from stages.fetcher.outgoing import TASKS_A_MESSAGE
+from stages.fetcher.page import PendingPage
+from stages.fetcher.poll_schedule import UNKNOWN_TYPES_LOGGED_COUNT
 from tests.decisions import START, counted, events, kinds, of, said, sent_to
 from tests.fetcher.fetching import INTERVAL, Fetching, candidate, dispatched, ids
 from tests.samples import names
@@ -21,38 +22,38 @@ def test_new_tasks_are_leased_on_disk_before_they_leave() -> None:
     assert fetcher.leased == ["a", "b"]
 
 
-def test_they_go_to_the_rate_limiter_with_the_time_of_their_lease_in_their_first_attempt() -> None:
+def test_leased_tasks_go_to_the_rate_limiter_with_the_time_of_their_lease_and_attempt_1() -> None:
     fetcher = Fetching()
     done = fetcher.after(2).page("a")
     (task,) = dispatched(done)
     assert sent_to("rate_limiter", done) == [m.Tasks([task])]
     assert (task.id, task.leased_at, task.attempt) == ("a", fetcher.now.wall, 1)
-    assert said("leased", done)["task_id"] == "a"
+    assert said("tasks_leased", done)["task_id"] == "a"
 
 
-def test_many_go_in_messages_of_a_good_size() -> None:
-    fetcher = Fetching(window=2 * CHUNK + 10)
-    messages = of(m.Tasks, fetcher.page(*names(2 * CHUNK + 10)))
-    assert [len(message.tasks) for message in messages] == [CHUNK, CHUNK, 10]
-    assert [task.id for message in messages for task in message.tasks] == names(2 * CHUNK + 10)
+def test_many_tasks_are_split_into_several_messages() -> None:
+    fetcher = Fetching(max_in_flight=2 * TASKS_A_MESSAGE + 10)
+    messages = of(m.Tasks, fetcher.page(*names(2 * TASKS_A_MESSAGE + 10)))
+    assert [len(message.tasks) for message in messages] == [TASKS_A_MESSAGE, TASKS_A_MESSAGE, 10]
+    assert [task.id for message in messages for task in message.tasks] == names(2 * TASKS_A_MESSAGE + 10)
 
 
-def test_no_more_than_the_window_are_leased_in_the_order_of_the_page() -> None:
-    fetcher = Fetching(window=3)
+def test_at_most_max_in_flight_tasks_are_leased_in_the_order_of_the_page() -> None:
+    fetcher = Fetching(max_in_flight=3)
     assert ids(fetcher.page(*names(5))) == ["t0", "t1", "t2"]
     assert fetcher.state.room == 0
 
 
-def test_the_others_are_kept_for_a_moment_and_fill_the_room_that_is_made() -> None:
-    fetcher = Fetching(window=3)
+def test_candidates_without_room_are_buffered_and_fill_the_room_that_settled_tasks_leave() -> None:
+    fetcher = Fetching(max_in_flight=3)
     fetcher.page(*names(6))
     assert ids(fetcher.published("t0", "t2")) == ["t3", "t4"]
     assert ids(fetcher.published("t1")) == ["t5"]
     assert ids(fetcher.published("t3")) == []
 
 
-def test_but_only_until_the_next_poll_would_have_brought_them() -> None:
-    fetcher = Fetching(window=3)
+def test_buffered_candidates_are_dropped_after_a_polling_interval() -> None:
+    fetcher = Fetching(max_in_flight=3)
     fetcher.page(*names(6))
     fetcher.after(INTERVAL).holding(*fetcher.leased)
     assert ids(fetcher.published("t0")) == ["t3"]
@@ -61,8 +62,8 @@ def test_but_only_until_the_next_poll_would_have_brought_them() -> None:
     assert fetcher.polling
 
 
-def test_a_page_replaces_what_is_left_of_the_one_before() -> None:
-    fetcher = Fetching(window=2)
+def test_a_new_page_replaces_the_buffer() -> None:
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", "canceled")
     fetcher.published("a", dead=["b"])
     assert fetcher.leased == ["canceled"]
@@ -79,17 +80,17 @@ def test_tasks_that_are_leased_already_are_not_leased_again() -> None:
     assert [put.task_id for put in of(PutLease, done)] == ["c"]
 
 
-def test_nor_are_dead_letters() -> None:
+def test_dead_letters_are_not_leased() -> None:
     fetcher = Fetching(dead=["a"])
     assert ids(fetcher.page("a", "b")) == ["b"]
 
 
-def test_leases_from_before_a_restart_count() -> None:
-    fetcher = Fetching(window=2, leases={"a": Lease(START.wall - 9)})
+def test_leases_from_before_a_restart_count_as_in_flight() -> None:
+    fetcher = Fetching(max_in_flight=2, leases={"a": Lease(START.wall - 9)})
     assert ids(fetcher.page("a", "b", "c")) == ["b"]
 
 
-def test_what_cannot_be_processed_at_all_goes_to_the_publisher_as_failed() -> None:
+def test_an_invalid_task_goes_to_the_publisher_as_a_failed_result() -> None:
     fetcher = Fetching()
     done = fetcher.page(candidate("bad", failure=INVALID), "good")
     assert ids(done) == ["good"]
@@ -100,13 +101,13 @@ def test_what_cannot_be_processed_at_all_goes_to_the_publisher_as_failed() -> No
     assert kinds(done)[:2] == ["PutLease", "PutLease"]
 
 
-def test_all_of_a_page_may_be_invalid() -> None:
+def test_a_page_of_invalid_tasks_dispatches_nothing() -> None:
     done = Fetching().page(candidate("bad", failure=INVALID))
     assert of(m.Tasks, done) == []
     assert len(sent_to("publisher", done)) == 1
 
 
-def test_settling_ends_the_leases() -> None:
+def test_settled_tasks_lose_their_leases() -> None:
     fetcher = Fetching()
     fetcher.page("a", "b", "c")
     done = fetcher.published("a", "b")
@@ -114,10 +115,10 @@ def test_settling_ends_the_leases() -> None:
     assert fetcher.leased == ["c"]
 
 
-def test_draining_takes_nothing_new() -> None:
-    fetcher = Fetching(window=2)
+def test_a_draining_fetcher_leases_nothing_and_does_not_poll() -> None:
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", "c")
-    assert list(fetcher.state.drain(fetcher.now)) == []
+    assert list(fetcher.state.on_drain(fetcher.now)) == []
     assert ids(fetcher.published("a")) == []
     assert ids(fetcher.page("d")) == []
     fetcher.published("b")
@@ -125,7 +126,7 @@ def test_draining_takes_nothing_new() -> None:
     assert not fetcher.polling
 
 
-def test_elements_that_were_left_alone_are_counted_by_reason() -> None:
+def test_skipped_elements_are_counted_by_reason() -> None:
     done = Fetching().page("a", unknown_type=3, malformed=2, no_id=1, known=7)
     assert counted("ai_tasks_skipped_total", done) == [
         (("unknown_type",), 3), (("malformed",), 2), (("no_id",), 1), (("known",), 7),
@@ -134,7 +135,7 @@ def test_elements_that_were_left_alone_are_counted_by_reason() -> None:
 
 
 def unknown(fetcher: Fetching, *types: str) -> list[str]:
-    done = fetcher.did(fetcher.state.page(Page(fetcher.now.wall, [], 1, True, {}, list(types)), fetcher.now))
+    done = fetcher.did(fetcher.state.on_page(PendingPage(fetcher.now.wall, [], 1, True, {}, list(types)), fetcher.now))
     return events(done)
 
 
@@ -144,12 +145,12 @@ def test_an_unknown_type_is_logged_once() -> None:
     assert unknown(fetcher, "image") == []
 
 
-def test_and_not_every_one_of_endlessly_many() -> None:
+def test_only_a_bounded_number_of_unknown_types_is_logged() -> None:
     fetcher = Fetching()
-    assert len(unknown(fetcher, *names(MOST_UNKNOWN_TYPES + 5))) == MOST_UNKNOWN_TYPES
+    assert len(unknown(fetcher, *names(UNKNOWN_TYPES_LOGGED_COUNT + 5))) == UNKNOWN_TYPES_LOGGED_COUNT
 
 
-def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
+def test_the_report_shows_the_counts_of_tasks_and_the_blockers() -> None:
     fetcher = Fetching(token=False, dead=["d"], breaker_threshold=1)
     report = fetcher.state.report(fetcher.now)
     assert report.facts == {"leased": 0, "lost": 0, "dead_letters": 1}

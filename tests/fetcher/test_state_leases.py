@@ -1,4 +1,4 @@
-"""Leases that nobody renews, tasks that kill their workers, and what was settled, dead, or queued again."""
+"""Leases that expire, tasks that kill their embedders, settled tasks, dead letters, and tasks that are queued again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import REQUEUED_AFTER_S
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PutDead, PutLease, PutSettled
-from stages.fetcher.state import FORGET_LOST, SLOWEST_PAGE
+from stages.fetcher.lease_expiry import FORGET_LOST_S
+from stages.fetcher.state import SLOWEST_PAGE_S
 from tests.decisions import START, counted, of, said, sent_to
 from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids
 
 
 def with_leased(*task_ids: str, **limits: Any) -> Fetching:
-    """These are leased, and no poll is under way."""
+    """A fetcher with these leased tasks, and no poll under way."""
     fetcher = Fetching(**limits)
     fetcher.page(*task_ids)
     if fetcher.poll:
@@ -23,7 +24,7 @@ def with_leased(*task_ids: str, **limits: Any) -> Fetching:
 
 
 def lose(fetcher: Fetching) -> list[object]:
-    """Let time pass in which nobody renews a lease."""
+    """Let time pass in which no lease is renewed."""
     done = fetcher.live(LEASE + 1.5)
     assert fetcher.leased == []
     return done
@@ -38,7 +39,7 @@ def test_a_lease_that_is_renewed_lasts() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_one_that_is_not_is_lost_after_its_time_and_not_before() -> None:
+def test_a_lease_that_is_not_renewed_expires_after_its_time_and_not_before() -> None:
     fetcher = with_leased("a")
     fetcher.live(LEASE)
     assert fetcher.leased == ["a"]
@@ -49,14 +50,14 @@ def test_one_that_is_not_is_lost_after_its_time_and_not_before() -> None:
     assert fetcher.state.report(fetcher.now).facts["lost"] == 1
 
 
-def test_the_loss_is_a_reason_to_poll_at_once() -> None:
+def test_a_lost_task_is_a_reason_to_poll_at_once() -> None:
     fetcher = with_leased("a")
     assert len(of(Poll, lose(fetcher))) == 1
     assert fetcher.poll is not None
     assert "a" not in fetcher.poll.known
 
 
-def test_a_lost_task_that_is_still_pending_is_dispatched_again_as_the_same_processing() -> None:
+def test_a_lost_task_that_is_still_pending_is_dispatched_again_with_the_same_lease_time() -> None:
     fetcher = with_leased("a")
     leased_at = START.wall
     lose(fetcher)
@@ -64,7 +65,7 @@ def test_a_lost_task_that_is_still_pending_is_dispatched_again_as_the_same_proce
     assert (task.leased_at, task.attempt) == (leased_at, 1)
 
 
-def test_its_attempts_count_only_if_a_worker_had_it() -> None:
+def test_the_attempt_of_a_lost_task_rises_only_if_an_embedder_had_it() -> None:
     fetcher = with_leased("a", "b")
     fetcher.holding("b", embedding=["a"])
     done = lose(fetcher)
@@ -73,7 +74,7 @@ def test_its_attempts_count_only_if_a_worker_had_it() -> None:
     assert {task.id: task.attempt for task in dispatched(fetcher.page("a", "b"))} == {"a": 2, "b": 1}
 
 
-def test_a_worker_that_handed_its_result_on_is_not_suspected() -> None:
+def test_the_attempt_of_a_task_does_not_rise_once_the_publisher_has_its_result() -> None:
     fetcher = with_leased("a")
     fetcher.holding(embedding=["a"])
     fetcher.holding("a", stage="publisher")
@@ -83,8 +84,8 @@ def test_a_worker_that_handed_its_result_on_is_not_suspected() -> None:
     assert dispatched(fetcher.page("a"))[0].attempt == 1
 
 
-def test_one_that_is_lost_again_and_again_is_tried_for_the_last_time_but_not_given_up() -> None:
-    """Here nobody can tell whether it was its fault: whoever kills the rate limiter too would fail it."""
+def test_the_fetcher_alone_never_gives_up_a_task_that_is_lost_again_and_again() -> None:
+    """Only the rate limiter can tell whether the task or something else killed the embedder."""
     fetcher = with_leased("a", max_dispatches=3)
     for attempt in (2, 3, 3, 3):
         fetcher.holding(embedding=["a"])
@@ -93,7 +94,7 @@ def test_one_that_is_lost_again_and_again_is_tried_for_the_last_time_but_not_giv
         fetcher.page(known=1)
 
 
-def test_the_rate_limiter_gives_up_poison() -> None:
+def test_a_task_that_the_rate_limiter_gives_up_goes_to_the_publisher_as_failed() -> None:
     fetcher = with_leased("a", "b", max_dispatches=3)
     done = fetcher.deferred("a", seconds=0, reason="poison")
     ((result,),) = [message.results for message in sent_to("publisher", done)]
@@ -105,10 +106,10 @@ def test_the_rate_limiter_gives_up_poison() -> None:
     assert "3 dispatches" in result.failure.message
     assert said("task_poison", done)["dispatches"] == 3
     assert of(DeleteLease, done) == []
-    assert fetcher.leased == ["b", "a"]
+    assert fetcher.leased == ["a", "b"]
 
 
-def test_its_verdict_stands_even_if_the_result_is_lost_on_its_way() -> None:
+def test_a_task_that_was_given_up_is_failed_again_if_its_result_is_lost() -> None:
     fetcher = with_leased("a")
     (stored,) = of(PutLease, fetcher.deferred("a", seconds=0, reason="poison"))
     restarted = Fetching(leases={"a": stored.lease})
@@ -119,7 +120,7 @@ def test_its_verdict_stands_even_if_the_result_is_lost_on_its_way() -> None:
     assert restarted.leased == ["a", "b", "c"]
 
 
-def test_and_even_if_the_task_was_already_lost() -> None:
+def test_a_lost_task_can_be_given_up_and_given_back() -> None:
     fetcher = with_leased("a", "b")
     lose(fetcher)
     assert len(sent_to("publisher", fetcher.deferred("a", seconds=0, reason="poison"))) == 1
@@ -127,7 +128,7 @@ def test_and_even_if_the_task_was_already_lost() -> None:
     assert ids(fetcher.page("a", "b")) == []
 
 
-def test_whoever_gives_back_what_the_publisher_has_stored_had_it_of_a_worker_that_died_afterwards() -> None:
+def test_a_task_whose_result_is_stored_is_neither_given_back_nor_given_up() -> None:
     fetcher = with_leased("a", "b")
     fetcher.holding("a", stage="publisher")
     done = fetcher.deferred("a", "b", seconds=0, reason="provider")
@@ -136,7 +137,7 @@ def test_whoever_gives_back_what_the_publisher_has_stored_had_it_of_a_worker_tha
     assert fetcher.leased == ["a"]
 
 
-def test_a_holder_that_was_only_silent_still_has_it() -> None:
+def test_a_lost_task_that_a_holder_lists_again_is_leased_again() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
     fetcher.holding("a")
@@ -146,7 +147,7 @@ def test_a_holder_that_was_only_silent_still_has_it() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_nobody_can_hold_what_was_never_leased() -> None:
+def test_a_listed_task_that_was_never_leased_is_ignored() -> None:
     fetcher = with_leased()
     fetcher.holding("a", embedding=["b"])
     assert fetcher.leased == []
@@ -158,10 +159,10 @@ def test_a_lost_task_that_is_not_pending_any_more_is_forgotten() -> None:
     done = fetcher.page("c")
     assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
     assert fetcher.leased == ["c"]
-    assert fetcher.state.lost == {}
+    assert fetcher.lost == []
 
 
-def test_but_not_if_the_page_may_have_hidden_it() -> None:
+def test_a_lost_task_is_not_forgotten_if_the_page_may_have_hidden_it() -> None:
     for page in ({"whole": False}, {"deferred": 1}, {"elements": 3}):
         fetcher = with_leased("a", "b", "c")
         fetcher.holding(embedding=["a"])
@@ -171,23 +172,23 @@ def test_but_not_if_the_page_may_have_hidden_it() -> None:
         assert dispatched(fetcher.page("a"))[0].attempt == 2
 
 
-def test_nor_is_it_kept_for_ever() -> None:
+def test_a_lost_task_that_no_page_shows_is_forgotten_after_ten_minutes() -> None:
     fetcher = with_leased("a", "b", "c")
     lose(fetcher)
     fetcher.page(known=3)
-    assert of(DeleteLease, fetcher.live(FORGET_LOST - 5, 5)) == []
+    assert of(DeleteLease, fetcher.live(FORGET_LOST_S - 5, 5)) == []
     assert [gone.task_id for gone in of(DeleteLease, fetcher.live(10, 5))] == ["a", "b", "c"]
 
 
-def test_one_that_is_published_after_all_is_settled() -> None:
+def test_a_lost_task_whose_result_is_accepted_is_settled() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
     assert of(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
-    assert fetcher.state.lost == {}
+    assert fetcher.lost == []
     assert ids(fetcher.page("a")) == []
 
 
-def test_a_stop_of_this_process_says_nothing_about_the_holders() -> None:
+def test_leases_do_not_expire_because_the_fetcher_itself_was_stopped() -> None:
     fetcher = with_leased("a")
     fetcher.after(3600).tick()
     assert fetcher.leased == ["a"]
@@ -195,14 +196,14 @@ def test_a_stop_of_this_process_says_nothing_about_the_holders() -> None:
     assert fetcher.leased == ["a"]
 
 
-def test_nor_does_it_prolong_a_lease_that_was_just_renewed() -> None:
+def test_a_stop_of_the_fetcher_does_not_extend_a_lease_that_was_just_renewed() -> None:
     fetcher = with_leased("a")
     fetcher.after(3600).holding("a")  # read before the first tick after the stop
     fetcher.tick()
     lose(fetcher)
 
 
-def test_leases_of_an_earlier_life_have_their_full_time_to_be_claimed() -> None:
+def test_after_a_restart_holders_have_a_full_lease_to_list_their_tasks() -> None:
     fetcher = Fetching(leases={"a": Lease(START.wall - 9999, 2, "text_embedding")})
     fetcher.page(known=1)
     fetcher.live(LEASE)
@@ -212,7 +213,7 @@ def test_leases_of_an_earlier_life_have_their_full_time_to_be_claimed() -> None:
     assert (task.attempt, task.leased_at) == (2, START.wall - 9999)
 
 
-def test_a_lost_task_found_malformed_is_failed_as_the_same_processing() -> None:
+def test_a_lost_task_that_has_become_invalid_fails_with_its_old_lease_time() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
     done = fetcher.page(candidate("a", failure=m.Failure("invalid_content", "empty")))
@@ -223,16 +224,16 @@ def test_a_lost_task_found_malformed_is_failed_as_the_same_processing() -> None:
 # ---- settled ----
 
 
-def test_what_was_settled_is_stored_and_forgotten_when_no_page_can_show_it_any_more() -> None:
+def test_settled_tasks_are_stored_and_forgotten_when_no_page_can_show_them_any_more() -> None:
     fetcher = with_leased("a")
     (put,) = of(PutSettled, fetcher.published("a"))
     assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
-    keep = REQUEUED_AFTER_S + SLOWEST_PAGE
+    keep = REQUEUED_AFTER_S + SLOWEST_PAGE_S
     assert of(DeleteSettled, fetcher.after(keep).tick()) == []
     assert of(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
 
 
-def test_records_of_one_turn_do_not_overwrite_one_another() -> None:
+def test_two_settled_records_of_one_turn_have_different_keys() -> None:
     fetcher = with_leased("a", "b")
     (first,), (second,) = of(PutSettled, fetcher.published("a")), of(PutSettled, fetcher.published("b"))
     assert first.record.key != second.record.key
@@ -246,16 +247,16 @@ def test_a_page_that_was_asked_for_before_a_task_was_settled_does_not_bring_it_b
     assert ids(fetcher.page("a")) == []
 
 
-def test_however_slow_the_page_is() -> None:
+def test_a_slow_page_does_not_bring_back_a_settled_task() -> None:
     fetcher = Fetching()
     fetcher.page("a")
     fetcher.published("a")
     fetcher.holding()
-    fetcher.after(SLOWEST_PAGE).holding()
+    fetcher.after(SLOWEST_PAGE_S).holding()
     assert ids(fetcher.page("a", "b")) == ["b"]
 
 
-def test_a_task_that_is_pending_more_than_a_minute_after_it_was_settled_was_queued_again_on_purpose() -> None:
+def test_a_task_that_is_pending_a_minute_after_it_was_settled_is_processed_again() -> None:
     fetcher = with_leased("a")
     fetcher.published("a")
     polls = 0
@@ -272,7 +273,7 @@ def test_a_task_that_is_pending_more_than_a_minute_after_it_was_settled_was_queu
     raise AssertionError("never taken")
 
 
-def test_what_was_settled_before_a_restart_is_known() -> None:
+def test_tasks_settled_before_a_restart_are_not_leased() -> None:
     fetcher = Fetching()
     fetcher.state.settled.add(Record(START.wall - 5, ["a"]))
     assert ids(fetcher.page("a", "b")) == ["b"]
@@ -291,18 +292,18 @@ def test_a_dead_letter_is_remembered_on_disk_and_not_fetched_again() -> None:
     assert ids(fetcher.page("a")) == []
 
 
-def test_when_it_is_accepted_after_all_it_is_dead_no_more() -> None:
+def test_a_dead_letter_that_is_accepted_ends() -> None:
     fetcher = Fetching(dead=["a"])
     assert of(DeleteDead, fetcher.published("a")) == [DeleteDead("a")]
 
 
-def test_when_it_is_dropped_its_task_is_fetched_again() -> None:
+def test_the_task_of_a_dropped_dead_letter_is_fetched_again() -> None:
     fetcher = Fetching(dead=["a"])
     assert of(DeleteDead, fetcher.published(dropped=["a", "other"])) == [DeleteDead("a")]
     assert ids(fetcher.page("a")) == ["a"]
 
 
-def test_one_that_was_told_to_a_fetcher_as_it_died_is_heard_of_again() -> None:
+def test_a_dead_letter_that_the_fetcher_missed_is_adopted_from_the_publishers_list() -> None:
     fetcher = Fetching(leases={"a": Lease(START.wall), "b": Lease(START.wall)})
     done = fetcher.holding("b", stage="publisher", dead=["a"])
     assert of(PutDead, done) == [PutDead("a")]
@@ -311,19 +312,19 @@ def test_one_that_was_told_to_a_fetcher_as_it_died_is_heard_of_again() -> None:
     assert ids(fetcher.page("a")) == []
 
 
-def test_so_is_the_end_of_one() -> None:
+def test_a_dead_letter_that_the_publisher_does_not_list_ends() -> None:
     fetcher = Fetching(dead=["a", "b"])
     assert of(DeleteDead, fetcher.holding(stage="publisher", dead=["b"])) == [DeleteDead("a")]
     assert ids(fetcher.page("a", "b")) == ["a"]
 
 
-def test_one_that_is_being_replayed_is_not_fetched_meanwhile() -> None:
+def test_the_task_of_a_dead_letter_that_is_being_replayed_is_not_fetched() -> None:
     fetcher = Fetching(dead=["a"])
     assert fetcher.holding("a", stage="publisher", dead=[]) == []
     assert ids(fetcher.page("a")) == []
 
 
-def test_the_rate_limiter_knows_nothing_of_dead_letters() -> None:
+def test_a_holding_of_the_rate_limiter_does_not_end_dead_letters() -> None:
     fetcher = Fetching(dead=["a"])
     assert fetcher.holding("b") == []
     assert ids(fetcher.page("a")) == []

@@ -1,4 +1,4 @@
-"""When the fetcher polls, and for how much."""
+"""When the fetcher polls, and how many tasks it asks for."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import pytest
 from common.failures.errors import Throttled
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Poll
-from stages.fetcher.state import ENOUGH_ROOM, SETTLED_POLL
+from stages.fetcher.poll_schedule import SETTLED_POLL_INTERVAL_S
+from stages.fetcher.state import ENOUGH_ROOM
 from tests.decisions import of, said, sent_to
 from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate
 from tests.samples import names, token
 
 
 def settled(fetcher: Fetching, *ids: str) -> bool:
-    """Settle these a while after the poll; whether that was a reason to poll."""
-    fetcher.after(SETTLED_POLL + 0.01).published(*ids)
+    """Settle these a while after the poll; returns whether that caused a poll."""
+    fetcher.after(SETTLED_POLL_INTERVAL_S + 0.01).published(*ids)
     return fetcher.polling
 
 
 # ---- the first poll ----
 
 
-def test_it_polls_as_soon_as_it_has_a_token() -> None:
+def test_the_fetcher_polls_as_soon_as_it_has_a_token() -> None:
     fetcher = Fetching(token=False)
     assert not fetcher.polling
     fetcher.token("one")
     assert fetcher.poll == Poll(10, 20, frozenset(), frozenset(), token("one", fetcher.now.wall + 1e9))
 
 
-def test_without_a_token_it_asks_for_one() -> None:
+def test_without_a_token_the_fetcher_requests_one_each_second() -> None:
     fetcher = Fetching(token=False)
     assert sent_to("token_broker", fetcher.live(3)) == [m.TokenRequest(INBOX)] * 3
     fetcher.token("one", expires_in=10)
@@ -37,21 +38,21 @@ def test_without_a_token_it_asks_for_one() -> None:
     assert len(sent_to("token_broker", fetcher.live(11))) == 2
 
 
-def test_one_poll_at_a_time() -> None:
+def test_only_one_poll_is_under_way_at_a_time() -> None:
     fetcher = Fetching()
     assert of(Poll, fetcher.live(300)) == []
 
 
-def test_it_asks_for_the_whole_window_so_that_new_tasks_are_seen_behind_those_in_flight() -> None:
-    fetcher = Fetching(window=10)
+def test_a_poll_asks_for_max_in_flight_tasks_to_see_new_ones_behind_those_in_flight() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page("a", "b", "c")
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 10
     assert fetcher.poll.known == {"a", "b", "c"}
 
 
-def test_and_wants_what_fits_now_and_as_much_again_for_the_buffer() -> None:
-    fetcher = Fetching(window=10)
+def test_a_poll_wants_what_there_is_room_for_plus_a_full_buffer() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page("a", "b", "c")
     assert fetcher.poll is not None
     assert fetcher.poll.wanted == 7 + 10
@@ -60,7 +61,7 @@ def test_and_wants_what_fits_now_and_as_much_again_for_the_buffer() -> None:
 # ---- the next one ----
 
 
-def test_the_next_follows_at_once_while_pages_bring_new_work() -> None:
+def test_the_next_poll_follows_at_once_while_pages_bring_new_tasks() -> None:
     fetcher = Fetching()
     fetcher.page("a")
     assert fetcher.polling
@@ -68,7 +69,7 @@ def test_the_next_follows_at_once_while_pages_bring_new_work() -> None:
     assert fetcher.polling
 
 
-def test_a_page_that_brings_none_is_followed_after_the_interval() -> None:
+def test_a_page_without_new_tasks_is_followed_by_a_poll_after_the_interval() -> None:
     fetcher = Fetching()
     fetcher.page()
     assert not fetcher.polling
@@ -76,13 +77,13 @@ def test_a_page_that_brings_none_is_followed_after_the_interval() -> None:
     assert len(of(Poll, fetcher.live(0.5))) == 1
 
 
-def test_the_interval_counts_from_the_request_not_from_its_answer() -> None:
+def test_the_polling_interval_counts_from_the_request() -> None:
     fetcher = Fetching()
     fetcher.after(20).page()
     assert len(of(Poll, fetcher.live(INTERVAL - 20))) == 1
 
 
-def test_an_idle_api_is_not_polled_more_often_than_that() -> None:
+def test_an_idle_api_is_polled_once_per_interval() -> None:
     fetcher = Fetching()
     polls = 0
     for _ in range(600):
@@ -93,64 +94,64 @@ def test_an_idle_api_is_not_polled_more_often_than_that() -> None:
     assert polls == 300 / INTERVAL
 
 
-def test_a_full_window_is_a_reason_not_to_poll() -> None:
-    fetcher = Fetching(window=2)
+def test_the_fetcher_does_not_poll_while_max_in_flight_tasks_are_leased() -> None:
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", elements=1000)
     assert of(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
     assert settled(fetcher, "a")
 
 
-def test_the_room_that_settled_tasks_leave_is_filled_from_a_full_page_s_api() -> None:
+def test_a_settled_task_is_a_reason_to_poll_after_a_full_page() -> None:
     """The page was as long as asked for, so there is more where it came from."""
-    fetcher = Fetching(window=4)
+    fetcher = Fetching(max_in_flight=4)
     fetcher.page(*names(4))
     assert not fetcher.polling
     assert settled(fetcher, "t0")
 
 
-def test_of_an_api_that_caps_its_pages_too() -> None:
+def test_a_settled_task_is_a_reason_to_poll_an_api_that_caps_its_pages() -> None:
     """The in-flight tasks fill every page, so only settling shows what is behind them."""
-    fetcher = Fetching(window=100)
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(10))
     fetcher.page(known=10)
     assert not fetcher.polling
     assert settled(fetcher, "t0")
 
 
-def test_but_not_more_often_than_every_tenth_of_a_second() -> None:
-    fetcher = Fetching(window=100)
+def test_settled_tasks_cause_at_most_ten_polls_a_second() -> None:
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(10))
     fetcher.page(known=10)
-    fetcher.after(SETTLED_POLL - 0.01).published("t0")
+    fetcher.after(SETTLED_POLL_INTERVAL_S - 0.01).published("t0")
     assert not fetcher.polling
     fetcher.after(0.02).tick()
     assert fetcher.polling
 
 
-def test_nor_while_most_of_the_window_is_busy() -> None:
-    fetcher = Fetching(window=4 * ENOUGH_ROOM)
+def test_a_settled_task_is_no_reason_to_poll_while_most_of_max_in_flight_is_leased() -> None:
+    fetcher = Fetching(max_in_flight=4 * ENOUGH_ROOM)
     fetcher.page(*names(4 * ENOUGH_ROOM))
     assert [settled(fetcher, f"t{number}") for number in range(4)] == [False, False, False, True]
 
 
-def test_nor_while_there_is_something_in_the_buffer() -> None:
-    fetcher = Fetching(window=4)
+def test_a_settled_task_is_no_reason_to_poll_while_the_buffer_has_tasks() -> None:
+    fetcher = Fetching(max_in_flight=4)
     fetcher.page(*names(7))
     assert not settled(fetcher, "t0", "t1")
     assert not settled(fetcher, "t2")
     assert settled(fetcher, "t3")
 
 
-def test_a_page_that_is_not_full_hides_nothing_so_settling_is_no_reason() -> None:
-    fetcher = Fetching(window=100)
+def test_a_settled_task_is_no_reason_to_poll_after_a_page_that_was_not_full() -> None:
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(10))
     fetcher.page("new", known=8)
     fetcher.page(known=9)
     assert not settled(fetcher, "t0")
 
 
-def test_one_that_was_read_in_part_is_no_measure_of_a_cap() -> None:
-    fetcher = Fetching(window=10)
+def test_a_page_that_was_read_in_part_does_not_count_as_capped() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(*names(10), elements=5000, whole=False)
     assert settled(fetcher, *names(10))
     fetcher.page(*names(4, "u"))
@@ -161,16 +162,16 @@ def test_one_that_was_read_in_part_is_no_measure_of_a_cap() -> None:
 # ---- what is in the way ----
 
 
-def test_tasks_that_stay_pending_are_asked_for_besides_the_window() -> None:
+def test_a_poll_asks_for_dead_letters_on_top_of_max_in_flight() -> None:
     """Otherwise an API that obeys `limit` and sorts by age would show nothing else, for ever."""
-    fetcher = Fetching(window=10, dead=["d1", "d2"])
+    fetcher = Fetching(max_in_flight=10, dead=["d1", "d2"])
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 12
     assert fetcher.poll.known == {"d1", "d2"}
 
 
-def test_deferred_ones_too() -> None:
-    fetcher = Fetching(window=10)
+def test_a_poll_asks_for_deferred_tasks_on_top_of_max_in_flight() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page("a", "b")
     fetcher.page(known=2)
     fetcher.deferred("a", "b", seconds=600)
@@ -182,7 +183,7 @@ def test_deferred_ones_too() -> None:
 
 @pytest.mark.parametrize("reason", ["unknown_type", "deferred", "malformed", "no_id", "not_pending"])
 def test_a_page_full_of_what_is_not_for_us_is_followed_at_once_by_a_longer_one(reason: str) -> None:
-    fetcher = Fetching(window=10)
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(**{reason: 10})
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 20
@@ -190,8 +191,8 @@ def test_a_page_full_of_what_is_not_for_us_is_followed_at_once_by_a_longer_one(r
     assert fetcher.leased == ["a"]
 
 
-def test_until_it_is_no_longer_than_what_there_is() -> None:
-    fetcher = Fetching(window=10)
+def test_a_page_that_is_shorter_than_asked_for_is_not_followed_at_once() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(unknown_type=10)
     fetcher.page(unknown_type=15)
     assert not fetcher.polling
@@ -200,14 +201,14 @@ def test_until_it_is_no_longer_than_what_there_is() -> None:
     assert fetcher.poll.limit == 25
 
 
-def test_an_api_that_caps_its_pages_is_not_asked_again_and_again() -> None:
-    fetcher = Fetching(window=100)
+def test_an_api_that_caps_its_pages_is_not_polled_again_at_once_for_skipped_elements() -> None:
+    fetcher = Fetching(max_in_flight=100)
     fetcher.page(unknown_type=10)
     assert not fetcher.polling
 
 
-def test_when_they_are_gone_the_window_is_enough_again() -> None:
-    fetcher = Fetching(window=10)
+def test_the_limit_returns_to_max_in_flight_when_the_skipped_elements_are_gone() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(unknown_type=5)
     fetcher.live(INTERVAL)
     fetcher.page()
@@ -233,12 +234,12 @@ def test_a_failed_poll_is_tried_again_after_growing_pauses() -> None:
     assert waits == sorted(waits) or all(waits[i] < waits[i + 2] for i in range(5))
 
 
-def test_it_is_logged_with_its_reason() -> None:
+def test_a_failed_poll_is_logged_with_its_reason() -> None:
     assert said("poll_failed", Fetching().failed()) == {"level": "warning", "reason": "down"}
 
 
-def test_no_other_reason_to_poll_shortens_them() -> None:
-    fetcher = Fetching(window=10)
+def test_no_reason_to_poll_shortens_the_pause_after_a_failure() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(*names(10))
     fetcher.after(1).published("t0", "t1", "t2")
     fetcher.failed(Throttled("busy", 100.0))
@@ -249,7 +250,7 @@ def test_no_other_reason_to_poll_shortens_them() -> None:
     assert len(of(Poll, fetcher.live(2))) == 1
 
 
-def test_a_page_ends_the_pauses() -> None:
+def test_a_page_ends_the_pauses_after_failures() -> None:
     fetcher = Fetching()
     fetcher.failed()
     fetcher.live(2)
@@ -257,16 +258,16 @@ def test_a_page_ends_the_pauses() -> None:
     assert fetcher.polling
 
 
-def test_patience_that_was_asked_for_shows_on_ready() -> None:
+def test_a_throttled_poll_shows_on_ready() -> None:
     fetcher = Fetching()
     fetcher.failed(Throttled("too many", 100))
     (blocker,) = fetcher.state.report(fetcher.now).blockers
-    assert blocker == "the API asks for patience: too many; next poll in 100 s"
+    assert blocker == "the API throttles polls: too many; next poll in 100 s"
     fetcher.live(101)
     assert fetcher.state.report(fetcher.now).blockers == []
 
 
-def test_many_failures_open_the_breaker() -> None:
+def test_many_failed_polls_open_the_circuit_breaker() -> None:
     fetcher = Fetching(breaker_threshold=2)
     fetcher.failed()
     fetcher.live(3)
@@ -288,7 +289,7 @@ def test_a_refused_token_is_replaced_and_the_poll_made_again_at_once() -> None:
     assert fetcher.poll.token.fingerprint == "two"
 
 
-def test_but_only_the_first_time_in_a_row() -> None:
+def test_a_second_refused_token_in_a_row_is_followed_by_a_pause() -> None:
     fetcher = Fetching()
     fetcher.failed(rejected="one")
     fetcher.token("two")
@@ -299,7 +300,7 @@ def test_but_only_the_first_time_in_a_row() -> None:
     assert fetcher.polling
 
 
-def test_a_token_that_worked_may_be_replaced_at_once_again() -> None:
+def test_after_a_token_that_worked_a_refused_one_is_replaced_at_once_again() -> None:
     fetcher = Fetching()
     for name in ("two", "three", "four"):
         assert fetcher.poll is not None
@@ -322,7 +323,7 @@ def test_deferred_tasks_stay_pending_and_are_not_taken_before_their_time() -> No
     assert fetcher.leased == ["b"]
 
 
-def test_when_their_time_has_come_there_is_a_poll_at_once_and_they_are_taken() -> None:
+def test_when_a_deferral_ends_there_is_a_poll_at_once_and_the_task_is_leased() -> None:
     fetcher = Fetching()
     fetcher.page("a")
     fetcher.page(known=1)
@@ -335,7 +336,7 @@ def test_when_their_time_has_come_there_is_a_poll_at_once_and_they_are_taken() -
     assert fetcher.leased == ["a"]
 
 
-def test_a_deferred_key_keeps_all_its_tasks_back() -> None:
+def test_no_task_of_a_deferred_batch_key_is_leased() -> None:
     fetcher = Fetching()
     fetcher.page(candidate("a", "small"))
     fetcher.deferred("a", seconds=100, key="small")
@@ -346,8 +347,8 @@ def test_a_deferred_key_keeps_all_its_tasks_back() -> None:
     assert "a" not in fetcher.poll.known
 
 
-def test_also_those_in_the_buffer() -> None:
-    fetcher = Fetching(window=1)
+def test_no_buffered_task_of_a_deferred_batch_key_is_leased() -> None:
+    fetcher = Fetching(max_in_flight=1)
     fetcher.page(candidate("a", "small"), candidate("b", "small"), candidate("c", "large"))
     fetcher.deferred("a", seconds=100, key="small")
     fetcher.published()
@@ -355,7 +356,7 @@ def test_also_those_in_the_buffer() -> None:
 
 
 @pytest.mark.parametrize("key", ["*", "small"])
-def test_an_id_among_them_is_not_kept_back_for_longer_than_its_key(key: str) -> None:
+def test_a_task_deferred_with_its_key_is_leased_when_the_deferral_of_the_key_ends(key: str) -> None:
     fetcher = Fetching()
     fetcher.page(candidate("a", "small"))
     fetcher.deferred("a", seconds=100, key=key)
@@ -366,8 +367,8 @@ def test_an_id_among_them_is_not_kept_back_for_longer_than_its_key(key: str) -> 
     assert fetcher.leased == ["a"]
 
 
-def test_while_nothing_of_any_key_can_be_processed_there_is_no_poll_and_nothing_is_taken() -> None:
-    fetcher = Fetching(window=1)
+def test_while_all_keys_are_deferred_there_is_no_poll_and_nothing_is_leased() -> None:
+    fetcher = Fetching(max_in_flight=1)
     fetcher.page("a", "b")
     fetcher.deferred("a", seconds=1000, key="*")
     fetcher.published("a")
@@ -377,7 +378,7 @@ def test_while_nothing_of_any_key_can_be_processed_there_is_no_poll_and_nothing_
 
 
 def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> None:
-    fetcher = Fetching(window=2)
+    fetcher = Fetching(max_in_flight=2)
     fetcher.page(candidate("a", "small"), candidate("b", "large"))
     fetcher.live(INTERVAL + 1, held=["a", "b"])
     assert not fetcher.polling
@@ -385,8 +386,8 @@ def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> 
     assert fetcher.polling
 
 
-def test_everything_deferred_is_no_storm_of_polls() -> None:
-    fetcher = Fetching(window=10)
+def test_deferring_every_task_does_not_cause_more_polls() -> None:
+    fetcher = Fetching(max_in_flight=10)
     fetcher.page(*names(3))
     fetcher.deferred(*names(3), seconds=1000, key="model")
     polls = 0
@@ -398,7 +399,7 @@ def test_everything_deferred_is_no_storm_of_polls() -> None:
     assert polls <= 1 + 300 / INTERVAL
 
 
-def test_the_end_of_a_deferral_is_on_disk_as_the_end_of_a_lease() -> None:
+def test_the_lease_of_a_deferred_task_is_deleted_on_disk() -> None:
     fetcher = Fetching()
     fetcher.page("a")
     assert of(DeleteLease, fetcher.deferred("a", "unknown", seconds=9)) == [DeleteLease("a")]
@@ -408,7 +409,7 @@ def test_the_end_of_a_deferral_is_on_disk_as_the_end_of_a_lease() -> None:
 
 
 def test_a_rate_limiter_that_is_gone_gets_no_more_tasks() -> None:
-    """They would pile up before its inbox, again each time that their leases expire."""
+    """They would pile up in its inbox, once more each time that their leases expire."""
     fetcher = Fetching()
     fetcher.page("a")
     fetcher.page(known=1)
@@ -416,17 +417,19 @@ def test_a_rate_limiter_that_is_gone_gets_no_more_tasks() -> None:
     for _ in range(600):
         done += fetcher.after(0.5).tick()
     assert of(Poll, done) == []
-    assert fetcher.state.report(fetcher.now).blockers == ["the rate limiter does not say what it holds"]
+    assert fetcher.state.report(fetcher.now).blockers == [
+        "the rate limiter has stopped reporting the tasks that it holds"
+    ]
 
 
-def test_nor_from_the_buffer() -> None:
-    fetcher = Fetching(window=1)
+def test_a_rate_limiter_that_is_gone_gets_no_buffered_tasks() -> None:
+    fetcher = Fetching(max_in_flight=1)
     fetcher.page("a", "b")
     fetcher.after(LEASE + 0.1).published("a")
     assert fetcher.leased == []
 
 
-def test_when_it_says_that_it_lives_all_goes_on() -> None:
+def test_polling_resumes_when_the_rate_limiter_reports_again() -> None:
     fetcher = Fetching()
     fetcher.page()
     for _ in range(60):
@@ -440,7 +443,7 @@ def test_when_it_says_that_it_lives_all_goes_on() -> None:
     assert fetcher.polling
 
 
-def test_a_stop_of_this_process_says_nothing_about_it() -> None:
+def test_a_stop_of_the_fetcher_does_not_make_the_rate_limiter_count_as_gone() -> None:
     fetcher = Fetching()
     fetcher.page()
     fetcher.after(3600).tick()

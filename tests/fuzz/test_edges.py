@@ -16,7 +16,7 @@ from common.failures.errors import Permanent, Transient
 from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire.messages import Token
 from stages.fetcher.actions import PollFailed
-from stages.fetcher.page import Page
+from stages.fetcher.page import PendingPage
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.token_response import Grant
 from tests import samples
@@ -55,7 +55,7 @@ def test_any_response_to_a_poll_gives_a_page_or_a_transient_error(server: Wire, 
     if isinstance(found, PollFailed):
         assert isinstance(found.error, Transient)
     else:
-        assert isinstance(found, Page)
+        assert isinstance(found, PendingPage)
         assert found.candidates == []
         assert re.search(rb"HTTP/[\d.]+ 200[^\d]", response)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from common import __version__
 from common.process import metrics
 from common.process.actions import Instant
 from common.settings.settings import PLACEHOLDER_API_KEY, Settings
@@ -80,6 +81,7 @@ def test_health_of_a_healthy_service_shows_every_process() -> None:
     assert health == {
         "status": "healthy",
         "service": "ai-task-processor",
+        "version": __version__,
         "reasons": [],
         "mode": "openai",
         "mock": False,

@@ -11,7 +11,7 @@ from common.failures.errors import Error, Transient
 from common.task_types import registered
 from common.wire import messages as m
 from stages.fetcher.actions import Poll, PollFailed
-from stages.fetcher.page import Page, Reader
+from stages.fetcher.page import PendingPage, Reader
 from stages.publisher.actions import SendPatch
 from tests.properties.world import BEGINNING, World
 
@@ -71,7 +71,7 @@ class Api:
             task_id = f"{nature}{number}"
             self.tasks[task_id] = ApiTask(task_id, key, number, nature)
 
-    def poll(self, poll: Poll, asked_at: float) -> Page | PollFailed:
+    def poll(self, poll: Poll, asked_at: float) -> PendingPage | PollFailed:
         self.polls += 1
         if poll.token.fingerprint != str(self.token):
             return PollFailed(Transient("GET pending answered 401"), poll.token.fingerprint)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from common.wire import messages as m
+from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import Unit, WindowId
 from tests.properties.broker import BrokerProcess
@@ -140,7 +141,7 @@ class Run:
                 t.id for t in self.api.tasks.values() if t.pending and t.nature != "foreign" and t.id not in dead
             ],
             "dead processes": [] if all(process.alive for process in self.world.processes.values()) else ["a process"],
-            "leases": list(self.fetcher.state.leases),
+            "leases": sorted(self.fetcher.state.table.ids(*LEASED)),
             "limiter": list(self.limiter.state.owned),
             "slots": [list(embedder.state.slots) for embedder in self.embedders if embedder.state.slots],
             "outbox": list(self.publisher.state.entries),
@@ -160,7 +161,7 @@ class Run:
         charges = sorted(self.limiter.charges.items())
         if self.scenario.per_minute:
             assert most_within(charges, 60) <= self.scenario.per_minute
-        assert set(self.fetcher.leases) <= set(self.fetcher.state.lost)
+        assert set(self.fetcher.leases) <= self.fetcher.state.table.ids(Whereabouts.LOST)
         assert self.fetcher.dead == set()
 
     def check_end(self, task: ApiTask) -> None:

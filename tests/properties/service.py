@@ -14,9 +14,10 @@ from common.wire import messages as m
 from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.state import Embedder
 from stages.fetcher import actions as fetched
-from stages.fetcher import state as fetching
 from stages.fetcher.actions import Lease
-from stages.fetcher.page import Page
+from stages.fetcher.config import FetcherConfig
+from stages.fetcher.lease_table import LEASED, Whereabouts
+from stages.fetcher.page import PendingPage
 from stages.fetcher.state import Fetcher
 from stages.publisher import actions as published
 from stages.publisher import state as publishing
@@ -44,7 +45,7 @@ class FetcherProcess(Process):
     def __init__(self, world: World, api: Api, window: int) -> None:
         super().__init__(world, "fetcher")
         self.api = api
-        self.limits = fetching.Limits(window, LEASE_SECONDS, MAX_DISPATCHES, polling_interval=5.0)
+        self.config = FetcherConfig(window, LEASE_SECONDS, MAX_DISPATCHES, polling_interval_s=5.0)
         self.leases: dict[str, Lease] = {}
         self.settled: dict[bytes, Record] = {}
         self.dead: set[str] = set()
@@ -53,33 +54,32 @@ class FetcherProcess(Process):
 
     def begin(self) -> None:
         leases = {task_id: msgspec.structs.replace(lease) for task_id, lease in self.leases.items()}
-        self.state = Fetcher(self.limits, "ipc://fetcher", leases, self.dead, self.world.instant)
-        for _, record in sorted(self.settled.items()):
-            self.state.settled.add(record)
+        settled = [record for _, record in sorted(self.settled.items())]
+        self.state = Fetcher(self.config, "ipc://fetcher", leases, self.dead, self.world.instant, settled)
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Token: self.state.token,
-            m.Published: self.state.published,
-            m.Holding: self.state.holding,
-            m.Deferred: self.state.given_back,
-            Page: self.state.page,
-            fetched.PollFailed: self.state.poll_failed,
+            m.Token: self.state.on_token,
+            m.Published: self.state.on_published,
+            m.Holding: self.state.on_holding,
+            m.Deferred: self.state.on_deferred,
+            PendingPage: self.state.on_page,
+            fetched.PollFailed: self.state.on_poll_failed,
         }
         actions = list(handlers[type(message)](message, self.world.instant))
         if any(isinstance(action, fetched.PutLease) for action in actions):
-            assert len(self.state.leases) <= self.limits.window, "leased beyond the window"
+            assert self.state.table.leased_count <= self.config.max_in_flight, "more than MAX_IN_FLIGHT are leased"
         return actions
 
     def tick(self) -> Iterable[Any]:
-        before = set(self.state.leases)
-        actions = list(self.state.tick(self.world.instant))
-        for task_id in before - set(self.state.leases):
+        before = self.state.table.ids(*LEASED)
+        actions = list(self.state.on_tick(self.world.instant))
+        for task_id in before - self.state.table.ids(*LEASED):
             self.expired[task_id] = self.expired.get(task_id, 0) + 1
         return actions
 
     def drain(self) -> Iterable[Any]:
-        return self.state.drain(self.world.instant)
+        return self.state.on_drain(self.world.instant)
 
     def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
@@ -108,9 +108,9 @@ class FetcherProcess(Process):
             self.world.later(coming, lambda: answer() if self.life == life and self.alive else None)
 
     def check(self) -> None:
-        """Lost tasks may be claimed again after all, and come on top; never more than one window of them."""
-        known = len(self.state.leases) + len(self.state.lost)
-        assert known <= 2 * self.limits.window, "twice the window is known"
+        """Lost tasks may be listed again, and then exceed MAX_IN_FLIGHT; by no more than MAX_IN_FLIGHT."""
+        known = self.state.table.leased_count + self.state.table.count(Whereabouts.LOST)
+        assert known <= 2 * self.config.max_in_flight, "more than twice MAX_IN_FLIGHT are known"
 
 
 class LimiterProcess(Process):

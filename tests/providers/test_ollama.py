@@ -64,7 +64,7 @@ def test_a_missing_model_is_downloaded_once_although_two_embedders_need_it(job: 
     steps = [event["progress"] for event in pipeline.events("model_pull_progress") if event["model"] == MXBAI]
     told = [step.split("%")[0] for step in steps]
     assert [step for step in told if step in QUARTERS] == QUARTERS, "and every ten seconds too"
-    assert {event["stage"] for event in pipeline.events("embedding")} == {"embedder_00", "embedder_01"}
+    assert {event["stage"] for event in pipeline.events("batch_started")} == {"embedder_00", "embedder_01"}
     pipeline.wait_until(lambda: MXBAI not in str(pipeline.get("/ready")[1]), "/ready to forget it")
 
 

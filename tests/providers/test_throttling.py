@@ -65,7 +65,7 @@ def test_one_429_pauses_all_embedders_and_then_full_batches_go_out(
     afterwards = sorted(charge["inputs"] for charge in job.charges if charge["time"] > earliest + seconds - 0.2)
     assert len(afterwards) <= math.ceil(sum(afterwards) / FULL) + 3
     assert job.requests == len(times) + 1, "only one request was refused"
-    assert {event["stage"] for event in job.pipeline.events("embedding")} == {"embedder_00", "embedder_01"}
+    assert {event["stage"] for event in job.pipeline.events("batch_started")} == {"embedder_00", "embedder_01"}
 
 
 def test_rate_limit_headers_slow_requests_down_before_a_429(job: Job, pipeline: Pipeline) -> None:

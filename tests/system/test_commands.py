@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
+from common import __version__
 from sandbox.client import Sandbox
 from sandbox.pipeline import ROOT, free_port
 from tests.waiting import wait_until
@@ -81,11 +84,11 @@ def test_the_demo_processes_its_tasks_and_leaves_no_process() -> None:
     ended = run("python", "-m", "sandbox.demo", "--tasks", "300", environment={"MARK": mark})
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "tasks succeeded" in ended.stdout
-    assert "/metrics" in ended.stdout
+    assert "http://" not in ended.stdout, "nothing listens there any more"
     assert marked(mark) == []
 
 
-def test_the_demo_stays_up_until_interrupted() -> None:
+def test_the_demo_with_keep_shows_links_that_work_and_stays_up_until_interrupted() -> None:
     mark = f"demo-{uuid.uuid4()}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     demo = subprocess.Popen(
@@ -93,9 +96,13 @@ def test_the_demo_stays_up_until_interrupted() -> None:
         cwd=ROOT, env={"PATH": path, "MARK": mark, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert demo.stdout is not None
+    links = []
     for line in demo.stdout:
+        links += re.findall(r"http://127\.0\.0\.1:\d+/\w+", line)
         if "Staying up" in line:
             break
+    assert [link.rpartition("/")[2] for link in links] == ["health", "ready", "metrics"]
+    assert [requests.get(link, timeout=30).status_code for link in links] == [200, 200, 200]
     assert len(marked(mark)) >= 8
     demo.send_signal(signal.SIGINT)
     assert demo.wait(60) == 0
@@ -112,6 +119,41 @@ def installation(sandbox: Sandbox, tmp_path: Path) -> tuple[Path, dict[str, str]
     (tmp_path / "data").mkdir()
     port = str(free_port())
     return tmp_path, sandbox.environment() | {"METRICS_PORT": port, "PROCESSING_MODE": "mock"}
+
+
+def test_run_py_starts_the_service_and_stops_it_on_sigterm(
+    installation: tuple[Path, dict[str, str]], sandbox: Sandbox
+) -> None:
+    """`pip install -r requirements.txt && python run.py` works from any folder, without the project being installed."""
+    folder, environment = installation
+    shutil.copy(ROOT / "run.py", folder)
+    log = folder / "log"
+    with log.open("wb") as out:
+        running = subprocess.Popen(
+            [sys.executable, folder / "run.py"], cwd="/", env={**environment, "PATH": "/usr/bin:/bin"},
+            stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        ids = sandbox.queue(5)
+        wait_until(lambda: all(sandbox.task(i)["state"] == "succeeded" for i in ids), 60)
+        assert "PROCESSING_MODE is mock" in log.read_text()
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+
+
+def test_run_py_reports_wrong_settings_all_at_once(installation: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = installation
+    shutil.copy(ROOT / "run.py", folder)
+    wrong = environment | {"METRICS_PORT": "many", "OAUTH2_CLIENT_ID": ""}
+    ended = run(sys.executable, "run.py", environment=wrong, cwd=folder)
+    assert ended.returncode == 2
+    assert {line.split(":")[0] for line in ended.stderr.splitlines()} == {"METRICS_PORT", "OAUTH2_CLIENT_ID"}
+
+
+def test_the_version_is_shown() -> None:
+    ended = run("python", "-m", "stages", "--version", environment={})
+    assert (ended.returncode, ended.stdout) == (0, f"ai-task-processor {__version__}\n")
 
 
 def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dict[str, str]], sandbox: Sandbox) -> None:

@@ -26,7 +26,7 @@ def test_every_task_gets_its_vector_once_and_all_embedders_get_work(outside: San
     expected = vectors("text-embedding-3-small", [f"text {n}" for n in range(1500)])
     received = np.array([results[task_id] for task_id in ids], np.float32)
     np.testing.assert_array_equal(received, expected)
-    busy = Counter(event["stage"] for event in pipeline.events("embedding"))
+    busy = Counter(event["stage"] for event in pipeline.events("batch_started"))
     assert set(busy) == {"embedder_00", "embedder_01", "embedder_02"}
 
 
@@ -43,8 +43,8 @@ def test_one_task_can_be_followed_from_fetch_to_patch_by_its_id(outside: Sandbox
     def events() -> list[str]:
         return [e["event"] for e in pipeline.events() if task_id in (e.get("task_id"), *e.get("task_ids", ()))]
 
-    pipeline.wait_until(lambda: "accepted" in events(), "the last event of the task")
-    assert events() == ["leased", "embedding", "stored", "accepted"]
+    pipeline.wait_until(lambda: "results_accepted" in events(), "the last event of the task")
+    assert events() == ["tasks_leased", "batch_started", "results_stored", "results_accepted"]
     assert "follow me" not in pipeline.log.read_text()
 
 

@@ -1,0 +1,148 @@
+"""When to poll the API for pending tasks, and what the pages tell about the API.
+
+While pages bring new tasks and there is room for them, the next poll follows at once; otherwise it follows after the
+polling interval. An API that caps its pages hides pending tasks behind those in flight. So while pages come back full,
+a settled task is a reason to poll too. After a failed poll no reason counts until the cooldown is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from common.api.access_token import AccessToken
+from common.failures.breaker import Breaker
+from common.failures.cooldown import Cooldown
+from common.failures.errors import Throttled
+from common.failures.retry import Backoff
+from common.process.actions import Count, Instant, Log
+from common.wire import messages as m
+from stages.fetcher.actions import PollFailed
+from stages.fetcher.config import FetcherConfig
+from stages.fetcher.page import PendingPage
+
+SETTLED_POLL_INTERVAL_S = 0.1
+"""A settled task is a reason to poll an API that caps its pages at most this often."""
+UNKNOWN_TYPES_LOGGED_COUNT = 1000
+"""This many unknown types are logged, once each; all are counted."""
+SKIPPED_EACH_TIME = ("unknown_type", "other_shard", "deferred", "not_pending", "malformed", "no_id")
+"""Elements skipped for these reasons come in every page: an API that obeys `limit` is asked for that many more."""
+
+
+class PollSchedule:
+    """At most one poll is under way. All times are monotonic seconds."""
+
+    def __init__(self, config: FetcherConfig, inbox: str) -> None:
+        self.backoff = Backoff(1.0, config.backoff_factor, 60.0)
+        self.breaker = Breaker("api", config.breaker_threshold, self.backoff)
+        self.access_token = AccessToken(inbox)
+        self.pages_full = False
+        """Whether the last page was as long as asked for, or as the API's cap: there may be more behind it."""
+        self.cooldown = Cooldown()
+        """After a failed poll; its reason is what the API said, if it throttled."""
+        self._config = config
+        self._under_way = False
+        self._began_at_s = float("-inf")
+        self._next_at_s = 0.0
+        self._largest_page = 0
+        """Elements of the longest page so far: the cap of an API that has one."""
+        self._asked_count = 0
+        """Elements that the last poll asked for."""
+        self._in_the_way_count = 0
+        """Elements of the last page that stay pending, and are not for this pipeline or not for now."""
+        self._unknown_types: set[str] = set()
+
+    # ---- whether and when ----
+
+    def token(self, now: Instant, due_at_s: float | None = None) -> m.Token | None:
+        """The token to poll with, if the poll is due and the API works; `due_at_s` replaces the next poll's time."""
+        due_at_s = self._next_at_s if due_at_s is None else due_at_s
+        if self._under_way or now.mono < due_at_s or not self.cooldown.is_over(now.mono):
+            return None
+        return self.access_token.usable(now) if self.breaker.allows(now.mono) else None
+
+    def begin(self) -> None:
+        """A poll leaves."""
+        self._under_way = True
+        self.breaker.began()
+
+    def begin_for_pending(self, not_wanted_count: int, now: Instant) -> int:
+        """A poll for pending tasks leaves; returns its limit.
+
+        The limit is MAX_IN_FLIGHT, so that new tasks are seen behind those in flight, plus what else is in the way:
+        the `not_wanted_count` pending tasks that the fetcher must not take, and what the last page showed in vain.
+        """
+        self.begin()
+        self._began_at_s = now.mono
+        self._asked_count = self._config.max_in_flight + not_wanted_count + self._in_the_way_count
+        return self._asked_count
+
+    def poll_at_once(self, now: Instant) -> None:
+        """There is a reason to poll now."""
+        self._next_at_s = min(self._next_at_s, now.mono)
+
+    def poll_after_interval(self) -> None:
+        """There is nothing more to fetch for now."""
+        self._next_at_s = self._began_at_s + self._config.polling_interval_s
+
+    def poll_after_settling(self) -> None:
+        """There is room again, and the API may have hidden tasks."""
+        self._next_at_s = min(self._next_at_s, self._began_at_s + SETTLED_POLL_INTERVAL_S)
+
+    # ---- how a poll ended ----
+
+    def succeeded(self) -> None:
+        """A page came."""
+        self._under_way = False
+        self.breaker.succeeded()
+        self.access_token.worked()
+
+    def learn(self, page: PendingPage) -> bool:
+        """Learn from a page what the API hides; returns whether a longer page would show more."""
+        self._largest_page = max(self._largest_page, page.elements)
+        self.pages_full = page.elements >= min(self._config.max_in_flight, self._largest_page) > 0
+        before = self._in_the_way_count
+        self._in_the_way_count = sum(page.skipped.get(reason, 0) for reason in SKIPPED_EACH_TIME)
+        return page.elements >= self._asked_count > 0 and self._in_the_way_count > before
+
+    def shows_all(self, page: PendingPage) -> bool:
+        """Whether a task that is not in this page is not pending."""
+        return page.whole and not self.pages_full and "deferred" not in page.skipped
+
+    def log_skipped(self, page: PendingPage) -> Iterator[Any]:
+        """Count what was skipped, and log what an operator should look at."""
+        for reason, count in page.skipped.items():
+            yield Count("ai_tasks_skipped_total", (reason,), count)
+        for reason in ("malformed", "no_id"):
+            if page.skipped.get(reason):
+                yield Log("page_element_skipped", {"reason": reason, "count": page.skipped[reason]}, "warning")
+        for name in page.unknown_types:
+            if name not in self._unknown_types and len(self._unknown_types) < UNKNOWN_TYPES_LOGGED_COUNT:
+                self._unknown_types.add(name)
+                why = "left alone: this pipeline has no such task type"
+                yield Log("unknown_task_type", {"type": name, "reason": why}, "warning")
+
+    def failed(self, event: PollFailed, now: Instant) -> Iterator[Any]:
+        """Back off. A refused token is replaced first, and the first time in a row the poll is repeated at once."""
+        self._under_way = False
+        error = event.error
+        yield Log("poll_failed", {"reason": str(error)}, "warning")
+        self.breaker.failed(now.mono, str(error), error=error)
+        until = self.cooldown.until
+        if not event.rejected or self.breaker.failures > 1:
+            until = now.mono + self.backoff.delay(self.breaker.failures, error)
+        self.cooldown = Cooldown(until, str(error) if isinstance(error, Throttled) else "")
+        if event.rejected:
+            yield from self.access_token.refused(event.rejected, now)
+
+    def blockers(self, now: Instant) -> list[str]:
+        """Why no page comes, in words."""
+        blockers = []
+        if problem := self.access_token.problem(now):
+            blockers.append(problem)
+        if self.breaker.reason:
+            blockers.append(f"the API does not answer polls: {self.breaker.reason}")
+        elif self.cooldown.reason and not self.cooldown.is_over(now.mono):
+            wait = self.cooldown.remaining_s(now.mono)
+            blockers.append(f"the API throttles polls: {self.cooldown.reason}; next poll in {wait:.0f} s")
+        return blockers
