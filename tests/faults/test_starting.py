@@ -64,4 +64,4 @@ def test_a_runtime_directory_that_is_too_long_for_sockets_is_a_settings_error(tm
     done = run_module("stages.publisher", environment=environment)
     assert done.returncode == 2
     assert done.stderr.startswith("RUNTIME_DIR: ")
-    assert "101 characters long" in done.stderr
+    assert "has 101 characters, which is too long for the path of a socket" in done.stderr
