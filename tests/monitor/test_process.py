@@ -38,7 +38,7 @@ def get(url: str) -> tuple[int, bytes]:
         return refused.code, refused.read()
 
 
-def test_heartbeats_make_a_monitor_process_healthy_and_ready(
+def test_heartbeats_of_all_processes_make_the_service_healthy_and_ready(
     folder: Path, running: tuple[subprocess.Popen[bytes], str]
 ) -> None:
     process, url = running

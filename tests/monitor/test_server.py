@@ -44,7 +44,7 @@ def send(server: PageServer, data: bytes) -> socket.socket:
     return client
 
 
-def test_head_has_the_headers_of_get_and_no_body(server: PageServer) -> None:
+def test_get_and_head_are_answered_with_the_page(server: PageServer) -> None:
     answer = request(server, "GET", "/health")
     assert (answer.status, json.loads(answer.read())) == (200, {"target": "/health"})
     assert answer.headers["content-type"] == "application/json"
@@ -56,7 +56,7 @@ def test_head_has_the_headers_of_get_and_no_body(server: PageServer) -> None:
     assert request(server, "GET", "/nothing").status == 404
 
 
-def test_the_server_listens_on_ipv6(server: PageServer) -> None:
+def test_the_server_listens_on_ipv6_too(server: PageServer) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this host has no IPv6")
     connection = http.client.HTTPConnection("::1", server.port, timeout=30)
@@ -65,7 +65,7 @@ def test_the_server_listens_on_ipv6(server: PageServer) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
-def test_methods_other_than_get_and_head_are_answered_405(server: PageServer, method: str) -> None:
+def test_methods_other_than_get_and_head_are_refused_with_405(server: PageServer, method: str) -> None:
     answer = request(server, method, "/health", b"x" * 50_000 if method == "POST" else None)
     assert (answer.status, json.loads(answer.read())) == (405, {"error": "method not allowed"})
     assert answer.headers["allow"] == "GET, HEAD"
@@ -81,7 +81,7 @@ def test_methods_other_than_get_and_head_are_answered_405(server: PageServer, me
         (b"POST /health HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"405"),
     ],
 )
-def test_malformed_requests_are_refused_in_json(server: PageServer, data: bytes, status: bytes) -> None:
+def test_a_malformed_request_is_refused_in_json(server: PageServer, data: bytes, status: bytes) -> None:
     with send(server, data) as client:
         received = b""
         while chunk := client.recv(65_536):
@@ -97,7 +97,7 @@ def _dribble(client: socket.socket, until: float) -> None:
         time.sleep(0.02)
 
 
-def test_slow_clients_do_not_block_other_clients() -> None:
+def test_slow_clients_do_not_delay_other_clients() -> None:
     server = PageServer(0, _answer, connection_limit_s=60.0)
     server.start()
     silent = [send(server, b"GET /hea") for _ in range(20)]
@@ -107,7 +107,7 @@ def test_slow_clients_do_not_block_other_clients() -> None:
     server.stop()
 
 
-def test_slow_clients_are_disconnected(server: PageServer) -> None:
+def test_slow_clients_are_cut_off(server: PageServer) -> None:
     before = threading.active_count()
     silent = [send(server, b"GET /hea") for _ in range(20)]
     dribbling = send(server, b"GET /health HTTP/1.1\r\n")
@@ -119,7 +119,7 @@ def test_slow_clients_are_disconnected(server: PageServer) -> None:
         client.close()
 
 
-def test_a_client_that_does_not_read_is_disconnected() -> None:
+def test_a_client_that_does_not_read_is_cut_off() -> None:
     large = HttpResponse(200, "text/plain", b"x" * 50_000_000)
     server = PageServer(0, lambda _: large, connection_limit_s=SECONDS)
     server.start()
@@ -141,14 +141,14 @@ def test_the_oldest_connection_is_closed_when_there_are_too_many(server: PageSer
     wait_until(lambda: threading.active_count() <= before)
 
 
-def test_a_port_in_use_is_an_error_that_names_the_variable(server: PageServer) -> None:
+def test_the_error_for_a_port_in_use_names_the_variable(server: PageServer) -> None:
     with pytest.raises(Fatal) as raised:
         PageServer(server.port, _answer)
     reason = "Address already in use; free it or set METRICS_PORT to another"
     assert str(raised.value) == f"METRICS_PORT: port {server.port} cannot be used: {reason}"
 
 
-def test_an_error_in_a_page_is_logged_and_the_server_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_in_a_page_is_logged_and_the_server_continues(capsys: pytest.CaptureFixture[str]) -> None:
     def broken(target: str) -> HttpResponse:
         return page(200, {"ok": 1 / (target != "/bug")})
 

@@ -46,7 +46,7 @@ def test_a_dead_process_keeps_its_counters_and_loses_its_gauges() -> None:
     ]
 
 
-def test_metrics_of_the_same_name_and_different_kinds_are_not_added() -> None:
+def test_metrics_of_different_kinds_are_not_added() -> None:
     assert values(merge([([gauge("x", 1)], True), ([counter("x", 5)], True)])) == {"x": 1}
 
 
@@ -56,7 +56,7 @@ def test_the_order_of_labels_does_not_matter() -> None:
     assert values(merge([([first], True), ([second], True)])) == {"x_total{a=1,b=2}": 2}
 
 
-def test_the_buckets_of_a_histogram_are_sorted_within_each_set_of_labels() -> None:
+def test_the_buckets_of_a_histogram_rise_within_each_set_of_labels() -> None:
     merged = merge([
         ([histogram("took", 1, 1, model="b"), histogram("took", *range(12), model="a")], True),
         ([histogram("took", 1, 2, 3, model="b")], True),
@@ -84,7 +84,7 @@ _families = st.lists(_family(), max_size=3)
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(_families, st.booleans()), max_size=4), _families)
-def test_merging_never_loses_a_count_and_gives_the_same_in_steps(
+def test_merging_never_loses_a_count_and_may_be_done_in_steps(
     sources: list[tuple[list[Family], bool]], more: list[Family]
 ) -> None:
     before = values([family for family in merge(sources) if family.kind != "gauge"])

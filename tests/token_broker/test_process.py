@@ -39,7 +39,7 @@ def granting(token: str, life: int) -> bytes:
     return f'{{"access_token": "{token}", "expires_in": {life}}}'.encode()
 
 
-def test_a_token_broker_that_is_killed_gives_out_tokens_again_after_its_restart(folder: Path) -> None:
+def test_a_restarted_broker_requests_a_token_at_once_and_keeps_it(folder: Path) -> None:
     inbox = Sockets(Wiring(folder / "run", "publisher"))
     with serving() as endpoint:
         endpoint.replies = [answers(body=granting(f"canary-{n}", 3600)) for n in range(10)]
