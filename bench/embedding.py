@@ -1,8 +1,9 @@
-"""What one input costs on the way from a provider to a checked vector: `python -m bench.embedding`.
+"""Measures the CPU time per input from the provider's response to a checked vector: `python -m bench.embedding`.
 
-CPU of this process only, over real HTTP: the sandbox's OpenAI answers from another one. Batches of 256 texts, 1,536
-dimensions. The SDK gives lists of Python floats, whether the vectors travel as numbers or, its default, as base64; ours
-goes from base64 straight into one float32 matrix. The targets: under 30 µs, and 2 µs for the mock.
+It counts the CPU time of this process only, over real HTTP: the sandbox's OpenAI runs in another process. The batches
+have 256 texts, the vectors 1,536 dimensions. The SDK returns lists of Python floats, whether the vectors are sent as
+numbers or, its default, as base64. This service decodes base64 directly into one float32 matrix. The targets are under
+30 µs, and under 2 µs for the mock.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import openai
 
 from common.settings.settings import Settings, read
 from sandbox.client import Sandbox
-from stages.embedder.calling.vector_guard import Guard
+from stages.embedder.calling.vector_guard import VectorGuard
 from stages.embedder.providers.mock import Mock
 from stages.embedder.providers.openai import OpenAI
 
 MODEL = "text-embedding-3-small"
 BATCH = 256
 ROUNDS = 15
-ENOUGH = 3.0
-"""Seconds for one contestant: one is a hundred times slower than the others."""
+MAX_MEASURING_S = 3.0
+"""The longest time for one contestant: one of them is a hundred times slower than the others."""
 TEXTS = [f"Task {number}: " + "lorem ipsum dolor sit amet " * 7 for number in range(BATCH)]
 
 Embed = Callable[[Sequence[str]], object]
@@ -49,9 +50,9 @@ def main() -> None:
 
 
 def contestants(settings: Settings) -> dict[str, Embed]:
-    """Return what is compared, by name."""
+    """The functions to compare, by name."""
     sdk = openai.OpenAI(api_key="sk-sandbox", base_url=settings.openai_base_url)
-    provider, mock, guard = OpenAI(settings), Mock(settings), Guard()
+    provider, mock, guard = OpenAI(settings), Mock(settings), VectorGuard()
 
     def numbers(texts: Sequence[str]) -> object:
         answer = sdk.embeddings.create(model=MODEL, input=list(texts), encoding_format="float")
@@ -71,16 +72,16 @@ def contestants(settings: Settings) -> dict[str, Embed]:
 
 
 def measured(embed: Embed) -> list[float]:
-    """Measure batch after batch, for as long as it is worth."""
+    """Measure one batch after another, until there are enough or the time is over."""
     taken: list[float] = []
-    deadline = time.monotonic() + ENOUGH
+    deadline = time.monotonic() + MAX_MEASURING_S
     while not taken or (len(taken) < ROUNDS and time.monotonic() < deadline):
         taken.append(microseconds(embed))
     return taken
 
 
 def microseconds(embed: Embed) -> float:
-    """CPU time of one batch, by input."""
+    """The CPU time of one batch, for one input."""
     began = time.process_time()
     embed(TEXTS)
     return (time.process_time() - began) / BATCH * 1e6

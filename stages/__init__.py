@@ -1,1 +1,1 @@
-"""The processes of the pipeline, one package each; they never import one another."""
+"""The processes of the pipeline: one package for each. They do not import each other."""

@@ -11,11 +11,11 @@ from stages import check, dead_letters
 
 
 def main() -> int:
-    """Read the command and do it; the exit status says whether all was well."""
+    """Run the command of the command line; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     parser.add_argument("--version", action="version", version=f"ai-task-processor {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="say whether settings, state directory, token endpoint and API are usable")
+    commands.add_parser("check", help="check the settings, the state directory, the token endpoint and the API")
     dead_letters.add_to(commands)
     options = parser.parse_args()
     config = settings.read_or_exit()

@@ -1,6 +1,6 @@
-"""`python -m stages check`: says whether the settings, the state directory, the token endpoint and the API are usable.
+"""`python -m stages check`: tests the settings, the state directory, the token endpoint and the API; one line for each.
 
-Each is tried by the very edge that the service uses, so that what works here works there. One line each.
+Each check uses the same edge as the service does: what works here works there.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from stages.fetcher.upstream import Upstream
 from stages.token_broker.issuer import Issuer
 
 Check = tuple[str, Callable[[], str]]
-"""What is checked, and the check: returns what it found, raises `Error` with what is wrong."""
+"""A name, and a function that returns what it found, or raises `Error` with what is wrong."""
 
 
 def run(settings: Settings) -> int:
-    """Print one line for each check; returns the exit status, 0 when all is usable."""
+    """Print one line for each check; returns the exit status: 0 if everything is usable, else 1."""
     failed = False
     for name, check in _checks(settings):
         try:
@@ -39,13 +39,13 @@ def _checks(settings: Settings) -> Iterator[Check]:
     tokens: list[str] = []
 
     def token_endpoint() -> str:
-        grant = Issuer(settings, _nobody).fetch()
+        grant = Issuer(settings, _ignore).fetch()
         tokens.append(grant.access_token)
         lasts = "an unknown time" if grant.lifetime_s is None else f"{grant.lifetime_s:.0f} s"
-        return f"{settings.token_url} gave a token for {lasts}"
+        return f"{settings.token_url} gave a token that lasts {lasts}"
 
     yield "settings", lambda: _settings(settings)
-    yield "state directory", lambda: f"{private_directory(settings.state_dir.absolute(), 'STATE_DIR')} is ours"
+    yield "state directory", lambda: f"{private_directory(settings.state_dir.absolute(), 'STATE_DIR')} can be used"
     yield "token endpoint", token_endpoint
     yield "API", lambda: _api(settings, tokens)
 
@@ -59,8 +59,8 @@ def _settings(settings: Settings) -> str:
 
 def _api(settings: Settings, tokens: list[str]) -> str:
     if not tokens:
-        raise Error("not tried, for want of a token")
-    upstream = Upstream(settings, Reader(task_types.registered()), _nobody)
+        raise Error("not tried: the token endpoint gave no token")
+    upstream = Upstream(settings, Reader(task_types.registered()), _ignore)
     token = Token(tokens[0], float("inf"), "")
     answer = upstream.fetch(Poll(1, 1, frozenset(), frozenset(), token))
     upstream.close()
@@ -75,5 +75,5 @@ def _pending(page: PendingPage) -> str:
     return f"pending tasks, {len(page.candidates)} of {page.elements} read for this service"
 
 
-def _nobody(*_: object) -> None:
-    """The edges post events to a loop; here is none."""
+def _ignore(*_: object) -> None:
+    """Stands in for the loop, to which an edge posts its events: this command has none."""

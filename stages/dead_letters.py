@@ -1,8 +1,9 @@
-"""`python -m stages dead-letters`: look at the results that the API refused for good, send them again or drop them.
+"""`python -m stages dead-letters`: list, show, replay or drop the results that the API refused for good.
 
-While the publisher runs, it alone writes: what a person decided is a message to it, and this waits until it is done.
-When it does not run, this takes the lock of its store and does it itself; the fetcher hears of it from the publisher.
-The letters are read beside the publisher, which neither of them notices. No task text is kept with a result.
+While the publisher runs, only the publisher writes to its store: this command sends it a message and waits until the
+change is visible. While the publisher is stopped, this command takes the lock of the store and writes the change; the
+publisher tells the fetcher about it after its next start. Reading needs no lock: LMDB allows readers beside the writer.
+A dead letter has no task text.
 """
 
 from __future__ import annotations
@@ -30,31 +31,33 @@ from stages.publisher.outbox import Outbox, decode_letter
 Letters = Mapping[str, DeadLetter]
 
 PUBLISHER = "publisher"
-PATIENCE = 10.0
-"""Seconds in which a running publisher has done what it was told, unless something is wrong with it."""
-CHUNK = 1000
-"""Ids in one message."""
-SIZE_OF_A_COMPONENT = 4
+PUBLISHER_TIMEOUT_S = 10.0
+"""How long this command waits for a running publisher. A healthy one needs well under a second."""
+POLL_INTERVAL_S = 0.05
+"""How often the store is read while waiting for the publisher."""
+IDS_PER_MESSAGE = 1000
+BYTES_PER_FLOAT = 4
+"""Vectors are stored as float32."""
 
 
 def add_to(commands: Any) -> None:
-    """Add the command and its own to the parser of `python -m stages`."""
+    """Add `dead-letters` and its subcommands to the parser of `python -m stages`."""
     parser = commands.add_parser(
-        "dead-letters", help="list, show, replay or drop results that the API refused for good"
+        "dead-letters", help="list, show, replay or drop the results that the API refused for good"
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, words in (("list", "one line for each"), ("show", "all that is known of one")):
-        verbs.add_parser(verb, help=words).add_argument("--json", action="store_true", help="as JSON")
+    for verb, text in (("list", "show one line for each dead letter"), ("show", "show all details of one dead letter")):
+        verbs.add_parser(verb, help=text).add_argument("--json", action="store_true", help="print JSON")
     verbs.choices["show"].add_argument("ids", metavar="ID", nargs=1)
-    for verb, words in (
-        ("replay", "send them to the API again, byte for byte"),
-        ("drop", "forget the results; tasks that are pending still are processed anew"),
+    for verb, text in (
+        ("replay", "send the results to the API again, byte for byte"),
+        ("drop", "delete the results; a task that is still pending in the API is processed again"),
     ):
-        verbs.add_parser(verb, help=words).add_argument("ids", metavar="ID", nargs="+", help="ids, or: all")
+        verbs.add_parser(verb, help=text).add_argument("ids", metavar="ID", nargs="+", help='task ids, or "all"')
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Do the command; the exit status is 1 if it could not be done, with the reason on standard error."""
+    """Run the command; returns the exit status: 0, or 1 with the reason on standard error."""
     try:
         found = letters(settings.state_dir)
         if options.verb == "list":
@@ -65,8 +68,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             _print(_as_json(chosen) if options.json else _description(chosen))
             return 0
         if chosen:
-            decide(settings, chosen, options.verb)
-        _print(f"{_counted(len(chosen))} {'will be sent again' if options.verb == 'replay' else 'dropped'}")
+            change(settings, chosen, options.verb)
+        _print(f"{_count(len(chosen))} {'will be sent again' if options.verb == 'replay' else 'dropped'}")
         return 0
     except Error as error:
         sys.stderr.write(f"{error}\n")
@@ -79,19 +82,20 @@ def letters(state_dir: Path) -> Letters:
     return dict(sorted(found.items(), key=lambda item: item[1].at))
 
 
-def decide(settings: Settings, chosen: Letters, verb: str) -> None:
-    """Replay or drop the letters; raise `Error` if that cannot be done."""
+def change(settings: Settings, chosen: Letters, verb: str) -> None:
+    """Replay or drop these dead letters; raises `Error` if that cannot be done."""
     if not store.is_running(settings.state_dir, PUBLISHER):
         try:
-            _do(settings.state_dir, chosen, verb)
+            _write(settings.state_dir, chosen, verb)
             return
         except Fatal:
             if not store.is_running(settings.state_dir, PUBLISHER):
-                raise  # else the publisher was started in this moment
-    _tell(settings, chosen, verb)
+                raise  # otherwise the publisher has just been started, and has the lock
+    _send(settings, chosen, verb)
 
 
-def _do(state_dir: Path, chosen: Letters, verb: str) -> None:
+def _write(state_dir: Path, chosen: Letters, verb: str) -> None:
+    """Change the store of a publisher that is stopped; raises `Fatal` if a publisher has its lock."""
     outbox = Outbox(state_dir)
     with closing(outbox.store):
         for task_id in chosen:
@@ -100,26 +104,26 @@ def _do(state_dir: Path, chosen: Letters, verb: str) -> None:
         outbox.store.commit()
 
 
-def _tell(settings: Settings, chosen: Letters, verb: str) -> None:
-    """Send it to the publisher, and wait until none of the letters is as it was."""
+def _send(settings: Settings, chosen: Letters, verb: str) -> None:
+    """Tell a running publisher, and wait until it has changed each of these dead letters."""
     ids = list(chosen)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PUBLISHER_TIMEOUT_S
     with closing(Sockets(Wiring(settings.sockets_dir, OPERATOR))) as sockets:
-        for start in range(0, len(ids), CHUNK):
-            sockets.send(PUBLISHER, DeadLetters(**{verb: ids[start : start + CHUNK]}))
-        while any(_same(chosen, now, task_id) for now in [letters(settings.state_dir)] for task_id in ids):
+        for start in range(0, len(ids), IDS_PER_MESSAGE):
+            sockets.send(PUBLISHER, DeadLetters(**{verb: ids[start : start + IDS_PER_MESSAGE]}))
+        while _unchanged(chosen, letters(settings.state_dir)):
             if time.monotonic() > deadline:
                 raise Error(
-                    f"the publisher has not done it within {PATIENCE:g} s; its log says why, or RUNTIME_DIR "
-                    f"({settings.sockets_dir}) is not the one that it was started with"
+                    f"the publisher did not {verb} all of them within {PUBLISHER_TIMEOUT_S:g} s: see its log, and "
+                    f"check that it was started with the same RUNTIME_DIR ({settings.sockets_dir})"
                 )
             sockets.flush()
-            time.sleep(0.05)
+            time.sleep(POLL_INTERVAL_S)
 
 
-def _same(before: Letters, now: Letters, task_id: str) -> bool:
-    """A letter that was replayed and refused again is another one: it has a later time."""
-    return task_id in now and now[task_id].at == before[task_id].at
+def _unchanged(before: Letters, now: Letters) -> bool:
+    """Whether any dead letter is as it was. One that was replayed and refused again has a later time, so it changed."""
+    return any(task_id in now and now[task_id].at == letter.at for task_id, letter in before.items())
 
 
 def _choose(found: Letters, ids: Iterable[str]) -> Letters:
@@ -128,19 +132,19 @@ def _choose(found: Letters, ids: Iterable[str]) -> Letters:
     missing = [task_id for task_id in ids if task_id not in found]
     if missing:
         raise Error(
-            f"no dead letter of the task {', '.join(missing)}; nothing was done (`dead-letters list` shows all)"
+            f"no dead letter for task {', '.join(missing)}; nothing was changed (`dead-letters list` shows all)"
         )
     return {task_id: found[task_id] for task_id in ids}
 
 
-# ---- in words ----
+# ---- output ----
 
 
 def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _counted(number: int) -> str:
+def _count(number: int) -> str:
     return "1 dead letter" if number == 1 else f"{number} dead letters"
 
 
@@ -158,7 +162,7 @@ def _facts(task_id: str, letter: DeadLetter) -> dict[str, Any]:
     if result.failure is not None:
         facts["failure"] = {"code": result.failure.code, "message": result.failure.message}
     elif result.vector:
-        facts["vector_length"] = len(result.vector) // SIZE_OF_A_COMPONENT
+        facts["vector_length"] = len(result.vector) // BYTES_PER_FLOAT
     else:
         facts["document_bytes"] = len(result.document)
     return facts
@@ -179,7 +183,7 @@ def _table(found: Letters) -> str:
         rows.append((task_id, letter.result.type, state_of(letter.result), status, _time(letter.at), letter.reason))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*(lines if found else []), _counted(len(found))])
+    return "\n".join([*(lines if found else []), _count(len(found))])
 
 
 def _description(chosen: Letters) -> str:

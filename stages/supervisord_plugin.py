@@ -1,12 +1,12 @@
-"""A supervisord plug-in: as many embedders as EMBEDDER_PROCESSES says, and output that goes where supervisord's goes.
+"""A supervisord plug-in: it starts EMBEDDER_PROCESSES embedders, and lets all programs write to supervisord's output.
 
 supervisord would open the programs' log by its path. `/dev/stdout` cannot be opened where standard output is a socket
-(systemd's journal: ENXIO), and a file opened a second time is overwritten from its beginning. So the programs simply
-inherit supervisord's own standard output: a terminal, a pipe, a file or a socket.
+(systemd's journal: ENXIO), and a file that is opened a second time is overwritten from its beginning. Therefore the
+programs inherit supervisord's own standard output: a terminal, a pipe, a file or a socket.
 
-supervisord could read it itself, as `numprocs=%(ENV_EMBEDDER_PROCESSES)s`, but an undefined variable is an error
-there, and `.env` is not read at all. So the configuration has one `embedder`, and this makes the others like it. It is
-named in `[rpcinterface:embedders]`, supervisord's way of loading plug-ins, and offers no calls.
+supervisord could take the number of embedders from `numprocs=%(ENV_EMBEDDER_PROCESSES)s`, but there an undefined
+variable is an error, and `.env` is not read. So the configuration has one `embedder`, and this plug-in copies it.
+`[rpcinterface:embedders]` loads the plug-in, which is supervisord's way to load one; it offers no calls.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class NoCalls:
 
 
 def load(supervisord: Supervisor, **_: Any) -> NoCalls:
-    """Make the embedders; called once at each start and reload of supervisord."""
+    """Make the embedders. supervisord calls this once at each start and reload."""
     try:
         settings.read()
     except SettingsError as error:
-        # not sys.exit: supervisord would show a traceback of it; and seven programs would only repeat this for ever
+        # not sys.exit: supervisord would print a traceback, and each program would then fail with this error
         print(error, file=sys.stderr, flush=True)
         os._exit(2)
     options = supervisord.options
@@ -68,7 +68,7 @@ def load(supervisord: Supervisor, **_: Any) -> NoCalls:
 
 
 def _report_failed_start(event: Any) -> None:
-    """Say on the screen what could not be started: supervisord's own log hides it below its level."""
+    """Print what could not be started: supervisord logs it below the level of its own log."""
     process = event.process
     if process.spawnerr:
         print(f"{process.config.name} cannot be started: {process.spawnerr}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""embedder: gets the vectors of one batch after another; any number of these processes, on any machine.
+"""An embedder gets the vectors of one batch after another. Any number of embedders may run.
 
-Comes in: `Batch` from the rate limiter, for which it said it has a free slot; `Stored` from the publisher.
-Goes out: `Ready` and `Finished` to the rate limiter; `Results` to the publisher; requests to the providers.
+Comes in: `Batch` and `ProviderCooldowns` from the rate limiter; `Stored` from the publisher.
+Goes out: `Ready` and `Finished` to the rate limiter; `Results` and `Draining` to the publisher; requests to providers.
 Owns: nothing that must survive (its cache of vectors may be deleted at any time).
-Survives: the death of every other process: a finished batch is kept, and sent again, until the publisher has stored it.
+Survives: the death of every other process. A finished batch is kept, and sent again, until the publisher has stored it.
 """

@@ -13,9 +13,9 @@ from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
 from stages.embedder.actions import BatchProcessed, ProcessBatch
-from stages.embedder.engine import Embedding
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.state import Embedder
-from stages.embedder.worker_pool import Workshop
+from stages.embedder.worker_pool import WorkerPool
 
 
 def start() -> None:
@@ -23,18 +23,18 @@ def start() -> None:
     read = settings.read_or_exit()
     logs.set_up(INSTANCE, read.log_level)
     loop = Loop(Wiring(read.sockets_dir, INSTANCE))
-    engine = Embedding(read)
+    engine = EmbeddingEngine(read)
     state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, read.concurrency_limit)
     metrics.MOCK_MODE.set(read.mode is settings.Mode.MOCK)
-    pool = Workshop(read.concurrency_limit, task_types.registered(), engine, loop.background)
+    pool = WorkerPool(read.concurrency_limit, task_types.registered(), engine, loop.background)
 
     def on_tick(now: Instant) -> Actions:
-        state.key_cooldowns, state.provider_cooldowns = engine.paused(now.wall), engine.patience(now)
-        state.blockers, state.facts = engine.blockers(), {**engine.facts, "notices": engine.remarks()}
+        state.key_cooldowns, state.provider_cooldowns = engine.key_cooldowns(now.wall), engine.provider_cooldowns(now)
+        state.blockers, state.facts = engine.blockers(), {**engine.facts, "notices": engine.notices()}
         return state.on_tick(now)
 
     def on_cooldowns(message: messages.ProviderCooldowns, now: Instant) -> Actions:
-        engine.obey(message.until, now)
+        engine.apply_cooldowns(message.until, now)
         return on_tick(now)
 
     def on_drain(now: Instant) -> Actions:
@@ -45,12 +45,11 @@ def start() -> None:
         messages.Batch: state.on_batch, messages.ProviderCooldowns: on_cooldowns, messages.Stored: state.on_stored,
         BatchProcessed: state.on_processed,
     }  # fmt: skip
-    loop.run(
-        Plan(
-            handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
-            last_words=state.on_drained, report=state.report,
-        )
+    plan = Plan(
+        handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
+        last_words=state.on_drained, report=state.report,
     )  # fmt: skip
+    loop.run(plan)
     pool.close()
     engine.close()
 

@@ -21,7 +21,7 @@ class BatchProcessed(msgspec.Struct):
     batch_id: str
     results: list[m.Result]
     deferred: list[str] = []
-    """Ids for which there is no result now."""
+    """Ids that have no result yet."""
     until: float = 0.0
     """When the deferred tasks may be tried again (wall seconds)."""
     unsent: bool = False

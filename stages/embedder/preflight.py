@@ -1,6 +1,6 @@
-"""Which texts of a batch are embedded at all: each once, however often it occurs; hopeless ones never.
+"""The preflight checks the texts of a batch before anything is sent, and merges identical ones.
 
-What is refused here costs nothing. A provider would refuse it too, but the whole request with it.
+A text that is refused here costs nothing. A provider would refuse it too, and the whole request together with it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from common.task_types import token_count
 from common.wire.messages import Failure
 
 
-class Sorted(NamedTuple):
-    """The texts of a batch."""
+class Preflight(NamedTuple):
+    """The result of the preflight."""
 
     wanted: dict[str, list[int]]
-    """What is to be embedded → where it is wanted in the batch."""
+    """Text to embed → its positions in the batch."""
     refused: dict[int, Failure]
-    """Where in the batch → why it is not."""
+    """Position in the batch → why the text is refused."""
 
 
-def sort_out(model: str, texts: Sequence[str], *, truncate: bool) -> Sorted:
-    """Look at each text; `truncate` cuts one that is too long on a token boundary instead of refusing it."""
+def run_preflight(model: str, texts: Sequence[str], *, truncate: bool) -> Preflight:
+    """Check each text. `truncate` cuts a text that is too long at a token boundary, instead of refusing it."""
     wanted: dict[str, list[int]] = {}
     refused: dict[int, Failure] = {}
     limit = token_count.limit_of(model)
     for position, text in enumerate(texts):
-        failure = _hopeless(text)
+        failure = _refusal(text)
         if failure is not None:
             refused[position] = failure
             continue
@@ -38,10 +38,10 @@ def sort_out(model: str, texts: Sequence[str], *, truncate: bool) -> Sorted:
                 continue
             kept = token_count.truncated(text, limit)
         wanted.setdefault(kept, []).append(position)
-    return Sorted(wanted, refused)
+    return Preflight(wanted, refused)
 
 
-def _hopeless(text: str) -> Failure | None:
+def _refusal(text: str) -> Failure | None:
     if not isinstance(text, str):
         return Failure("invalid_text", f"the text is not a string but {type(text).__name__}")  # type: ignore[unreachable]
     if not text or text.isspace():

@@ -1,4 +1,4 @@
-"""Where batches are processed: a pool of threads, one for each slot, that call the task types."""
+"""The worker pool processes batches: one thread for each slot, which calls the task type of the batch."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from common.process import metrics
 from common.task_types import Deferral, Outcome, TaskType
 from common.wire import messages as m
 from stages.embedder.actions import BatchProcessed, ProcessBatch
-from stages.embedder.engine import Embedding
+from stages.embedder.engine import EmbeddingEngine
 
 
-class Workshop:
+class WorkerPool:
     """Processes batches in the background; each comes back as a `BatchProcessed` event."""
 
     def __init__(
         self,
         slots: int,
         task_types: Mapping[str, TaskType[Any]],
-        embedding: Embedding,
+        engine: EmbeddingEngine,
         background: Callable[..., None],
     ) -> None:
         self._types = task_types
         self._decoders = {name: msgspec.json.Decoder(kind.content).decode for name, kind in task_types.items()}
-        self._embedding = embedding
+        self._engine = engine
         self._background = background
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="slot")
 
     def process(self, action: ProcessBatch) -> None:
-        """Begin a batch."""
+        """Process a batch on a thread."""
         metrics.BATCH_SIZE.observe(len(action.batch.tasks))
         self._background(self._pool, self._process, action.batch)
 
     def close(self) -> None:
-        """Wait for the threads; none runs when the stage is drained."""
+        """Wait for the threads. None is running when the stage is drained."""
         self._pool.shutdown()
 
     def _process(self, batch: m.Batch) -> BatchProcessed:
         kind, decode = self._types[batch.type], self._decoders[batch.type]
-        session = self._embedding.session(batch.charge.requests if batch.charge and batch.limited else None)
+        session = self._engine.session(batch.charge.requests if batch.charge and batch.limited else None)
         outcomes = kind.process(batch.key, [decode(task.content) for task in batch.tasks], session)
         if len(outcomes) != len(batch.tasks):
             raise AssertionError(f"{batch.type} gave {len(outcomes)} outcomes for {len(batch.tasks)} tasks")
-        processed = _sorted_out(batch, outcomes)
+        processed = _to_processed(batch, outcomes)
         processed.tokens, processed.requests = session.tokens, session.requests
         processed.reached_at = session.reached_at
         processed.uncharged += session.cached + session.refused
         return processed
 
 
-def _sorted_out(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> BatchProcessed:
-    """Make results of the outcomes, and set the deferred ones apart."""
+def _to_processed(batch: m.Batch, outcomes: Sequence[Outcome | Deferral]) -> BatchProcessed:
+    """Turn outcomes into results, and list the deferred tasks."""
     processed = BatchProcessed(batch.batch_id, [])
     unsent: list[str] = []
     for task, outcome in zip(batch.tasks, outcomes, strict=True):

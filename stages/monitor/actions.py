@@ -8,6 +8,7 @@ from stages.monitor.view import View
 
 
 class PublishView(NamedTuple):
-    """Answer requests from this view from now on."""
+    """Action: answer requests from this view from now on."""
 
     view: View
+    """The latest view."""

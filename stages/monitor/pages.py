@@ -27,8 +27,11 @@ class HttpResponse(NamedTuple):
     """The response to one request."""
 
     status: int
+    """The HTTP status."""
     content_type: str
+    """The value of its `Content-Type` header."""
     body: bytes
+    """Sent to GET; HEAD gets only its length."""
 
 
 def page(status: int, content: Any) -> HttpResponse:
@@ -114,20 +117,20 @@ def _processes(view: View, now: Instant) -> list[Family]:
     name = "process_heartbeat_age_seconds"
     ages = Family(name, "gauge", "Time since the last heartbeat of the process", [])
     for instance in sorted({*view.expected, *view.seen}):
-        age = view.age(instance, now)
+        age_s = view.age_s(instance, now)
         labels = {"stage": stage_of(instance), "instance": instance}
         up.samples.append(Sample("process_up", labels, float(view.alive(instance, now))))
-        if age is not None:
-            ages.samples.append(Sample(name, labels, age))
+        if age_s is not None:
+            ages.samples.append(Sample(name, labels, age_s))
     return [up, ages]
 
 
 def _process(view: View, instance: str, now: Instant) -> dict[str, Any]:
-    seen, age = view.seen.get(instance), view.age(instance, now)
-    if seen is None or age is None:
+    seen, age_s = view.seen.get(instance), view.age_s(instance, now)
+    if seen is None or age_s is None:
         return {"alive": False, "pid": None, "age_seconds": None}
     alive, pid = view.alive(instance, now), seen.beat.pid
-    known = {"alive": alive, "pid": pid, "age_seconds": round(age, 1), "restarts": seen.restarts}
+    known = {"alive": alive, "pid": pid, "age_seconds": round(age_s, 1), "restarts": seen.restarts}
     return {**known, **seen.beat.facts, **known}
 
 

@@ -25,8 +25,8 @@ from stages.monitor.pages import HttpResponse, page
 
 CONNECTION_LIMIT_S = 10.0
 """How long a connection may last; Prometheus gives up after 10 s by default as well."""
-MOST_CONNECTIONS = 64
-"""Threads; a page takes milliseconds, so only slow clients ever fill them."""
+LARGEST_CONNECTION_COUNT = 64
+"""One thread each. A page takes milliseconds, so only slow clients ever use all of them."""
 LARGEST_UNREAD_BYTES = 65_536
 """The body of a refused request is read up to this size: otherwise closing the connection could reset the response."""
 
@@ -38,11 +38,11 @@ class PageServer(ThreadingMixIn, TCPServer):
     block_on_close = False
 
     def __init__(
-        self, port: int, answer: Callable[[str], HttpResponse], connection_seconds: float = CONNECTION_LIMIT_S
+        self, port: int, answer: Callable[[str], HttpResponse], connection_limit_s: float = CONNECTION_LIMIT_S
     ) -> None:
         super().__init__(("", port), _Handler, bind_and_activate=False)
         self.answer = answer
-        self._connection_seconds = connection_seconds
+        self._connection_limit_s = connection_limit_s
         self._open: dict[socket.socket, float] = {}
         """Connection → when it began (monotonic seconds), the oldest first."""
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class PageServer(ThreadingMixIn, TCPServer):
         """Make room if necessary, and answer on a new thread."""
         with self._lock:
             self._open[request] = time.monotonic()
-            excess = len(self._open) - MOST_CONNECTIONS
+            excess = len(self._open) - LARGEST_CONNECTION_COUNT
             oldest = list(self._open)[: max(0, excess)]
         for connection in oldest:
             self._cut(connection)
@@ -76,8 +76,8 @@ class PageServer(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called twice a second: cut off what has taken too long."""
-        since = time.monotonic() - self._connection_seconds
+        """Close the connections that have lasted too long; called twice a second."""
+        since = time.monotonic() - self._connection_limit_s
         with self._lock:
             late = [connection for connection, began in self._open.items() if began < since]
         for connection in late:
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     server: PageServer
-    default_request_version = "HTTP/1.0"  # to a request without one: 0.9 would have no status line
+    default_request_version = "HTTP/1.0"  # for a request without a version: a response of 0.9 has no status line
 
     def do_GET(self) -> None:
         """Answer with the page."""
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  named by http.server
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Answer in JSON what http.server finds wrong with the request; an unknown method is not allowed."""
+        """Answer a request that http.server refuses, in JSON; an unknown method is answered with 405."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code = HTTPStatus.METHOD_NOT_ALLOWED
             length = self.headers.get("content-length", "")
@@ -122,30 +122,30 @@ class _Handler(BaseHTTPRequestHandler):
         return "ai-task-processor"
 
     def log_message(self, *_: Any) -> None:
-        """Log nothing: health checks come each few seconds."""
+        """Log nothing: health checks come every few seconds."""
 
-    def _send(self, answer: HttpResponse) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
+    def _send(self, response: HttpResponse) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
 
 def _listen(port: int) -> socket.socket:
     """Listen on all addresses, IPv6 and IPv4 where there is IPv6; raise `Fatal` if the port cannot be used."""
     try:
         if socket.has_dualstack_ipv6():
-            with contextlib.suppress(OSError):  # compiled in but switched off, or taken: IPv4 will tell
+            with contextlib.suppress(OSError):  # IPv6 is switched off, or the port is in use: IPv4 shows which
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
         return socket.create_server(("", port), backlog=128)
     except OSError as error:
-        why = os.strerror(error.errno or 0)  # its own words name the address as well
+        why = os.strerror(error.errno or 0)  # `str(error)` contains the address as well
         raise Fatal(
             f"METRICS_PORT: port {port} cannot be used: {why}; free it or set METRICS_PORT to another"
         ) from error

@@ -17,7 +17,7 @@ from stages.monitor.totals import merge
 from stages.monitor.view import InstanceRecord, View
 
 EARLIER_BOOTS = 64
-"""How many past boots of an instance are remembered, so that a late heartbeat is not taken for a restart."""
+"""How many past boots of an instance are remembered, so that a late heartbeat does not count as a restart."""
 
 
 class Monitor:
@@ -36,7 +36,7 @@ class Monitor:
         elif beat.boot_id in before.earlier:
             return []
         elif beat.boot_id == before.beat.boot_id:
-            latest = before._replace(beat=beat, received=now.mono)
+            latest = before._replace(beat=beat, received_s=now.mono)
         else:
             earlier = (*before.earlier, before.beat.boot_id)[-EARLIER_BOOTS:]
             latest = InstanceRecord(beat, now.mono, earlier, before.restarts + 1)

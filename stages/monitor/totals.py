@@ -13,22 +13,22 @@ SUMMED = frozenset({"counter", "histogram"})
 
 
 def merge(sources: Iterable[tuple[Sequence[Family], bool]]) -> list[Family]:
-    """Merge the metrics of processes, given as (families, is the process alive), in order of their first appearance.
+    """Merge metrics, given as (families, whether the process is alive), in the order of their first appearance.
 
     The counters of a dead process still count; its gauges do not.
     """
     merged: dict[str, Family] = {}
     values: dict[str, dict[Series, float]] = {}
-    for families, lives in sources:
+    for families, is_alive in sources:
         for family in families:
             known = merged.setdefault(family.name, family)
             totals = values.setdefault(family.name, {})
             if known.kind != family.kind:
-                continue  # another version of the service: the two cannot be added
+                continue  # from another version of the service: different kinds cannot be added
             if family.kind in SUMMED:
                 for series, value in _series(family):
                     totals[series] = totals.get(series, 0.0) + value
-            elif lives:
+            elif is_alive:
                 for series, value in _series(family):
                     totals[series] = max(totals.get(series, value), value)
     return [Family(f.name, f.kind, f.help, _samples(f.kind, values[f.name])) for f in merged.values()]

@@ -1,4 +1,4 @@
-"""What the monitor knows at one moment, and what follows from it: who is alive, what is in the way, all metrics."""
+"""What the monitor knows at one moment, and what follows from it: who is alive, what blocks the tasks, all metrics."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class InstanceRecord(NamedTuple):
     """The last heartbeat of an instance."""
 
     beat: Heartbeat
-    received: float
-    """Monotonic seconds."""
+    """The heartbeat itself."""
+    received_s: float
+    """When it was received (monotonic seconds)."""
     earlier: tuple[str, ...] = ()
     """The boots before this one, the latest last."""
     restarts: int = 0
@@ -33,18 +34,19 @@ class View:
     started: Instant
     """When the monitor started."""
     seen: Mapping[str, InstanceRecord] = field(default_factory=dict)
+    """Instance → its record."""
     past: Sequence[Family] = ()
     """The metrics of boots that are over."""
 
-    def age(self, instance: str, now: Instant) -> float | None:
+    def age_s(self, instance: str, now: Instant) -> float | None:
         """Seconds since its last heartbeat; None before the first."""
         seen = self.seen.get(instance)
-        return now.mono - seen.received if seen else None
+        return now.mono - seen.received_s if seen else None
 
     def alive(self, instance: str, now: Instant) -> bool:
         """Whether a heartbeat came recently."""
-        age = self.age(instance, now)
-        return age is not None and age <= DEAD_AFTER_S
+        age_s = self.age_s(instance, now)
+        return age_s is not None and age_s <= DEAD_AFTER_S
 
     def missing(self, now: Instant) -> list[str]:
         """What is known of each expected instance that is not alive; empty when the service is healthy."""
@@ -81,10 +83,10 @@ class View:
         return seen.beat.windows if seen else []
 
     def _absence(self, instance: str, now: Instant) -> str:
-        age = self.age(instance, now)
-        if age is not None:
-            return f"{instance} is dead: no heartbeat for {age:.0f} s; see `supervisorctl status` and its log"
-        waited = now.mono - self.started.mono
-        if waited <= DEAD_AFTER_S:
+        age_s = self.age_s(instance, now)
+        if age_s is not None:
+            return f"{instance} is dead: no heartbeat for {age_s:.0f} s; see `supervisorctl status` and its log"
+        waited_s = now.mono - self.started.mono
+        if waited_s <= DEAD_AFTER_S:
             return f"waiting for the first heartbeat of {instance}"
-        return f"{instance} has sent no heartbeat in the {waited:.0f} s since the monitor started; is it running?"
+        return f"{instance} has sent no heartbeat in the {waited_s:.0f} s since the monitor started; is it running?"

@@ -1,4 +1,4 @@
-"""The body of a PATCH: the same bytes for the same result, however often and after whatever restart it is sent.
+"""The body of a PATCH. The same result always gives the same bytes, also after a restart.
 
 Floats are written in their shortest float32 form, `0.1` and not `0.10000000149011612`: 3,072 dimensions are 38 to
 43 kB, and NestJS refuses bodies over 100 KiB by default.
@@ -21,7 +21,7 @@ def state_of(result: Result) -> str:
 
 
 def body(result: Result) -> bytes:
-    """Render `{"state": …, "result": …}`."""
+    """The JSON `{"state": …, "result": …}`: a list of floats, a document, or the error."""
     if result.failure is not None:
         error = {"code": result.failure.code, "message": result.failure.message}
         return orjson.dumps({"state": FAILED, "result": {"error": error}})

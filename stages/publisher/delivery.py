@@ -1,4 +1,4 @@
-"""The API as the publisher sees it: each stored result is PATCHed with the body that body.py makes of it."""
+"""The edge to the API: sends each stored result as a PATCH, with the body that body.py makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.publisher.state import CONNECTIONS
 
 
 class Delivery:
-    """What the API answers comes back as `Answers` events."""
+    """Sends PATCHes; their responses come back as `ApiResponses` events."""
 
     def __init__(
         self,
@@ -28,9 +28,9 @@ class Delivery:
         self.tick = self._patches.tick
 
     def patch(self, action: SendPatch) -> None:
-        """Begin a PATCH."""
+        """Start the PATCH of a stored result."""
         self._patches.begin(action.task_id, body(self._stored(action.task_id)), action.token)
 
     def close(self) -> None:
-        """Cut what is under way: it is in the outbox, and will be sent again."""
+        """Abort the PATCHes under way: their results are in the outbox, and are sent again after the next start."""
         self._patches.close()

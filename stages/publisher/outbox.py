@@ -1,4 +1,4 @@
-"""The outbox on disk: every result that the API has not accepted, the dead letters, and what was settled lately."""
+"""The outbox on disk: every result that the API has not accepted, the dead letters, and what was settled recently."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Outbox:
             PutResult: self._put,
             Settle: self._settle,
             DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
-            MoveToDeadLetters: self._bury,
-            ReplayDeadLetter: self._revive,
+            MoveToDeadLetters: self._move_to_dead,
+            ReplayDeadLetter: self._replay,
             DropDeadLetter: lambda action: self.store.delete("dead", action.task_id.encode()),
         }
 
@@ -56,15 +56,15 @@ class Outbox:
         return decode_result(stored)
 
     def entries(self) -> dict[str, OutboxEntry]:
-        """What the state keeps of each stored result."""
+        """For each stored result, what the state keeps in memory."""
         return {task_id: _entry(result) for task_id, result in self.store.scan("results", decode_result)}
 
     def dead(self) -> dict[str, OutboxEntry]:
-        """What the state keeps of each dead letter."""
+        """For each dead letter, what the state keeps in memory."""
         return {task_id: _entry(letter.result) for task_id, letter in self.store.scan("dead", decode_letter)}
 
     def settled(self) -> list[Record]:
-        """What was settled lately, oldest first."""
+        """The records of what was settled recently, oldest first."""
         return [record for _, record in self.store.scan("settled", _record)]
 
     def _put(self, action: PutResult) -> None:
@@ -75,13 +75,13 @@ class Outbox:
             self.store.delete("results", task_id.encode())
         self.store.put("settled", action.record.key, _encode(action.record))
 
-    def _bury(self, action: MoveToDeadLetters) -> None:
+    def _move_to_dead(self, action: MoveToDeadLetters) -> None:
         letter = DeadLetter(self.result(action.task_id), action.status, action.reason, action.at)
         self.store.put("dead", action.task_id.encode(), _encode(letter))
         self.store.delete("results", action.task_id.encode())
 
-    def _revive(self, action: ReplayDeadLetter) -> None:
-        stored = self.store.latest("dead", action.task_id.encode())  # it may have been buried in this very turn
+    def _replay(self, action: ReplayDeadLetter) -> None:
+        stored = self.store.latest("dead", action.task_id.encode())  # it may have become a dead letter in this turn
         if stored is not None:
             self.store.put("results", action.task_id.encode(), _encode(decode_letter(stored).result))
             self.store.delete("dead", action.task_id.encode())

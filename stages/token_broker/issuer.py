@@ -42,25 +42,26 @@ class _Session(OAuth2Session):
     oauthlib sees only responses that `token_response.read` has accepted: it puts parts of others into its errors.
     """
 
-    def __init__(self, client_id: str, url: str, timeout: float) -> None:
+    def __init__(self, client_id: str, url: str, timeout_s: float) -> None:
         super().__init__(client=BackendApplicationClient(client_id))
         self.headers["User-Agent"] = USER_AGENT
         self._url = url
-        self._timeout = timeout
+        self._timeout_s = timeout_s
 
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]  # noqa: ARG002
-        deadline = time.monotonic() + self._timeout
-        kwargs |= {"timeout": self._timeout, "allow_redirects": False, "stream": True}
+        """Send the request, check its response, and give oauthlib only the fields that it needs."""
+        deadline = time.monotonic() + self._timeout_s
+        kwargs |= {"timeout": self._timeout_s, "allow_redirects": False, "stream": True}
         kwargs["verify"] = tls_and_proxy.ca_file()
         with requests.Session.request(self, method, self._url, **kwargs) as response:
-            body = _bounded(response, deadline)
+            body = _bounded_body(response, deadline)
         try:
             grant = token_response.read(response.status_code, response.headers, body, time.time())
         except Transient:
             status = response.status_code
             metrics.TOKEN_REQUESTS.labels(f"http_{status}" if status >= 300 else "invalid_answer").inc()
             raise
-        response.raw = io.BytesIO(msgspec.json.encode({"token_type": "bearer", **_known(grant)}))
+        response.raw = io.BytesIO(msgspec.json.encode({"token_type": "bearer", **_fields(grant)}))
         response.encoding = "utf-8"
         return response
 
@@ -90,12 +91,12 @@ class Issuer:
         try:
             return self._request()
         except Permanent as error:
-            if error.code != "invalid_client" or not self._rotated():
+            if error.code != "invalid_client" or not self._read_rotated_credentials():
                 raise
         return self._request()
 
     def _run(self, number: int) -> None:
-        bug = Transient("the token request ended in an error of this program: see its traceback on standard error")
+        bug = Transient("the token request failed with an error of this program: see the traceback on standard error")
         outcome: TokenIssued | TokenRequestFailed = TokenRequestFailed(number, bug)
         try:
             grant = self.fetch()
@@ -105,11 +106,12 @@ class Issuer:
         finally:
             self._post(outcome)
 
-    def _rotated(self) -> bool:
+    def _read_rotated_credentials(self) -> bool:
+        """Read the client id and secret again; returns whether they have changed."""
         try:
             settings = self._reread()
         except SettingsError:
-            return False  # the file is being replaced at this moment; the next try reads it again
+            return False  # the file is being replaced now; the next request reads it again
         before, self._credentials = self._credentials, (settings.oauth2_client_id, settings.oauth2_client_secret)
         return before != self._credentials
 
@@ -126,9 +128,9 @@ class Issuer:
                     **self._authentication(),
                 )
         except (OSError, urllib3.exceptions.HTTPError) as error:  # requests' own errors are `OSError`s
-            status, message = _in_words(error, settings)
+            status, message = _failure(error, settings)
             metrics.TOKEN_REQUESTS.labels(status).inc()
-            raise Transient(message) from None  # `error` holds the request, and that the secret
+            raise Transient(message) from None  # `error` contains the request, which contains the secret
         except Permanent as error:
             metrics.TOKEN_REQUESTS.labels(error.code).inc()
             raise
@@ -144,15 +146,15 @@ class Issuer:
         return {"auth": requests.auth.HTTPBasicAuth(quote_plus(client_id), quote_plus(secret))}
 
 
-def _known(grant: Grant) -> dict[str, object]:
-    """The grant as oauthlib reads it: it knows whole seconds only, and takes 0 for no answer."""
+def _fields(grant: Grant) -> dict[str, object]:
+    """The grant for oauthlib, which accepts only whole seconds and treats 0 as missing."""
     if grant.lifetime_s is None:
         return {"access_token": grant.access_token}
     return {"access_token": grant.access_token, "expires_in": max(1, int(grant.lifetime_s))}
 
 
-def _bounded(response: requests.Response, deadline: float) -> bytes:
-    """The body, unless it is too large or too slow: requests' own timeout starts again with every byte."""
+def _bounded_body(response: requests.Response, deadline: float) -> bytes:
+    """Read the body; raises if it is too large or takes too long. The timeout of requests restarts with every byte."""
     body = bytearray()
     while chunk := response.raw.read1(LARGEST_RESPONSE_BYTES, decode_content=True):
         body += chunk
@@ -171,19 +173,19 @@ def _refuse_public_http(url: str) -> None:
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return  # requests will say so, or a proxy knows the name
+        return  # either requests reports it, or a proxy resolves the name
     if any(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found):
         message = "OAUTH2_TOKEN_URL is http:// at a public address, where others can read the secret"
         raise Permanent(f"{message}: use https://", "insecure_url")
 
 
-def _in_words(error: Exception, settings: Settings) -> tuple[str, str]:
+def _failure(error: Exception, settings: Settings) -> tuple[str, str]:
     """The status for the metric, and a text, for a request without a complete response."""
     where = urlsplit(settings.token_url).hostname
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         return "tls_error", "the certificates to trust cannot be read: check SSL_CERT_FILE"
     if isinstance(error, requests.exceptions.SSLError):
-        why = "cannot be trusted: its TLS certificate is not valid here; set SSL_CERT_FILE if it has its own authority"
+        why = "cannot be trusted: its TLS certificate is not valid here; set SSL_CERT_FILE for a private authority"
         return "tls_error", f"the token endpoint {where} {why}"
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         why = f"did not answer within {settings.request_timeout:g} s (REQUEST_TIMEOUT)"
@@ -196,7 +198,7 @@ def _in_words(error: Exception, settings: Settings) -> tuple[str, str]:
 
 
 def _cause(error: BaseException) -> str:
-    """The operating system's words for it, without addresses or headers."""
+    """The operating system's text for the error, which has no addresses or headers."""
     link: BaseException | None = error
     while link:
         if isinstance(link, OSError) and link.strerror:

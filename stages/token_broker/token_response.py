@@ -25,7 +25,7 @@ REFUSALS = {
     "registered (unauthorized_client)",
     "unsupported_grant_type": "the token endpoint does not offer the client credentials grant: check OAUTH2_TOKEN_URL "
     "(unsupported_grant_type)",
-    "invalid_request": "the token endpoint finds the request malformed: check OAUTH2_AUDIENCE, OAUTH2_SCOPE and "
+    "invalid_request": "the token endpoint says that the request is malformed: check OAUTH2_AUDIENCE, OAUTH2_SCOPE and "
     "OAUTH2_AUTH_METHOD (invalid_request)",
     "invalid_grant": "the token endpoint refuses the grant: check OAUTH2_CLIENT_ID and OAUTH2_AUTH_METHOD "
     "(invalid_grant)",
@@ -44,11 +44,14 @@ class Grant(NamedTuple):
     """What the endpoint issued; the token must not be shown."""
 
     access_token: str
+    """The token itself."""
     lifetime_s: float | None
-    """None if the response has no usable `expires_in`."""
+    """Its lifetime from the moment of the request; None if the response has no usable `expires_in`."""
 
 
-class _Reply(msgspec.Struct):
+class _TokenFields(msgspec.Struct):
+    """The fields of a response that are read. Each may have any type until it is checked."""
+
     access_token: Any = None
     expires_in: Any = None
     error: Any = None
@@ -62,30 +65,30 @@ def read(status: int, headers: Mapping[str, str], body: bytes, now_wall: float) 
         delay = retry_after(headers, now_wall)
         raise Transient(message) if delay is None else Throttled(message, delay)
     if 300 <= status < 400:
-        message = f"the token endpoint redirects (HTTP {status}), and the secret is not sent on: set OAUTH2_TOKEN_URL"
-        raise Permanent(f"{message} to the address that answers itself", "redirect")
+        message = f"the token endpoint redirects (HTTP {status}), and the secret is not sent to another address: set"
+        raise Permanent(f"{message} OAUTH2_TOKEN_URL to the final address", "redirect")
     try:
-        reply = msgspec.json.decode(body, type=_Reply)
+        fields = msgspec.json.decode(body, type=_TokenFields)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        reply = _Reply()
-    if isinstance(reply.error, str) and reply.error in REFUSALS:
-        raise Permanent(REFUSALS[reply.error], reply.error)
+        fields = _TokenFields()
+    if isinstance(fields.error, str) and fields.error in REFUSALS:
+        raise Permanent(REFUSALS[fields.error], fields.error)
     if status == 401:
         raise Permanent(REFUSALS["invalid_client"], "invalid_client")
     if status >= 400:
         raise Permanent(f"the token endpoint refuses the request ({shape}): check OAUTH2_TOKEN_URL", f"http_{status}")
-    if not isinstance(reply.access_token, str) or not _VISIBLE.fullmatch(reply.access_token):
+    if not isinstance(fields.access_token, str) or not _VISIBLE.fullmatch(fields.access_token):
         raise Transient(f"the token endpoint answered without a usable access token ({shape})")
-    return Grant(reply.access_token, _life(reply.expires_in))
+    return Grant(fields.access_token, _lifetime_s(fields.expires_in))
 
 
-def _life(expires_in: object) -> float | None:
+def _lifetime_s(expires_in: object) -> float | None:
     """Seconds, from a number or a number in a string; None if it is not a lifetime."""
     try:
-        life = float(expires_in) if isinstance(expires_in, int | float | str) else 0.0
+        lifetime_s = float(expires_in) if isinstance(expires_in, int | float | str) else 0.0
     except (ValueError, OverflowError):
         return None
-    return life if math.isfinite(life) and life > 0 else None
+    return lifetime_s if math.isfinite(lifetime_s) and lifetime_s > 0 else None
 
 
 def _content_type(headers: Mapping[str, str]) -> str:

@@ -1,3 +1,5 @@
+"""The real supervisord.conf, as supervisord parses it and the plug-in completes it."""
+
 from __future__ import annotations
 
 import re
@@ -22,7 +24,7 @@ def parsed() -> ServerOptions:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The programs that supervisord starts with EMBEDDER_PROCESSES=3, in their order."""
+    """The programs that supervisord starts with EMBEDDER_PROCESSES=3, in the order of starting."""
     for name, value in {**ENVIRONMENT, "EMBEDDER_PROCESSES": "3"}.items():
         monkeypatch.setenv(name, value)
     options = parsed()
@@ -41,7 +43,7 @@ def test_every_stage_is_a_program_that_runs_its_own_module(programs: list[Any]) 
     assert modules == STAGES
 
 
-def test_the_number_of_embedders_is_that_of_the_settings(programs: list[Any]) -> None:
+def test_there_are_as_many_embedders_as_the_setting_says(programs: list[Any]) -> None:
     embedders = {program.name: program.command for program in programs if program.name.startswith("embedder")}
     assert embedders == {f"embedder_0{number}": f"python -m stages.embedder embedder_0{number}" for number in range(3)}
 

@@ -1,4 +1,4 @@
-"""Embedders that talk to the sandbox."""
+"""Embedding engines that use the providers of the sandbox."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 
 from common.failures.retry import Backoff
 from sandbox.client import Sandbox
-from stages.embedder.engine import Embedding
+from stages.embedder.engine import EmbeddingEngine
 from tests.embedder.fakes import settings
 
-Make = Callable[..., Embedding]
+Make = Callable[..., EmbeddingEngine]
 
 
 @pytest.fixture
 def make(sandbox: Sandbox, tmp_path: Path) -> Iterator[Make]:
-    """Make an `Embedding` for the sandbox's providers, with quick retries; it is closed after the test."""
-    made: list[Embedding] = []
+    """Make an `EmbeddingEngine` for the providers of the sandbox, with quick retries; it is closed after the test."""
+    made: list[EmbeddingEngine] = []
 
-    def _make(**fields: Any) -> Embedding:
+    def _make(**fields: Any) -> EmbeddingEngine:
         here = {
             "openai_base_url": sandbox.openai,
             "openai_api_key": "sk-sandbox-key",
@@ -30,11 +30,12 @@ def make(sandbox: Sandbox, tmp_path: Path) -> Iterator[Make]:
             "runtime_dir": tmp_path / "run",
             "max_retries": 2,
         }
-        embedding = Embedding(settings(**{**here, **fields}))
-        embedding.tools = embedding.tools._replace(backoff=Backoff(first=0.01))
-        made.append(embedding)
-        return embedding
+        engine = EmbeddingEngine(settings(**{**here, **fields}))
+        quick = engine.parts.runtime._replace(backoff=Backoff(first=0.01))
+        engine.parts = engine.parts._replace(runtime=quick)
+        made.append(engine)
+        return engine
 
     yield _make
-    for embedding in made:
-        embedding.close()
+    for engine in made:
+        engine.close()

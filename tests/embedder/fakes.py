@@ -1,4 +1,4 @@
-"""A scripted provider, a clock that only moves when told, and an `Embedding` made of them."""
+"""A scripted provider, a clock that moves only when it is told to, and an engine made of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from common.process.actions import Instant
 from common.settings.settings import Settings
-from stages.embedder.engine import Embedding
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
 from tests import samples
 
 MODEL = "some-model"
-Answer = Callable[[Sequence[str]], Embeddings | Exception | None]
-Step = Embeddings | Exception | Answer | None
-"""What to answer, or a function of the texts that says so; None: true vectors."""
+Responder = Callable[[Sequence[str]], Embeddings | Exception | None]
+Step = Embeddings | Exception | Responder | None
+"""A response or error, or a function of the texts that returns one; None: correct vectors."""
 
 
 def settings(**fields: Any) -> Settings:
@@ -35,8 +35,8 @@ def true_answer(texts: Sequence[str], dimensions: int = 8) -> Embeddings:
     return Embeddings(mock.vectors(MODEL, texts, dimensions), sum(map(len, texts)))
 
 
-class Scripted:
-    """Answers by script, then truly; notes all requests, and which texts it was paid for."""
+class ScriptedProvider:
+    """Responds as its script says, then with correct vectors. Notes all requests, and the texts it was paid for."""
 
     free = False
     vendor = "scripted"
@@ -74,8 +74,8 @@ class Scripted:
         pass
 
 
-class Held:
-    """A step of a script that is under way until it is let go, and then answers this."""
+class HeldReply:
+    """A step of a script: a request that runs until the test sets `go`, and then has this outcome."""
 
     def __init__(self, answer: Exception | None = None) -> None:
         self._answer = answer
@@ -88,13 +88,13 @@ class Held:
         return self._answer
 
 
-def poisoned(bad: frozenset[str] | set[str]) -> Answer:
+def poisoned(bad: frozenset[str] | set[str]) -> Responder:
     """Refuse every request with one of these texts in it."""
     return lambda texts: BadInput("cannot be read") if bad.intersection(texts) else None
 
 
 class Clock:
-    """Both clocks; waiting moves them."""
+    """Both clocks. A wait moves them by its length, and takes no time."""
 
     def __init__(self) -> None:
         self.mono = 1000.0
@@ -110,7 +110,7 @@ class Clock:
         return False
 
 
-def embedding(*made: Provider, clock: Clock | None = None, **fields: Any) -> Embedding:
-    """An `Embedding` with these providers, whose waits take no time."""
+def engine(*made: Provider, clock: Clock | None = None, **fields: Any) -> EmbeddingEngine:
+    """An engine with these providers, whose waits take no time."""
     clock = clock or Clock()
-    return Embedding(settings(**fields), made=made, clock=clock, wait=clock.wait)
+    return EmbeddingEngine(settings(**fields), made=made, clock=clock, wait=clock.wait)

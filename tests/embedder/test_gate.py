@@ -1,4 +1,4 @@
-"""When requests may go to a provider: breaker, patience, single models."""
+"""The gate of a provider: its circuit breaker, its cooldown, and single models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import metrics
-from stages.embedder.calling.gate import PROBE_PATIENCE, Gate
+from stages.embedder.calling.gate import PROBE_POLL_S, Gate
 from stages.embedder.providers import BadInput, NeedsOperator, NoModelYet
 from tests.embedder.fakes import Clock
 
@@ -17,7 +17,7 @@ BACKOFF = Backoff(first=2.0, factor=2.0, longest=60.0)
 
 
 def call(gate: Gate, error: BaseException | None = None, model: str = "a") -> bool:
-    """Make a call that ends so; False if the gate is closed."""
+    """Make a request with this outcome; False if the gate is closed."""
     if gate.enter(model):
         return False
     if error is None:
@@ -29,7 +29,7 @@ def call(gate: Gate, error: BaseException | None = None, model: str = "a") -> bo
 
 
 def wait_for_probe(gate: Gate, clock: Clock) -> None:
-    """Fail until it closes, and wait until it lets one call through."""
+    """Fail until the gate closes, and wait until it lets one request through."""
     for _ in range(3):
         call(gate, Transient("down"))
     clock.mono += 2
@@ -49,7 +49,7 @@ def gate(clock: Clock) -> Gate:
     return Gate("gated", 3, BACKOFF, clock)
 
 
-def test_failures_in_a_row_open_it_and_one_probe_closes_it(gate: Gate, clock: Clock) -> None:
+def test_failures_in_a_row_close_the_gate_and_one_successful_probe_opens_it(gate: Gate, clock: Clock) -> None:
     for _ in range(2):
         assert call(gate, Transient("502"))
     assert call(gate)
@@ -61,7 +61,7 @@ def test_failures_in_a_row_open_it_and_one_probe_closes_it(gate: Gate, clock: Cl
     clock.mono += 2
     assert gate.enter("a") == 0
     assert state(gate) == 2
-    assert gate.enter("a") == pytest.approx(clock.mono + PROBE_PATIENCE), "a second probe"
+    assert gate.enter("a") == pytest.approx(clock.mono + PROBE_POLL_S), "a second probe"
     with gate.outcome("a"):
         pass
     assert state(gate) == 0
@@ -69,7 +69,7 @@ def test_failures_in_a_row_open_it_and_one_probe_closes_it(gate: Gate, clock: Cl
     assert gate.reasons() == ("", {})
 
 
-def test_a_probe_that_fails_opens_it_for_longer(gate: Gate, clock: Clock) -> None:
+def test_after_a_failed_probe_the_gate_stays_closed_for_longer(gate: Gate, clock: Clock) -> None:
     wait_for_probe(gate, clock)
     assert call(gate, Transient("still down"))
     clock.mono += 1.9
@@ -78,7 +78,7 @@ def test_a_probe_that_fails_opens_it_for_longer(gate: Gate, clock: Clock) -> Non
     assert call(gate)
 
 
-def test_a_probe_that_is_throttled_has_an_outcome(gate: Gate, clock: Clock) -> None:
+def test_a_throttled_probe_counts_as_a_failed_probe(gate: Gate, clock: Clock) -> None:
     wait_for_probe(gate, clock)
     assert call(gate, Throttled("busy", 30))
     assert not call(gate)
@@ -86,19 +86,19 @@ def test_a_probe_that_is_throttled_has_an_outcome(gate: Gate, clock: Clock) -> N
     assert call(gate)
 
 
-def test_what_no_waiting_mends_opens_it_at_once(gate: Gate) -> None:
+def test_an_error_that_needs_an_operator_closes_the_gate_at_once(gate: Gate) -> None:
     assert call(gate, NeedsOperator("the key is refused"))
     assert not call(gate)
     assert gate.reasons()[0] == "the key is refused"
 
 
-def test_patience_holds_all_models_and_is_no_failure(gate: Gate, clock: Clock) -> None:
+def test_a_cooldown_holds_for_all_models_and_does_not_count_as_a_failure(gate: Gate, clock: Clock) -> None:
     for _ in range(5):
         clock.mono += 10
         assert call(gate, Throttled("429", 10))
         assert not call(gate, model="b")
-    assert not gate.broken()
-    gate.rest(3, "shorter")
+    assert not gate.is_broken()
+    gate.cool_down(3, "shorter")
     clock.mono += 9.9
     assert not call(gate)
     clock.mono += 0.2
@@ -106,25 +106,27 @@ def test_patience_holds_all_models_and_is_no_failure(gate: Gate, clock: Clock) -
 
 
 @pytest.mark.parametrize("error", [NeedsOperator("no such model", model_only=True), NoModelYet("fetching: 3 %", 2)])
-def test_one_model_alone(gate: Gate, clock: Clock, error: Exception) -> None:
+def test_a_model_that_cannot_be_served_does_not_close_the_gate_for_other_models(
+    gate: Gate, clock: Clock, error: Exception
+) -> None:
     assert call(gate, error)
     assert gate.reasons() == ("", {"a": str(error)})
     assert not call(gate)
     assert call(gate, model="b")
-    assert gate.broken("a")
-    assert not gate.broken("b")
+    assert gate.is_broken("a")
+    assert not gate.is_broken("b")
     clock.mono += 2
     assert call(gate)
     assert gate.reasons() == ("", {})
 
 
-def test_models_that_do_not_exist_are_not_remembered_without_end(gate: Gate) -> None:
+def test_the_number_of_remembered_models_is_bounded(gate: Gate) -> None:
     for number in range(1100):
         call(gate, NeedsOperator("no", model_only=True), f"model {number}")
     assert len(gate.reasons()[1]) == 1000
 
 
-def test_a_refused_input_shows_that_the_service_works(gate: Gate) -> None:
+def test_a_refused_input_resets_the_count_of_failures(gate: Gate) -> None:
     for _ in range(2):
         call(gate, Transient("down"))
     call(gate, BadInput("no"))
@@ -133,7 +135,7 @@ def test_a_refused_input_shows_that_the_service_works(gate: Gate) -> None:
     assert call(gate)
 
 
-def test_a_bug_never_leaves_a_probe_without_outcome(gate: Gate, clock: Clock) -> None:
+def test_an_unexpected_exception_counts_as_a_failure_and_its_text_is_not_shown(gate: Gate, clock: Clock) -> None:
     for _ in range(3):
         call(gate, ZeroDivisionError("secret text"))
     assert gate.reasons()[0] == "ZeroDivisionError"
@@ -143,7 +145,7 @@ def test_a_bug_never_leaves_a_probe_without_outcome(gate: Gate, clock: Clock) ->
     assert call(gate)
 
 
-def test_threads_share_a_single_probe(gate: Gate, clock: Clock) -> None:
+def test_of_many_threads_one_sends_the_probe(gate: Gate, clock: Clock) -> None:
     wait_for_probe(gate, clock)
     entered: list[float] = []
     threads = [threading.Thread(target=lambda: entered.append(gate.enter("a"))) for _ in range(16)]

@@ -14,8 +14,9 @@ import pytest
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
-from stages.embedder.engine import Embedding, Session
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers.model_download import tagged
+from stages.embedder.session import Session
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
 from tests.waiting import wait_until
@@ -25,17 +26,17 @@ TEXTS = [f"text number {number}" for number in range(10)]
 
 
 @pytest.fixture
-def ollama(make: Make) -> Callable[..., Embedding]:
+def ollama(make: Make) -> Callable[..., EmbeddingEngine]:
     return lambda **fields: make(processing_mode="ollama", **fields)
 
 
-def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = NOMIC) -> tuple[Session, list[Any]]:
-    session = embedding.session()
+def got(engine: EmbeddingEngine, texts: list[str] = TEXTS, model: str = NOMIC) -> tuple[Session, list[Any]]:
+    session = engine.session()
     return session, session.embed(model, texts)
 
 
 def test_vectors_arrive_in_batches_and_their_tokens_are_counted(
-    ollama: Callable[..., Embedding], sandbox: Sandbox
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox
 ) -> None:
     session, outcomes = got(ollama(), [f"text {number}" for number in range(150)])
     assert all(are_vectors(outcomes))
@@ -46,7 +47,7 @@ def test_vectors_arrive_in_batches_and_their_tokens_are_counted(
 
 
 def test_a_missing_model_is_downloaded_once_while_others_go_on(
-    ollama: Callable[..., Embedding], sandbox: Sandbox
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox
 ) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
     embedders = [ollama(), ollama()]
@@ -55,23 +56,25 @@ def test_a_missing_model_is_downloaded_once_while_others_go_on(
         for answer in asked:
             _, outcomes = answer.result()
             assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
-    embedding = embedders[0]
-    assert all(are_vectors(got(embedding)[1]))
-    assert list(embedding.paused(time.time())) == [MXBAI]
-    assert embedding.blockers() == []
-    wait_until(lambda: any("%" in embedder.notices().get(MXBAI, "") for embedder in embedders))
+    engine = embedders[0]
+    assert all(are_vectors(got(engine)[1]))
+    assert list(engine.key_cooldowns(time.time())) == [MXBAI]
+    assert engine.blockers() == []
+    wait_until(lambda: any("%" in embedder.model_notices().get(MXBAI, "") for embedder in embedders))
     sandbox.settings(ollama={"pull_seconds": 0.0})
     for embedder in embedders:
-        wait_until(lambda embedder=embedder: not embedder.paused(time.time()))  # type: ignore[misc]
+        wait_until(lambda embedder=embedder: not embedder.key_cooldowns(time.time()))  # type: ignore[misc]
         wait_until(lambda embedder=embedder: all(are_vectors(got(embedder, TEXTS, MXBAI)[1])))  # type: ignore[misc]
     assert sandbox.summary()["ollama"]["pulls"] == 1
 
 
-def test_the_blockers_show_the_progress_of_the_only_model(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_the_blockers_show_the_progress_of_the_only_model(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox
+) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
-    embedding = ollama()
-    got(embedding, model=MXBAI)
-    wait_until(lambda: any("% of 274 MB" in blocker for blocker in embedding.blockers()))
+    engine = ollama()
+    got(engine, model=MXBAI)
+    wait_until(lambda: any("% of 274 MB" in blocker for blocker in engine.blockers()))
 
 
 @pytest.mark.parametrize(
@@ -82,33 +85,33 @@ def test_the_blockers_show_the_progress_of_the_only_model(ollama: Callable[..., 
     ],
 )
 def test_a_download_that_fails_after_its_200_is_reported_and_not_retried_at_once(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, settings: dict[str, Any], said: str
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, settings: dict[str, Any], said: str
 ) -> None:
     sandbox.settings(ollama={"pull_seconds": 0.05, **settings})
-    embedding = ollama()
-    got(embedding, model=MXBAI)
-    wait_until(lambda: MXBAI not in embedding._backends[0].provider.notices())
-    wait_until(lambda: not embedding.paused(time.time()))  # the rest that the first answer asked for
-    _, outcomes = got(embedding, model=MXBAI)
+    engine = ollama()
+    got(engine, model=MXBAI)
+    wait_until(lambda: MXBAI not in engine._backends[0].provider.notices())
+    wait_until(lambda: not engine.key_cooldowns(time.time()))  # the rest that the first answer asked for
+    _, outcomes = got(engine, model=MXBAI)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert said in embedding.blockers()[0]
+    assert said in engine.blockers()[0]
     assert sandbox.summary()["ollama"]["pulls"] == 1, "not again at once"
 
 
-def test_a_download_has_its_own_timeout(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_download_has_its_own_timeout(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"pull_seconds": 60.0, "pull_steps": 600})
-    embedding = ollama(ollama_model_download_timeout=0.3)
-    got(embedding, model=MXBAI)
-    wait_until(lambda: MXBAI not in embedding._backends[0].provider.notices())
-    wait_until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(embedding, model=MXBAI) and str(embedding.blockers())))
+    engine = ollama(ollama_model_download_timeout=0.3)
+    got(engine, model=MXBAI)
+    wait_until(lambda: MXBAI not in engine._backends[0].provider.notices())
+    wait_until(lambda: "OLLAMA_MODEL_DOWNLOAD_TIMEOUT" in (got(engine, model=MXBAI) and str(engine.blockers())))
 
 
 def test_a_process_waits_while_another_one_downloads_the_model(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, tmp_path: Any
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, tmp_path: Any
 ) -> None:
     first = ollama()
     got(first, model=MXBAI)
-    wait_until(lambda: not first.notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
+    wait_until(lambda: not first.model_notices().get(MXBAI) or bool(list((tmp_path / "run").glob("pull-*"))))
     wait_until(lambda: MXBAI not in first._backends[0].provider.notices())
     (lock,) = (tmp_path / "run").glob("pull-*.lock")
     sandbox.reset()
@@ -116,19 +119,21 @@ def test_a_process_waits_while_another_one_downloads_the_model(
         fcntl.flock(held, fcntl.LOCK_EX)
         second = ollama()
         got(second, model=MXBAI)
-        wait_until(lambda: "another embedder" in second.notices().get(MXBAI, ""))
+        wait_until(lambda: "another embedder" in second.model_notices().get(MXBAI, ""))
         assert sandbox.summary()["ollama"]["pulls"] == 0
     wait_until(lambda: sandbox.summary()["ollama"]["pulls"] == 1)
 
 
-def test_a_batch_waits_while_the_queue_of_ollama_is_full(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_batch_waits_while_the_queue_of_ollama_is_full(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox
+) -> None:
     sandbox.fault("ollama", status=503, body='{"error":"server busy, please try again."}', times=1)
     session, outcomes = got(ollama())
     assert all(are_vectors(outcomes))
     assert session.requests == 2
 
 
-def test_a_long_text_fails_unless_it_may_be_truncated(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_long_text_fails_unless_it_may_be_truncated(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     texts = ["short", "word " * 4000, "also short"]
     _, outcomes = got(ollama(), texts)
     assert are_vectors(outcomes) == [True, False, True]
@@ -139,17 +144,17 @@ def test_a_long_text_fails_unless_it_may_be_truncated(ollama: Callable[..., Embe
         assert all(are_vectors(got(ollama(**fields), texts)[1]))
 
 
-def test_a_smaller_cap_of_the_server_is_learned(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_a_smaller_cap_of_the_server_is_learned(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.settings(ollama={"max_inputs": 40})
-    embedding = ollama()
+    engine = ollama()
     for round_ in range(3):
-        assert all(are_vectors(got(embedding, [f"{round_} {number}" for number in range(64)])[1]))
+        assert all(are_vectors(got(engine, [f"{round_} {number}" for number in range(64)])[1]))
     assert sandbox.summary()["ollama"]["statuses"]["400"] == 1
 
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_text_for_which_the_model_returns_nan_fails_alone(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, status: int
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, status: int
 ) -> None:
     body = '{"error":"failed to encode response: json: unsupported value: NaN"}'
     sandbox.fault("ollama", status=status, body=body, body_contains="number 3")
@@ -158,12 +163,14 @@ def test_a_text_for_which_the_model_returns_nan_fails_alone(
 
 
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised"])
-def test_unusable_vectors_are_asked_for_again(ollama: Callable[..., Embedding], sandbox: Sandbox, spoil: str) -> None:
+def test_unusable_vectors_are_asked_for_again(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, spoil: str
+) -> None:
     expected = np.array(got(ollama())[1])
-    embedding = ollama()
-    got(embedding, ["so that the length is known"])
+    engine = ollama()
+    got(engine, ["so that the length is known"])
     sandbox.fault("ollama", transform=spoil, times=1)
-    assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-6)
+    assert np.allclose(np.array(got(engine)[1]), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,7 @@ def test_unusable_vectors_are_asked_for_again(ollama: Callable[..., Embedding], 
     ids=str,
 )
 def test_a_transient_fault_fails_no_task(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     sandbox.fault("ollama", **fault, times=2)
     session, outcomes = got(ollama())
@@ -194,7 +201,7 @@ def test_a_transient_fault_fails_no_task(
 
 @pytest.mark.parametrize("fault", [{"delay": 60.0}, {"dribble": 1000}], ids=str)
 def test_a_response_slower_than_the_timeout_is_given_up(
-    ollama: Callable[..., Embedding], sandbox: Sandbox, fault: dict[str, Any]
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     sandbox.fault("ollama", **fault)
     begun = time.monotonic()
@@ -202,15 +209,14 @@ def test_a_response_slower_than_the_timeout_is_given_up(
     assert time.monotonic() - begun < 10, "long before the response"
 
 
-def test_texts_without_a_connection_count_as_not_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_texts_without_a_connection_count_as_not_sent(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.down("ollama")
-    session, outcomes = got(ollama())
+    _, outcomes = got(ollama())
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
-    assert session.sent is False
     sandbox.up("ollama")
 
 
-def test_keep_alive_and_dimensions_are_sent(ollama: Callable[..., Embedding], sandbox: Sandbox) -> None:
+def test_keep_alive_and_dimensions_are_sent(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:
     sandbox.fault("ollama", status=500, body_contains='"keep_alive": -1', times=1)
     session, outcomes = got(ollama(ollama_keep_alive="-1", embedding_dimensions=64))
     assert session.requests == 2
@@ -218,12 +224,12 @@ def test_keep_alive_and_dimensions_are_sent(ollama: Callable[..., Embedding], sa
 
 
 def test_hybrid_sends_each_model_to_the_provider_that_has_it(make: Make, sandbox: Sandbox) -> None:
-    embedding = make(processing_mode="hybrid")
-    assert all(are_vectors(got(embedding, model=NOMIC)[1]))
-    assert all(are_vectors(got(embedding, model="text-embedding-3-small")[1]))
+    engine = make(processing_mode="hybrid")
+    assert all(are_vectors(got(engine, model=NOMIC)[1]))
+    assert all(are_vectors(got(engine, model="text-embedding-3-small")[1]))
     assert [charge["inputs"] for charge in sandbox.charges("ollama")] == [10]
     assert [charge["inputs"] for charge in sandbox.charges("openai")] == [10]
-    assert embedding.facts["providers"] == ["ollama", "openai"]
+    assert engine.facts["providers"] == ["ollama", "openai"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from common.process import metrics
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
-from stages.embedder.engine import Embedding, Session
+from stages.embedder.engine import EmbeddingEngine
+from stages.embedder.session import Session
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
 from tests.waiting import wait_until
@@ -21,8 +22,8 @@ SMALL, LARGE, ADA = "text-embedding-3-small", "text-embedding-3-large", "text-em
 TEXTS = [f"text number {number}" for number in range(10)]
 
 
-def got(embedding: Embedding, texts: list[str] = TEXTS, model: str = SMALL) -> tuple[Session, list[Any]]:
-    session = embedding.session()
+def got(engine: EmbeddingEngine, texts: list[str] = TEXTS, model: str = SMALL) -> tuple[Session, list[Any]]:
+    session = engine.session()
     return session, session.embed(model, texts)
 
 
@@ -39,30 +40,30 @@ def test_vectors_arrive_and_tokens_and_requests_are_counted(make: Make, sandbox:
     assert {outcome.shape for outcome in outcomes} == {(1536,)}
     assert [charge["inputs"] for charge in paid] == [10]
     assert session.tokens == paid[0]["tokens"]
-    assert (session.requests, session.sent) == (1, True)
+    assert session.requests == 1
     assert metrics.REGISTRY.get_sample_value("openai_tokens_used_total", labels) == before + session.tokens
     assert metrics.REGISTRY.get_sample_value("openai_requests_total", {"model": SMALL, "status": "200"})
 
 
 def test_dimensions_are_sent_only_to_models_that_allow_them(make: Make) -> None:
-    embedding = make(embedding_dimensions=256)
-    assert got(embedding)[1][0].shape == (256,)
-    assert got(embedding, model=LARGE)[1][0].shape == (256,)
-    assert got(embedding, model=ADA)[1][0].shape == (1536,)
+    engine = make(embedding_dimensions=256)
+    assert got(engine)[1][0].shape == (256,)
+    assert got(engine, model=LARGE)[1][0].shape == (256,)
+    assert got(engine, model=ADA)[1][0].shape == (1536,)
 
 
 def test_dimensions_that_another_vendor_s_model_refuses_are_left_out(make: Make, sandbox: Sandbox) -> None:
     sandbox.settings(openai={"models": {"ada-002-alike": 64}})
-    embedding = make(embedding_dimensions=32)
+    engine = make(embedding_dimensions=32)
     for _ in range(2):
-        assert got(embedding, model="ada-002-alike")[1][0].shape == (64,)
+        assert got(engine, model="ada-002-alike")[1][0].shape == (64,)
     assert sandbox.summary()["openai"]["requests"] == 3
 
 
 def test_dimensions_out_of_range_fail_no_text_and_are_reported(make: Make, sandbox: Sandbox) -> None:
-    embedding = make(embedding_dimensions=2000)
-    assert all(isinstance(outcome, Deferral) for outcome in got(embedding)[1])
-    assert "dimensions" in embedding.blockers()[0]
+    engine = make(embedding_dimensions=2000)
+    assert all(isinstance(outcome, Deferral) for outcome in got(engine)[1])
+    assert "dimensions" in engine.blockers()[0]
     assert sandbox.summary()["openai"]["requests"] == 1
 
 
@@ -70,9 +71,9 @@ def test_a_server_without_base64_is_asked_for_lists_of_numbers(make: Make, sandb
     expected = truth(make)
     body = '{"detail":[{"loc":["body","encoding_format"],"msg":"Extra inputs are not permitted"}]}'
     sandbox.fault("openai", status=422, body=body, body_contains='"encoding_format"')
-    embedding = make()
+    engine = make()
     for _ in range(2):
-        assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-7)
+        assert np.allclose(np.array(got(engine)[1]), expected, atol=1e-7)
     assert sandbox.summary()["openai"]["requests"] == 1 + 3
 
 
@@ -96,11 +97,11 @@ def test_a_gateway_s_smaller_cap_is_learned(
     make: Make, sandbox: Sandbox, limits: dict[str, int], texts: list[str]
 ) -> None:
     sandbox.settings(openai=limits)
-    embedding = make()
-    assert all(are_vectors(got(embedding, texts)[1]))
+    engine = make()
+    assert all(are_vectors(got(engine, texts)[1]))
     refused = sandbox.summary()["openai"]["statuses"]["400"]
     assert refused <= 3
-    assert all(are_vectors(got(embedding, [text + "!" for text in texts])[1]))
+    assert all(are_vectors(got(engine, [text + "!" for text in texts])[1]))
     assert sandbox.summary()["openai"]["statuses"]["400"] == refused
 
 
@@ -114,20 +115,20 @@ def test_configured_caps_avoid_refusals(make: Make, sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length", "not_normalised", "shuffled"])
 def test_unusable_vectors_are_asked_for_again(make: Make, sandbox: Sandbox, spoil: str) -> None:
     expected = truth(make)
-    embedding = make()
-    got(embedding, ["so that the length is known"])
+    engine = make()
+    got(engine, ["so that the length is known"])
     sandbox.fault("openai", transform=spoil, times=1)
-    assert np.allclose(np.array(got(embedding)[1]), expected, atol=1e-6)
+    assert np.allclose(np.array(got(engine)[1]), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("spoil", ["nan", "zero", "too_few", "too_many", "wrong_length"])
 def test_texts_whose_vectors_stay_unusable_fail_alone_and_within_few_requests(
     make: Make, sandbox: Sandbox, spoil: str
 ) -> None:
-    embedding = make()
-    got(embedding, ["so that the length is known"])
+    engine = make()
+    got(engine, ["so that the length is known"])
     sandbox.fault("openai", transform=spoil)
-    _, outcomes = got(embedding)
+    _, outcomes = got(engine)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     assert {failure.code for failure in failures} == {"invalid_vector"}
     assert len(failures) + sum(are_vectors(outcomes)) == 10
@@ -192,16 +193,15 @@ def test_a_response_slower_than_the_timeout_is_given_up(make: Make, sandbox: San
 
 def test_texts_without_a_connection_count_as_not_sent(make: Make, sandbox: Sandbox) -> None:
     sandbox.down("openai")
-    embedding = make(circuit_breaker_threshold=2)
-    session, outcomes = got(embedding)
+    engine = make(circuit_breaker_threshold=2)
+    _, outcomes = got(engine)
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in outcomes)
-    assert session.sent is False
-    assert embedding.blockers()[0].startswith("openai: no connection")
-    assert list(embedding.paused(time.time())) == ["*"]
+    assert engine.blockers()[0].startswith("openai: no connection")
+    assert list(engine.key_cooldowns(time.time())) == ["*"]
     sandbox.up("openai")
-    wait_until(lambda: not embedding.paused(time.time()))
-    assert all(are_vectors(got(embedding)[1]))
-    assert embedding.blockers() == []
+    wait_until(lambda: not engine.key_cooldowns(time.time()))
+    assert all(are_vectors(got(engine)[1]))
+    assert engine.blockers() == []
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_a_429_pauses_all_models_of_the_provider(
     make: Make, sandbox: Sandbox, headers: dict[str, str], seconds: float
 ) -> None:
     sandbox.fault("openai", status=429, headers=headers)
-    embedding = make()
-    _, outcomes = got(embedding)
+    engine = make()
+    _, outcomes = got(engine)
     assert outcomes[0].until - time.time() == pytest.approx(seconds, abs=5)
-    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(seconds, abs=5)
-    session, outcomes = got(embedding, model=LARGE)
+    assert engine.key_cooldowns(time.time())["*"] - time.time() == pytest.approx(seconds, abs=5)
+    session, outcomes = got(engine, model=LARGE)
     assert session.requests == 0
     assert all(outcome.unsent for outcome in outcomes)
 
@@ -239,9 +239,9 @@ def test_rate_limit_headers_of_a_success_slow_requests_down(make: Make, sandbox:
         "x-ratelimit-reset-requests": "500s",
     }
     sandbox.settings(openai={"headers": headers})
-    embedding = make()
-    assert all(are_vectors(got(embedding)[1]))
-    assert embedding.paused(time.time())["*"] - time.time() == pytest.approx(50, abs=5)
+    engine = make()
+    assert all(are_vectors(got(engine)[1]))
+    assert engine.key_cooldowns(time.time())["*"] - time.time() == pytest.approx(50, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -257,24 +257,24 @@ def test_an_error_that_needs_an_operator_opens_the_breaker_at_once(
     make: Make, sandbox: Sandbox, fields: dict[str, Any], body: str, said: str
 ) -> None:
     sandbox.fault("openai", **fields, body=body)
-    embedding = make()
-    session, outcomes = got(embedding)
+    engine = make()
+    session, outcomes = got(engine)
     assert session.requests == 1
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    blocker = embedding.blockers()[0]
+    blocker = engine.blockers()[0]
     assert said in blocker
     assert "sk-" not in blocker
-    assert list(embedding.paused(time.time())) == ["*"]
+    assert list(engine.key_cooldowns(time.time())) == ["*"]
 
 
 def test_a_model_that_does_not_exist_stops_only_its_own_tasks(make: Make, sandbox: Sandbox) -> None:
-    embedding = make()
-    _, outcomes = got(embedding, model="no-such-model")
+    engine = make()
+    _, outcomes = got(engine, model="no-such-model")
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert "does not exist" in embedding.blockers()[0]
-    assert all(are_vectors(got(embedding)[1]))
-    assert embedding.blockers() == []
-    assert list(embedding.paused(time.time())) == ["no-such-model"]
+    assert "does not exist" in engine.blockers()[0]
+    assert all(are_vectors(got(engine)[1]))
+    assert engine.blockers() == []
+    assert list(engine.key_cooldowns(time.time())) == ["no-such-model"]
 
 
 def test_texts_too_long_for_the_model_are_never_sent(make: Make, sandbox: Sandbox) -> None:
@@ -288,7 +288,7 @@ def test_texts_too_long_for_the_model_are_never_sent(make: Make, sandbox: Sandbo
 def test_neither_key_nor_texts_are_logged_or_returned(
     make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    secret = "the patient's diagnosis is confidential"
+    secret = "the client's diagnosis is confidential"
     for status in (400, 401, 429, 500):
         sandbox.clear_faults()
         body = f'{{"error":{{"message":"key sk-sandbox-key, input {secret}"}}}}'

@@ -1,4 +1,4 @@
-"""Counting, refusing and cutting texts."""
+"""The preflight counts, refuses and truncates texts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from common.task_types import cl100k, token_count
 from common.wire.messages import Failure
-from stages.embedder.preflight import sort_out
+from stages.embedder.preflight import run_preflight
 
 SMALL = "text-embedding-3-small"
 
 
 @given(st.text(st.sampled_from("ab äö€👩‍👧\n "), min_size=1, max_size=60), st.integers(1, 12))
-def test_a_cut_text_is_a_beginning_with_at_most_so_many_tokens(text: str, limit: int) -> None:
+def test_a_truncated_text_is_a_prefix_within_the_token_limit(text: str, limit: int) -> None:
     cut = token_count.truncated(text, limit)
     assert text.startswith(cut)
     assert token_count.count(cut) <= limit
@@ -21,7 +21,7 @@ def test_a_cut_text_is_a_beginning_with_at_most_so_many_tokens(text: str, limit:
 
 
 @given(st.text(max_size=60), st.integers(1, 12))
-def test_excess_is_exact_where_it_matters(text: str, limit: int) -> None:
+def test_excess_tokens_are_counted_exactly_unless_the_text_is_far_too_long(text: str, limit: int) -> None:
     exact = token_count.count(text)
     found = token_count.excess(text, limit)
     if token_count.bound(text) > limit * token_count.LONGEST_TOKEN_BYTES:
@@ -40,28 +40,28 @@ def test_a_text_of_many_megabytes_is_refused_without_counting() -> None:
 
 def test_special_tokens_are_plain_text() -> None:
     assert token_count.count("<|endoftext|>") > 1
-    assert sort_out(SMALL, ["<|endoftext|>"], truncate=False).refused == {}
+    assert run_preflight(SMALL, ["<|endoftext|>"], truncate=False).refused == {}
 
 
-def test_exactly_the_limit_passes() -> None:
+def test_a_text_of_exactly_the_limit_is_accepted() -> None:
     longest = "word " * 8191 + "word"
     assert token_count.count(longest) == 8192
-    assert sort_out(SMALL, [longest], truncate=False).refused == {}
-    assert sort_out(SMALL, [longest + " word"], truncate=False).refused[0].code == "text_too_long"
+    assert run_preflight(SMALL, [longest], truncate=False).refused == {}
+    assert run_preflight(SMALL, [longest + " word"], truncate=False).refused[0].code == "text_too_long"
 
 
-def test_the_limit_is_only_for_models_whose_tokenizer_is_known() -> None:
+def test_the_token_limit_applies_only_to_models_whose_tokenizer_is_known() -> None:
     long = "word " * 20_000
-    assert sort_out("qwen3-embedding", [long], truncate=False).wanted == {long: [0]}
+    assert run_preflight("qwen3-embedding", [long], truncate=False).wanted == {long: [0]}
 
 
-def test_texts_that_are_the_same_after_cutting_are_merged() -> None:
+def test_texts_that_are_identical_after_truncation_are_merged() -> None:
     long = "word " * 9000
-    found = sort_out(SMALL, [long + "a", long + "b", "short", "short"], truncate=True)
+    found = run_preflight(SMALL, [long + "a", long + "b", "short", "short"], truncate=True)
     assert sorted(found.wanted.values()) == [[0, 1], [2, 3]]
 
 
-def test_what_is_no_string_is_refused() -> None:
-    refused = sort_out(SMALL, [None, 3], truncate=False).refused  # type: ignore[list-item]
+def test_a_text_that_is_not_a_string_is_refused() -> None:
+    refused = run_preflight(SMALL, [None, 3], truncate=False).refused  # type: ignore[list-item]
     assert refused[0] == Failure("invalid_text", "the text is not a string but NoneType")
     assert refused[1].code == "invalid_text"

@@ -1,225 +1,273 @@
-"""What becomes of a batch when its provider refuses, fails, or answers nonsense: no network, no waiting."""
+"""The decisions of a provider call, without a thread, a clock or a provider: `Simulated` replies to each action."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.failures.errors import Permanent, Throttled, Transient
-from common.task_types import Deferral
+from common.failures.retry import Backoff
+from common.process.actions import Log
 from common.wire.messages import Failure
-from stages.embedder.calling.provider_call import PATIENCE, SET_ASIDE
-from stages.embedder.providers import (
-    BadInput,
-    Embeddings,
-    NeedsOperator,
-    NoModelYet,
-    NotSent,
-    ProviderServerError,
+from stages.embedder.calling.call_actions import (
+    Action,
+    CallRefused,
+    Event,
+    InputRefused,
+    LearnCap,
+    ProviderPaused,
+    ProviderUnavailable,
+    RequestFailed,
+    RetryAtOnce,
+    SendRequest,
+    Succeeded,
+    WaitEnded,
+    WaitUntil,
 )
-from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
+from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S, ProviderCall, RetryPolicy
+from stages.embedder.calling.request_budget import RequestBudget
 
-TEXTS = [f"text {number}" for number in range(8)]
-
-
-@given(count=st.integers(1, 200), data=st.data())
-def test_halving_finds_the_bad_texts_and_pays_once_for_each_good_one(count: int, data: st.DataObject) -> None:
-    texts = [f"text {number}" for number in range(count)]
-    bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 12)))
-    provider = Scripted()
-    provider.always = poisoned(bad)
-    session = embedding(provider).session()
-
-    outcomes = session.embed(MODEL, texts)
-
-    assert Counter(provider.paid) == Counter(text for text in texts if text not in bad)
-    for text, outcome in zip(texts, outcomes, strict=True):
-        if text in bad:
-            expected = Failure("refused_by_provider", "scripted refused the text: cannot be read")
-            assert outcome == expected
-        else:
-            assert isinstance(outcome, np.ndarray)
-            assert np.array_equal(outcome, true_answer([text]).matrix[0])
-    assert session.requests == len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+TEXTS = ["a", "b", "c", "d"]
+BAD = Failure("refused", "the text is refused")
+Reply = Callable[[list[str]], Event[str]]
 
 
-def test_a_batch_too_large_is_not_sent_so_large_again() -> None:
-    provider = Scripted()
-    provider.always = lambda texts: BadInput("no reason") if len(texts) > 3 else None
-    shared = embedding(provider)
-    shared.session().embed(MODEL, TEXTS)
-    refused = [len(texts) for texts in provider.requests if len(texts) > 3]
-    assert refused == [8, 4]
-    provider.requests.clear()
-    outcomes = shared.session().embed(MODEL, [f"other {number}" for number in range(8)])
-    assert all(are_vectors(outcomes))
-    assert [len(texts) for texts in provider.requests] == [2, 2, 2, 2]
+class Simulated:
+    """A provider call with a provider and a clock of its own: `replies` are its events, then every request succeeds."""
+
+    def __init__(self, texts: Sequence[str] = TEXTS, *, budget: RequestBudget | None = None, **fields: object) -> None:
+        self.texts = list(texts)
+        self.budget = budget or RequestBudget()
+        self.now = 100.0
+        self.replies: list[Event[str] | Reply] = []
+        self.always: Reply = self.succeed
+        self.requests: list[str] = []
+        self.waits: list[float] = []
+        self.other: list[Action] = []
+        self.is_stopping = False
+        self.largest = 100
+        self.policy = RetryPolicy(Backoff(first=1.0, factor=2.0), 2)
+        self.rechecks: list[int] = []
+        vars(self).update(fields)
+        self.call: ProviderCall[str] = ProviderCall(self.texts, self.budget, self.policy, self.split, self.rechecks)
+
+    def succeed(self, texts: list[str]) -> Event[str]:
+        return Succeeded(self.now, [text.upper() for text in texts])
+
+    def split(self, positions: Sequence[int]) -> list[Sequence[int]]:
+        return [positions[at : at + self.largest] for at in range(0, len(positions), self.largest)]
+
+    def run(self, *replies: Event[str] | Reply) -> list[str | Failure | None]:
+        self.replies = list(replies)
+        steps = self.call.run()
+        try:
+            action = next(steps)
+            while True:
+                event = self.reply(action)
+                action = next(steps) if event is None else steps.send(event)
+        except StopIteration:
+            return self.call.outcomes
+
+    def reply(self, action: Action) -> Event[str] | None:
+        if isinstance(action, SendRequest):
+            texts = [self.texts[position] for position in action.positions]
+            self.requests.append("".join(texts))
+            self.budget.add_request(self.now, self.now)
+            reply = self.replies.pop(0) if self.replies else self.always
+            event = reply(texts) if callable(reply) else reply
+            return event._replace(now=self.now)
+        if isinstance(action, WaitUntil):
+            self.waits.append(action.until - self.now)
+            self.now = max(self.now, action.until)
+            return WaitEnded(self.now, self.is_stopping)
+        self.other.append(action)
+        return None
+
+    def logged(self) -> list[str]:
+        return [action.event for action in self.other if isinstance(action, Log)]
 
 
-@pytest.mark.parametrize("error", [Transient("502"), NotSent("no connection"), Throttled("429", 0.5)])
-def test_what_passes_is_retried_and_fails_nothing(error: Transient) -> None:
-    provider, clock = Scripted(error, error), Clock()
-    outcomes = embedding(provider, clock=clock).session().embed(MODEL, TEXTS)
-    assert all(are_vectors(outcomes))
-    assert len(provider.requests) == 3
-    assert clock.waits[0] < clock.waits[1] or isinstance(error, Throttled)
+def refuse(bad: str) -> Reply:
+    """Refuse every request with one of these letters in it."""
+
+    def reply(texts: list[str]) -> Event[str]:
+        if set(bad).intersection(texts):
+            return InputRefused(100.0, BAD, "too bad")
+        return Succeeded(100.0, [text.upper() for text in texts])
+
+    return reply
 
 
-@pytest.mark.parametrize("unsent", [True, False])
-def test_after_max_retries_the_rest_goes_back(unsent: bool) -> None:
-    provider, clock = Scripted(), Clock()
-    error = NotSent("no connection") if unsent else Transient("cut")
-    provider.always = error
-    session = embedding(provider, clock=clock, max_retries=2, circuit_breaker_threshold=100).session()
-    outcomes = session.embed(MODEL, TEXTS)
-    assert len(provider.requests) == 3
-    assert session.sent is not unsent
-    for outcome in outcomes:
-        assert isinstance(outcome, Deferral)
-        assert outcome.unsent is unsent
-        assert outcome.until > clock().wall
+def failed(**fields: object) -> RequestFailed:
+    return RequestFailed(100.0, "down", **fields)  # type: ignore[arg-type]
 
 
-def test_what_was_embedded_before_the_outage_is_kept() -> None:
-    provider = Scripted(None, inputs=4)
-    provider.always = Transient("down")
-    outcomes = embedding(provider, max_retries=0).session().embed(MODEL, TEXTS)
-    assert are_vectors(outcomes) == [True] * 4 + [False] * 4
-    assert all(isinstance(outcome, Deferral) for outcome in outcomes[4:])
+def test_one_request_with_all_items_is_enough_if_it_succeeds() -> None:
+    simulated = Simulated()
+    assert simulated.run() == ["A", "B", "C", "D"]
+    assert simulated.requests == ["abcd"]
+    assert simulated.other == []
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        NeedsOperator("the key is refused"),
-        NeedsOperator("no such model", model_only=True),
-        NoModelYet("fetching", 3.0),
-    ],
-)
-def test_what_waiting_does_not_mend_is_not_retried(error: Exception) -> None:
-    provider, clock = Scripted(error), Clock()
-    shared = embedding(provider, clock=clock)
-    outcomes = shared.session().embed(MODEL, TEXTS)
-    assert len(provider.requests) == 1
-    unsent = isinstance(error, NoModelYet)
-    assert all(isinstance(outcome, Deferral) and outcome.unsent is unsent for outcome in outcomes)
-    assert shared.paused(clock().wall)
-    assert str(error) in " ".join(shared.blockers())
-    again = shared.session()
-    assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in again.embed(MODEL, TEXTS))
-    assert again.requests == 0
+def test_items_beyond_the_caps_are_sent_in_several_requests_in_their_order() -> None:
+    simulated = Simulated(largest=3)
+    assert simulated.run() == ["A", "B", "C", "D"]
+    assert simulated.requests == ["abc", "d"]
 
 
-def test_a_text_that_the_provider_fails_on_goes_back_alone() -> None:
-    provider, clock = Scripted(), Clock()
-    provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
-    shared = embedding(provider, clock=clock)
-    texts = [f"text {number}" for number in range(256)]
-    outcomes = shared.session().embed(MODEL, texts)
-    assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
-    alone = outcomes[77]
-    assert isinstance(alone, Deferral)
-    assert alone.until - clock().wall == pytest.approx(SET_ASIDE)
-    assert shared.blockers() == []
-    assert len(provider.paid) == len(set(provider.paid)) == 255
+@given(st.sets(st.sampled_from("abcdefghijklmnop")))
+def test_halving_fails_exactly_the_bad_items(bad: set[str]) -> None:
+    simulated = Simulated("abcdefghijklmnop")
+    simulated.always = refuse("".join(bad))
+    assert simulated.run() == [BAD if text in bad else text.upper() for text in simulated.texts]
+    assert len(simulated.requests) <= 1 + 2 * len(bad) * 4
 
 
-def test_a_provider_that_fails_on_everything_is_down() -> None:
-    provider = Scripted()
-    provider.always = ProviderServerError("500")
-    shared = embedding(provider)
-    outcomes = shared.session().embed(MODEL, TEXTS)
-    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert len(provider.requests) == 5, "the breaker's threshold"
-    assert "500" in shared.blockers()[0]
+def test_two_halves_that_pass_after_a_refusal_teach_a_cap() -> None:
+    simulated = Simulated()
+    assert simulated.run(InputRefused(100.0, BAD, "at most 2 inputs")) == ["A", "B", "C", "D"]
+    (lesson,) = [action for action in simulated.other if isinstance(action, LearnCap)]
+    assert [list(half) for half in lesson.halves] == [[0, 1], [2, 3]]
+    assert (list(lesson.refused), lesson.reason) == ([0, 1, 2, 3], "at most 2 inputs")
 
 
-def test_a_long_wait_is_not_spent_in_the_slot() -> None:
-    provider, clock = Scripted(Throttled("429", 60.0)), Clock()
-    shared = embedding(provider, clock=clock)
-    outcomes = shared.session().embed(MODEL, TEXTS)
-    assert sum(clock.waits) <= PATIENCE
-    first = outcomes[0]
-    assert isinstance(first, Deferral)
-    assert first.until - clock().wall == pytest.approx(60, abs=0.1)
-    assert shared.paused(clock().wall) == {"*": pytest.approx(clock().wall + 60)}
+def test_a_half_that_is_refused_too_teaches_no_cap() -> None:
+    simulated = Simulated()
+    simulated.always = refuse("a")
+    simulated.run()
+    assert not [action for action in simulated.other if isinstance(action, LearnCap) and 0 in action.refused]
 
 
-def test_other_errors_fail_the_request_with_their_code() -> None:
-    provider = Scripted(Permanent("no thanks", "no_thanks"))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert outcomes == [Failure("no_thanks", "no thanks")] * 8
+def test_a_failed_request_is_retried_after_a_back_off_that_grows() -> None:
+    simulated = Simulated()
+    assert simulated.run(failed(), failed()) == ["A", "B", "C", "D"]
+    assert simulated.requests == ["abcd"] * 3
+    assert 0.5 <= simulated.waits[0] <= 1.0 <= simulated.waits[1] <= 2.0
 
 
-def test_what_no_quota_is_reported_for_stays_charged_with_its_bytes() -> None:
-    provider = Scripted(lambda texts: true_answer(texts)._replace(tokens=0))
-    session = embedding(provider).session()
-    session.embed(MODEL, ["äöü"])
-    assert session.tokens == 6
+def test_a_wait_that_the_provider_names_is_kept_to() -> None:
+    simulated = Simulated()
+    simulated.run(failed(retry_after_s=7.0))
+    assert simulated.waits == [7.0]
 
 
-def spoilt(row: int, value: float, texts: Sequence[str] = TEXTS) -> Embeddings:
-    answer = true_answer(texts)
-    answer.matrix[row] = value
-    return answer
+def test_after_the_last_retry_the_items_are_deferred_until_the_breaker_allows_a_probe() -> None:
+    simulated = Simulated()
+    assert simulated.run(failed(), failed(), failed(closed_until=500.0)) == [None] * 4
+    assert simulated.call.retry_at == 500.0
+    assert simulated.logged() == ["provider_request_failed"] * 3
 
 
-@pytest.mark.parametrize(("value", "said"), [(math.nan, "not finite"), (math.inf, "not finite"), (0.0, "zero")])
-def test_the_guard_asks_once_more_for_the_bad_row_alone(value: float, said: str) -> None:
-    provider = Scripted(spoilt(2, value))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert all(are_vectors(outcomes))
-    assert provider.requests[1:] == [[TEXTS[2]]]
-
-    provider = Scripted(spoilt(2, value), spoilt(0, value, TEXTS[2:3]))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert are_vectors(outcomes) == [True, True, False, True, True, True, True, True]
-    failure = outcomes[2]
-    assert isinstance(failure, Failure)
-    assert failure.code == "invalid_vector"
-    assert said in failure.message
-    assert len(provider.requests) == 2
+def test_a_call_waits_no_longer_than_its_share_of_the_slot() -> None:
+    simulated = Simulated()
+    paused = ProviderPaused(100.0, 100.0 + MAX_WAIT_S + 1)
+    assert simulated.run(paused) == [None] * 4
+    assert (simulated.waits, simulated.call.retry_at) == ([], paused.until), "it is deferred at once instead"
 
 
-def test_a_length_that_the_model_never_had_fails() -> None:
-    provider = Scripted(None)
-    provider.always = lambda texts: true_answer(texts, 4)
-    shared = embedding(provider)
-    shared.session().embed(MODEL, TEXTS[:4])
-    failure = shared.session().embed(MODEL, TEXTS[4:])[0]
-    assert isinstance(failure, Failure)
-    assert failure.message.endswith("the vector has 4 numbers, those of some-model had 8 before")
-    assert [len(texts) for texts in provider.requests] == [4, 4, 4]
+def test_a_short_pause_is_waited_for_and_is_not_a_failure() -> None:
+    simulated = Simulated(policy=RetryPolicy(Backoff(), 0))
+    assert simulated.run(ProviderPaused(100.0, 103.0)) == ["A", "B", "C", "D"]
+    assert simulated.waits == [3.0]
 
 
-def test_one_text_that_the_provider_loses_does_not_cost_the_others() -> None:
-    provider = Scripted()
-    provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
+def test_an_unavailable_provider_ends_the_call_and_earlier_results_are_kept() -> None:
+    simulated = Simulated(largest=2)
+    outcomes = simulated.run(simulated.succeed, ProviderUnavailable(100.0, 160.0))
+    assert outcomes == ["A", "B", None, None]
+    assert simulated.call.retry_at == 160.0
 
 
-def test_a_provider_that_always_loses_one_is_not_asked_for_ever() -> None:
-    provider = Scripted()
-    provider.always = lambda texts: true_answer(texts[1:])
-    texts = [f"text {number}" for number in range(256)]
-    outcomes = embedding(provider).session().embed(MODEL, texts)
-    assert all(isinstance(outcome, Failure) and outcome.code == "invalid_vector" for outcome in outcomes)
-    assert len(provider.requests) < 50
+def test_without_a_known_time_an_unavailable_provider_is_asked_again_after_a_back_off() -> None:
+    simulated = Simulated()
+    simulated.run(ProviderUnavailable(100.0))
+    assert 100.5 <= simulated.call.retry_at <= 101.0
 
 
-def test_rows_that_are_numbered_find_their_texts() -> None:
-    answer = true_answer(TEXTS)
-    order = [3, 0, 1, 2, 7, 6, 5]  # and 4 is missing
-    provider = Scripted(Embeddings(answer.matrix[order], 8, order))
-    outcomes = embedding(provider).session().embed(MODEL, TEXTS)
-    assert provider.requests[1:] == [[TEXTS[4]]]
-    for row, outcome in zip(answer.matrix, outcomes, strict=True):
-        assert isinstance(outcome, np.ndarray)
-        assert np.array_equal(row, outcome)
+def test_a_stop_during_a_wait_ends_the_call() -> None:
+    simulated = Simulated(is_stopping=True)
+    assert simulated.run(failed()) == [None] * 4
+    assert simulated.requests == ["abcd"]
+
+
+def test_a_request_that_is_to_be_repeated_is_repeated_without_a_wait() -> None:
+    simulated = Simulated()
+    assert simulated.run(RetryAtOnce(100.0)) == ["A", "B", "C", "D"]
+    assert (simulated.requests, simulated.waits) == (["abcd", "abcd"], [])
+
+
+def test_a_refused_call_fails_the_items_of_its_request_only() -> None:
+    simulated = Simulated(largest=2)
+    assert simulated.run(CallRefused(100.0, BAD)) == [BAD, BAD, "C", "D"]
+
+
+def test_an_item_on_which_the_provider_fails_is_isolated_last_and_deferred_alone() -> None:
+    simulated = Simulated("abcdefgh", largest=4, policy=RetryPolicy(Backoff(first=0.01), 3))
+    simulated.always = lambda texts: failed(is_server_error=True) if "b" in texts else simulated.succeed(texts)
+    assert simulated.run() == ["A", None, "C", "D", "E", "F", "G", "H"]
+    assert simulated.requests == ["abcd", "abcd", "efgh", "cd", "ab", "b", "a"]
+    assert simulated.call.retry_at == pytest.approx(simulated.now + ISOLATED_RETRY_S)
+    assert simulated.logged()[-1] == "text_deferred_alone"
+
+
+def reject(texts: list[str], *bad: str, is_unmatched: bool = False) -> Event[str]:
+    """Reject the results of these items, or of all if they are unmatched."""
+    rejected = {at: BAD for at, text in enumerate(texts) if text in bad or is_unmatched}
+    return Succeeded(100.0, [None if at in rejected else text for at, text in enumerate(texts)], rejected, is_unmatched)
+
+
+def test_a_rejected_result_is_asked_for_once_more_and_then_fails() -> None:
+    simulated = Simulated()
+    simulated.always = lambda texts: reject(texts, "b", "d")
+    assert simulated.run() == ["a", BAD, "c", BAD]
+    assert simulated.requests == ["abcd", "bd"]
+
+
+def test_results_that_cannot_be_matched_are_searched_by_halving_a_bounded_number_of_times() -> None:
+    simulated = Simulated()
+    simulated.always = lambda texts: reject(texts, is_unmatched="c" in texts)
+    assert simulated.run() == ["a", "b", BAD, "d"]
+    endless = Simulated([f"text {number}" for number in range(256)])
+    endless.always = lambda texts: reject(texts, is_unmatched=True)
+    assert endless.run() == [BAD] * 256
+    assert len(endless.requests) < 50
+
+
+def test_items_that_the_budget_does_not_cover_are_sent_back_with_the_size_of_their_request() -> None:
+    simulated = Simulated(largest=3, budget=RequestBudget(1))
+    assert simulated.run() == ["A", "B", "C", None]
+    assert simulated.budget.requeue == {"d": 1}
+
+
+def test_the_halves_of_a_refused_request_return_in_smaller_requests() -> None:
+    simulated = Simulated(budget=RequestBudget(1))
+    assert simulated.run(InputRefused(100.0, BAD, "no")) == [None] * 4
+    assert simulated.budget.requeue == dict.fromkeys(TEXTS, 2)
+
+
+def test_items_that_may_have_been_paid_for_are_not_sent_again_under_a_quota() -> None:
+    simulated = Simulated(budget=RequestBudget(8))
+
+    def paid(texts: list[str]) -> Event[str]:
+        simulated.budget.add_payment(texts, 4)
+        return failed()
+
+    assert simulated.run(paid) == [None] * 4
+    assert (simulated.requests, simulated.budget.requeue) == (["abcd"], {})
+
+
+def test_rejected_items_that_the_budget_does_not_cover_are_rechecked_in_a_later_batch() -> None:
+    simulated = Simulated(budget=RequestBudget(1))
+    simulated.run(lambda texts: reject(texts, "c"))
+    assert simulated.call.open_rechecks == [2]
+    later = Simulated("xc", rechecks=[1])
+    later.always = lambda texts: reject(texts, "c")
+    assert later.run() == ["x", BAD], "the second rejection is final"
+    assert later.requests == ["x", "c"]
+
+
+def test_an_event_that_does_not_fit_the_action_is_a_bug() -> None:
+    with pytest.raises(AssertionError, match="not the outcome of a request"):
+        Simulated().run(WaitEnded(100.0))

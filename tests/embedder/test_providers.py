@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from common.settings.settings import PLACEHOLDER_API_KEY
-from stages.embedder import providers
-from stages.embedder.engine import Embedding
-from tests.embedder.fakes import Scripted, settings
+from stages.embedder.engine import EmbeddingEngine
+from stages.embedder.providers import registry
+from tests.embedder.fakes import ScriptedProvider, settings
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ from tests.embedder.fakes import Scripted, settings
     ],
 )
 def test_each_mode_uses_its_providers(fields: dict[str, Any], names: list[str]) -> None:
-    embedding = Embedding(settings(**fields))
-    assert embedding.facts["providers"] == names
-    assert embedding.facts["mock"] is (names == ["mock"])
-    embedding.close()
+    engine = EmbeddingEngine(settings(**fields))
+    assert engine.facts["providers"] == names
+    assert engine.facts["mock"] is (names == ["mock"])
+    engine.close()
 
 
 class Point:
@@ -36,8 +36,8 @@ class Point:
     name = "ours"
 
     def load(self) -> Any:
-        def make(_: Any) -> Scripted:
-            made = Scripted(name="ours")
+        def make(_: Any) -> ScriptedProvider:
+            made = ScriptedProvider(name="ours")
             made.having = frozenset({"our-model"})
             return made
 
@@ -45,13 +45,13 @@ class Point:
 
 
 def test_a_provider_of_another_package_serves_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = {providers.ENTRY_POINTS: [Point()]}
-    monkeypatch.setattr(providers, "entry_points", lambda group: groups[group])
-    embedding = Embedding(settings(openai_base_url="http://127.0.0.1:1"))
-    assert embedding.facts["providers"] == ["ours", "openai"]
-    assert isinstance(embedding.session().embed("our-model", ["a"])[0], np.ndarray)
-    small = embedding.routes.candidates("text-embedding-3-small")
+    groups = {registry.ENTRY_POINTS: [Point()]}
+    monkeypatch.setattr(registry, "entry_points", lambda group: groups[group])
+    engine = EmbeddingEngine(settings(openai_base_url="http://127.0.0.1:1"))
+    assert engine.facts["providers"] == ["ours", "openai"]
+    assert isinstance(engine.session().embed("our-model", ["a"])[0], np.ndarray)
+    small = engine.parts.candidates("text-embedding-3-small")
     assert [backend.provider.name for backend, _ in small] == ["openai"]
-    embedding.close()
-    mock = Embedding(settings(processing_mode="mock"))
+    engine.close()
+    mock = EmbeddingEngine(settings(processing_mode="mock"))
     assert mock.facts["providers"] == ["mock"]

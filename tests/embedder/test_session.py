@@ -1,4 +1,4 @@
-"""What a batch gets without a request, from another batch, or from another provider."""
+"""Vectors that a batch gets without a request, from another batch, or from another provider."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from common.failures.errors import Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from stages.embedder.providers import NeedsOperator, mock
-from tests.embedder.fakes import MODEL, Clock, Held, Scripted, embedding, settings, true_answer
+from tests.embedder.fakes import MODEL, Clock, HeldReply, ScriptedProvider, engine, settings, true_answer
 
 SMALL = "text-embedding-3-small"
 
 
 def test_identical_texts_are_embedded_once() -> None:
-    provider = Scripted()
-    session = embedding(provider).session()
+    provider = ScriptedProvider()
+    session = engine(provider).session()
     outcomes = session.embed(MODEL, ["a", "b", "a", "a", "b"])
     assert provider.requests == [["a", "b"]]
     assert session.cached == 3
@@ -28,32 +28,32 @@ def test_identical_texts_are_embedded_once() -> None:
         assert np.array_equal(np.asarray(outcome), true_answer([text]).matrix[0])
 
 
-def test_hopeless_texts_cost_nothing() -> None:
-    provider = Scripted()
-    session = embedding(provider).session()
+def test_texts_that_no_provider_accepts_fail_without_a_request() -> None:
+    provider = ScriptedProvider()
+    session = engine(provider).session()
     long = "word " * 8193
     outcomes = session.embed(SMALL, ["", " \n\t", "\ud800", long, "fine"])
     codes = [outcome.code if isinstance(outcome, Failure) else "" for outcome in outcomes]
     assert codes == ["empty_text", "empty_text", "invalid_text", "text_too_long", ""]
     assert provider.requests == [["fine"]]
     assert "word" not in str(outcomes[3])
-    nothing = embedding(Scripted()).session()
+    nothing = engine(ScriptedProvider()).session()
     nothing.embed(SMALL, [""])
-    assert (nothing.requests, nothing.tokens, nothing.sent) == (0, 0, False)
+    assert (nothing.requests, nothing.tokens) == (0, 0)
 
 
-def test_long_texts_are_cut_on_request() -> None:
-    provider = Scripted()
-    session = embedding(provider, truncate_long_texts=True).session()
+def test_long_texts_are_truncated_if_the_settings_say_so() -> None:
+    provider = ScriptedProvider()
+    session = engine(provider, truncate_long_texts=True).session()
     outcome = session.embed(SMALL, ["word " * 9000])[0]
     assert isinstance(outcome, np.ndarray)
     assert len(provider.requests[0][0]) == pytest.approx(8192 * 5, abs=5)
 
 
-def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
-    held = Held()
-    provider = Scripted(held, lambda _texts: held.go.set())
-    shared = embedding(provider)
+def test_a_batch_waits_for_a_text_that_another_batch_embeds_now() -> None:
+    held = HeldReply()
+    provider = ScriptedProvider(held, lambda _texts: held.go.set())
+    shared = engine(provider)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a", "b"])
         assert held.began.wait(30)
@@ -63,12 +63,12 @@ def test_a_text_that_another_batch_embeds_right_now_is_waited_for() -> None:
     assert provider.requests == [["a", "b"], ["c"]]
     assert other.cached == 1
     assert shared.session().embed(MODEL, ["b"])
-    assert provider.requests[2:] == [["b"]], "what has landed is not kept without a cache"
+    assert provider.requests[2:] == [["b"]], "without a cache, vectors are not kept after the batch"
 
 
-def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> None:
-    held = Held(NeedsOperator("no quota"))
-    shared = embedding(Scripted(held))
+def test_batches_that_wait_for_a_text_are_deferred_if_its_batch_is() -> None:
+    held = HeldReply(NeedsOperator("no quota"))
+    shared = engine(ScriptedProvider(held))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shared.session().embed, MODEL, ["a"])
         assert held.began.wait(30)
@@ -80,17 +80,17 @@ def test_an_outage_of_the_batch_that_embeds_it_is_one_for_those_who_wait() -> No
     assert waited.unsent
 
 
-def test_a_bug_in_a_provider_leaves_no_text_under_way() -> None:
-    provider = Scripted(ZeroDivisionError())
-    shared = embedding(provider)
+def test_after_an_unexpected_exception_the_texts_can_be_embedded_by_another_batch() -> None:
+    provider = ScriptedProvider(ZeroDivisionError())
+    shared = engine(provider)
     with pytest.raises(ZeroDivisionError):
         shared.session().embed(MODEL, ["a"])
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
 
 
 def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
-    provider = Scripted()
-    shared = embedding(provider, state_dir=tmp_path, embedding_cache_size=2**20)
+    provider = ScriptedProvider()
+    shared = engine(provider, state_dir=tmp_path, embedding_cache_size=2**20)
     batches = [[f"text {number % 50}" for number in range(start, start + 20)] for start in range(0, 400, 20)]
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda batch: shared.session().embed(MODEL, batch), batches))
@@ -101,13 +101,13 @@ def test_many_threads_pay_once_for_each_text(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(outcome), true_answer([text]).matrix[0])
 
 
-def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
-    provider = Scripted()
+def test_cached_texts_are_not_sent_again_even_after_a_restart(tmp_path: Path) -> None:
+    provider = ScriptedProvider()
     fields: dict[str, Any] = {"state_dir": tmp_path, "embedding_cache_size": 2**20}
-    shared = embedding(provider, **fields)
+    shared = engine(provider, **fields)
     first = shared.session().embed(MODEL, ["a", "b"])
     shared.close()
-    shared = embedding(provider, **fields)
+    shared = engine(provider, **fields)
     session = shared.session()
     outcomes = session.embed(MODEL, ["b", "c", "a"])
     assert provider.requests == [["a", "b"], ["c"]]
@@ -116,16 +116,16 @@ def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
     shared.session().embed("another-model", ["a"])
     assert provider.requests[2:] == [["a"]]
     shared.close()
-    longer = embedding(provider, **fields, embedding_dimensions=4)
+    longer = engine(provider, **fields, embedding_dimensions=4)
     longer.session().embed(MODEL, ["a"])
     assert provider.requests[3:] == [["a"]]
     longer.close()
 
 
 def test_failures_are_not_cached(tmp_path: Path) -> None:
-    provider = Scripted(NeedsOperator("no"))
+    provider = ScriptedProvider(NeedsOperator("no"))
     clock = Clock()
-    shared = embedding(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
+    shared = engine(provider, clock=clock, state_dir=tmp_path, embedding_cache_size=2**20)
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], Deferral)
     clock.mono += 100
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
@@ -133,13 +133,13 @@ def test_failures_are_not_cached(tmp_path: Path) -> None:
 
 
 def test_mock_keeps_no_cache(tmp_path: Path) -> None:
-    shared = embedding(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
+    shared = engine(mock.Mock(settings(processing_mode="mock")), state_dir=tmp_path, embedding_cache_size=2**20)
     assert shared.reuse.cache is None
     assert not list(tmp_path.iterdir())
 
 
-def pair() -> tuple[Scripted, Scripted]:
-    ollama, openai = Scripted(name="ollama"), Scripted(name="openai")
+def pair() -> tuple[ScriptedProvider, ScriptedProvider]:
+    ollama, openai = ScriptedProvider(name="ollama"), ScriptedProvider(name="openai")
     ollama.having = frozenset({"nomic", "bge-m3"})
     return ollama, openai
 
@@ -147,30 +147,30 @@ def pair() -> tuple[Scripted, Scripted]:
 def test_each_model_goes_to_the_provider_that_has_it() -> None:
     ollama, openai = pair()
     openai.having = frozenset({SMALL})
-    shared = embedding(ollama, openai, processing_mode="hybrid")
+    shared = engine(ollama, openai, processing_mode="hybrid")
     shared.session().embed("nomic", ["a"])
     shared.session().embed(SMALL, ["b"])
     assert ollama.requests == [["a"]]
     assert openai.requests == [["b"]]
 
 
-def test_the_other_provider_stands_in_for_the_same_model() -> None:
+def test_another_provider_serves_the_same_model_while_the_first_one_is_down() -> None:
     ollama, openai = pair()
     ollama.always = Transient("down")
-    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0, circuit_breaker_threshold=1)
+    shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0, circuit_breaker_threshold=1)
     assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
     assert isinstance(shared.session().embed("nomic", ["b"])[0], np.ndarray)
-    assert len(ollama.requests) == 1, "its breaker is open"
+    assert len(ollama.requests) == 1, "the breaker of ollama is open"
     assert openai.models == ["nomic", "nomic"]
     assert shared.blockers() == []
-    assert shared.paused(0.0) == {}
+    assert shared.key_cooldowns(0.0) == {}
 
 
-def test_only_the_map_lets_another_name_stand_in() -> None:
+def test_a_model_with_another_name_is_a_fallback_only_if_the_settings_say_so() -> None:
     ollama, openai = pair()
     openai.having = frozenset()
     ollama.always = Transient("down")
-    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0)
+    shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0)
     assert isinstance(shared.session().embed("bge-m3", ["a"])[0], Deferral)
     assert openai.requests == []
     fields: dict[str, Any] = {
@@ -178,7 +178,7 @@ def test_only_the_map_lets_another_name_stand_in() -> None:
         "max_retries": 0,
         "fallback_models": {"bge-m3": "BAAI/bge-m3"},
     }
-    shared = embedding(ollama, openai, **fields)
+    shared = engine(ollama, openai, **fields)
     assert isinstance(shared.session().embed("bge-m3", ["a"])[0], np.ndarray)
     assert openai.models == ["BAAI/bge-m3"]
 
@@ -188,79 +188,79 @@ def test_a_fallback_with_vectors_of_another_length_is_refused() -> None:
     openai.always = lambda texts: true_answer(texts, 4)
     clock = Clock()
     fields: dict[str, Any] = {"processing_mode": "hybrid", "max_retries": 0, "fallback_models": {"bge-m3": "other"}}
-    shared = embedding(ollama, openai, clock=clock, **fields)
+    shared = engine(ollama, openai, clock=clock, **fields)
     shared.session().embed("bge-m3", ["a"])
     ollama.always = Transient("down")
     assert isinstance(shared.session().embed("bge-m3", ["b"])[0], Deferral)
-    assert "another model" in shared.notices()["other"]
+    assert "another model" in shared.model_notices()["other"]
 
 
-def test_what_neither_has_is_asked_of_openai_first_and_then_fetched() -> None:
+def test_a_model_that_no_provider_lists_is_asked_of_openai_first_and_then_downloaded() -> None:
     ollama, openai = pair()
     openai.always = NeedsOperator("no such model", model_only=True)
-    shared = embedding(ollama, openai, processing_mode="hybrid")
+    shared = engine(ollama, openai, processing_mode="hybrid")
     assert isinstance(shared.session().embed("new", ["a"])[0], np.ndarray)
     assert (openai.models, ollama.models) == (["new"], ["new"])
 
 
-def test_who_has_a_model_not_is_not_sent_its_texts_when_the_other_is_down() -> None:
+def test_a_provider_without_the_model_is_not_asked_while_the_other_is_down() -> None:
     ollama, openai = pair()
     ollama.always, ollama.having, openai.having = Transient("down"), None, frozenset({SMALL})
-    shared = embedding(ollama, openai, processing_mode="hybrid", max_retries=0)
+    shared = engine(ollama, openai, processing_mode="hybrid", max_retries=0)
     assert isinstance(shared.session().embed("nomic", ["a"])[0], Deferral)
     assert openai.requests == []
 
 
-def test_supported_models_restrict() -> None:
-    provider = Scripted(name="ollama")
-    shared = embedding(provider, processing_mode="ollama", supported_models=["nomic"])
+def test_only_supported_models_are_downloaded_or_served_by_ollama() -> None:
+    provider = ScriptedProvider(name="ollama")
+    shared = engine(provider, processing_mode="ollama", supported_models=["nomic"])
     failure = shared.session().embed("other", ["a"])[0]
     assert failure == Failure("unsupported_model", "the model other is not in SUPPORTED_MODELS")
     assert isinstance(shared.session().embed("nomic", ["a"])[0], np.ndarray)
     ollama, openai = pair()
     ollama.having, openai.always = frozenset(), NeedsOperator("no such model", model_only=True)
-    shared = embedding(ollama, openai, processing_mode="hybrid", supported_models=["nomic"])
+    shared = engine(ollama, openai, processing_mode="hybrid", supported_models=["nomic"])
     assert isinstance(shared.session().embed("other", ["a"])[0], Deferral)
     assert ollama.requests == []
 
 
 def test_one_bad_model_does_not_block_the_service() -> None:
-    provider, clock = Scripted(NeedsOperator("no such model", model_only=True)), Clock()
-    shared = embedding(provider, clock=clock)
+    provider, clock = ScriptedProvider(NeedsOperator("no such model", model_only=True)), Clock()
+    shared = engine(provider, clock=clock)
     shared.session().embed("bad", ["a"])
-    assert shared.blockers() == ["bad: no such model"], "no task has been for any other model"
+    assert shared.blockers() == ["bad: no such model"], "there was no task for any other model"
     shared.session().embed("good", ["a"])
     assert shared.blockers() == []
-    assert shared.notices() == {"bad": "no such model"}
-    assert list(shared.paused(clock().wall)) == ["bad"]
+    assert shared.model_notices() == {"bad": "no such model"}
+    assert list(shared.key_cooldowns(clock().wall)) == ["bad"]
 
 
-def test_stopping_ends_the_wait() -> None:
-    provider = Scripted()
+def test_a_stop_during_a_back_off_defers_the_text() -> None:
+    provider = ScriptedProvider()
     provider.always = Transient("down")
-    shared = embedding(provider, max_retries=100)
-    shared.tools = shared.tools._replace(wait=lambda _seconds: True)
+    shared = engine(provider, max_retries=100)
+    shared.parts = shared.parts._replace(runtime=shared.parts.runtime._replace(wait=lambda _seconds: True))
     outcome = shared.session().embed(MODEL, ["a"])[0]
     assert isinstance(outcome, Deferral)
     assert len(provider.requests) == 1
 
 
-def test_one_model_that_is_amiss_is_told_although_others_go_on() -> None:
-    provider = Scripted(NeedsOperator("no such model", model_only=True))
-    shared = embedding(provider)
+def test_a_model_that_cannot_be_served_is_reported_while_others_are_served() -> None:
+    provider = ScriptedProvider(NeedsOperator("no such model", model_only=True))
+    shared = engine(provider)
     shared.session().embed("wrong", ["a"])
-    assert shared.blockers() == shared.remarks() == ["wrong: no such model"]
+    assert shared.blockers() == shared.notices() == ["wrong: no such model"]
     shared.session().embed("right", ["a"])
     assert shared.blockers() == []
-    assert shared.remarks() == ["wrong: no such model"]
+    assert shared.notices() == ["wrong: no such model"]
 
 
-def test_a_provider_that_is_down_is_told_although_another_stands_in() -> None:
-    first, second = Scripted(name="ollama"), Scripted(name="openai")
+def test_a_provider_that_is_down_is_reported_while_another_serves_its_models() -> None:
+    first, second = ScriptedProvider(name="ollama"), ScriptedProvider(name="openai")
     first.always = NeedsOperator("the key is refused")
-    shared = embedding(first, second, processing_mode="hybrid")
+    shared = engine(first, second, processing_mode="hybrid")
     first.having = second.having = frozenset({MODEL})
     assert isinstance(shared.session().embed(MODEL, ["a"])[0], np.ndarray)
     assert shared.blockers() == []
-    (remark,) = shared.remarks()
-    assert remark.startswith("ollama: the key is refused")
+    (notice,) = shared.notices()
+    assert notice.startswith("ollama: the key is refused")

@@ -1,4 +1,4 @@
-"""What an embedder decides: which batches it takes, and how long it keeps what it has paid for."""
+"""Which batches an embedder takes, and how long it keeps their results."""
 
 from __future__ import annotations
 
@@ -57,27 +57,27 @@ def finished(actions: Iterable[Any]) -> m.Finished:
     return said
 
 
-def test_it_says_ready_as_soon_as_it_runs() -> None:
+def test_an_embedder_sends_ready_at_its_first_tick() -> None:
     state = Embedder("embedder_07", BOOT, "ipc://embedder_07", 3)
     said = ready(state.on_tick(START))
     assert (said.embedder, said.boot_id, said.inbox) == ("embedder_07", BOOT, "ipc://embedder_07")
     assert (said.free, said.held, said.key_cooldowns) == (3, [], {})
 
 
-def test_and_every_second_from_then_on() -> None:
+def test_an_embedder_sends_ready_every_second() -> None:
     embedder = Working()
     assert of(m.Ready, embedder.after(READY_INTERVAL_S - 0.1).tick()) == []
     assert len(of(m.Ready, embedder.after(0.1).tick())) == 1
     assert of(m.Ready, embedder.after(0.1).tick()) == []
 
 
-def test_it_tells_which_batch_keys_its_provider_cannot_serve() -> None:
+def test_ready_names_the_batch_keys_that_the_provider_cannot_serve() -> None:
     embedder = Working()
     embedder.state.key_cooldowns = {"model": 5.0}
     assert ready(embedder.after(1).tick()).key_cooldowns == {"model": 5.0}
 
 
-def test_it_processes_a_batch_at_once() -> None:
+def test_a_batch_is_processed_at_once() -> None:
     embedder = Working()
     actions = embedder.batch("b1", "a", "b")
     (process,) = of(ProcessBatch, actions)
@@ -85,8 +85,8 @@ def test_it_processes_a_batch_at_once() -> None:
     assert "batch_started" in events(actions)
 
 
-def test_but_says_first_that_it_has_it() -> None:
-    """If it dies of the batch within a second, the rate limiter must know which batch that was."""
+def test_ready_names_a_new_batch_before_it_is_processed() -> None:
+    """If the batch kills the embedder within a second, the rate limiter must know which batch that was."""
     actions = Working().batch("b1", "a", "b")
     assert kinds(actions) == ["Ready", "ProcessBatch"]
     said = ready(actions)
@@ -94,13 +94,13 @@ def test_but_says_first_that_it_has_it() -> None:
     assert said.free == 1
 
 
-def test_a_batch_for_an_earlier_boot_is_not_its_own_any_more() -> None:
+def test_a_batch_for_an_earlier_boot_is_ignored() -> None:
     embedder = Working()
     assert embedder.batch("b1", "a", boot="earlier") == []
     assert embedder.state.slots == {}
 
 
-def test_a_batch_that_comes_twice_is_processed_once() -> None:
+def test_a_batch_that_arrives_twice_is_processed_once() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     assert embedder.batch("b1", "a") == []
@@ -108,14 +108,14 @@ def test_a_batch_that_comes_twice_is_processed_once() -> None:
     assert embedder.batch("b1", "a") == []
 
 
-def test_results_go_to_the_publisher_with_the_inbox_that_waits_for_stored() -> None:
+def test_results_go_to_the_publisher_with_the_inbox_to_reply_to() -> None:
     embedder = Working()
     embedder.batch("b1", "a", "b")
     (results,) = sent_to("publisher", embedder.processed("b1", "a", "b"))
     assert results == m.Results("b1", "ipc://embedder_00", [samples.result("a"), samples.result("b")], BOOT)
 
 
-def test_what_is_not_stored_still_takes_its_slot() -> None:
+def test_a_finished_batch_keeps_its_slot_until_it_is_stored() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     embedder.processed("b1", "a")
@@ -124,7 +124,7 @@ def test_what_is_not_stored_still_takes_its_slot() -> None:
     assert [held.ids for held in said.held] == [["a"]]
 
 
-def test_it_is_sent_again_until_it_is_stored_with_growing_pauses() -> None:
+def test_results_are_sent_again_with_growing_pauses_until_they_are_stored() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     embedder.processed("b1", "a")
@@ -138,13 +138,13 @@ def test_it_is_sent_again_until_it_is_stored_with_growing_pauses() -> None:
         assert of(m.Results, embedder.after(0.1).tick()) == []
 
 
-def test_a_batch_that_still_runs_is_not_sent() -> None:
+def test_a_running_batch_sends_no_results() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     assert of(m.Results, embedder.after(60).tick()) == []
 
 
-def test_once_stored_the_batch_is_gone_and_its_slot_free() -> None:
+def test_a_stored_batch_is_finished_and_frees_its_slot() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     embedder.processed("b1", "a", tokens=7, requests=2, uncharged=1)
@@ -156,7 +156,7 @@ def test_once_stored_the_batch_is_gone_and_its_slot_free() -> None:
     assert (ready(actions).free, ready(actions).held) == (2, [])
 
 
-def test_stored_may_come_twice_or_for_what_nobody_knows() -> None:
+def test_a_stored_that_is_early_repeated_or_for_an_unknown_batch_is_ignored() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     assert embedder.stored("b1") == []  # it still runs
@@ -166,7 +166,7 @@ def test_stored_may_come_twice_or_for_what_nobody_knows() -> None:
     assert embedder.stored("unknown") == []
 
 
-def test_what_the_provider_could_not_take_goes_back_when_the_rest_is_stored() -> None:
+def test_deferred_tasks_are_returned_when_the_rest_of_their_batch_is_stored() -> None:
     embedder = Working()
     embedder.batch("b1", "a", "b")
     assert of(m.Finished, embedder.processed("b1", "a", deferred=["b"], until=9.0, unsent=True)) == []
@@ -174,7 +174,7 @@ def test_what_the_provider_could_not_take_goes_back_when_the_rest_is_stored() ->
     assert (said.deferred, said.until, said.unsent) == (["b"], 9.0, True)
 
 
-def test_a_batch_without_any_result_goes_back_at_once() -> None:
+def test_a_batch_without_results_is_returned_at_once() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     actions = embedder.processed("b1", deferred=["a"], until=9.0)
@@ -188,7 +188,7 @@ def test_more_batches_than_slots_leave_none_free() -> None:
     assert ready(embedder.batch("b2", "b")).free == 0
 
 
-def test_draining_says_at_once_that_it_takes_nothing_more() -> None:
+def test_a_draining_embedder_says_at_once_that_it_has_no_free_slot() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     said = ready(embedder.drain())
@@ -196,7 +196,7 @@ def test_draining_says_at_once_that_it_takes_nothing_more() -> None:
     assert [held.batch_id for held in said.held] == ["b1"]
 
 
-def test_a_batch_that_comes_while_draining_goes_back_unsent() -> None:
+def test_a_batch_that_arrives_during_a_drain_is_returned_unsent() -> None:
     embedder = Working()
     embedder.drain()
     actions = embedder.batch("b1", "a", "b")
@@ -207,7 +207,7 @@ def test_a_batch_that_comes_while_draining_goes_back_unsent() -> None:
     assert embedder.state.slots == {}
 
 
-def test_it_is_drained_when_all_that_was_paid_for_is_stored() -> None:
+def test_an_embedder_is_drained_when_all_its_results_are_stored() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
     embedder.drain()
@@ -218,7 +218,7 @@ def test_it_is_drained_when_all_that_was_paid_for_is_stored() -> None:
     assert embedder.state.is_drained(embedder.now)
 
 
-def test_the_report_tells_what_runs_what_is_not_stored_and_what_is_in_the_way() -> None:
+def test_the_report_counts_running_and_unstored_batches_and_shows_blockers() -> None:
     embedder = Working()
     embedder.state.facts = {"mode": "mock"}
     embedder.state.blockers = ["no key"]
@@ -244,6 +244,6 @@ def test_a_draining_embedder_tells_the_publisher_until_it_is_drained() -> None:
     ]
 
 
-def test_an_embedder_that_is_not_draining_says_nothing_about_it() -> None:
+def test_an_embedder_that_is_not_draining_sends_no_draining_message() -> None:
     embedder = Working()
     assert sent_to("publisher", [*embedder.tick(), *embedder.after(60).tick()]) == []

@@ -1,4 +1,4 @@
-"""An embedder that is told to stop finishes the running request, and waits for nothing else."""
+"""An embedder that is told to stop keeps the results of running requests, and ends every wait."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from common.failures.errors import Transient
 from common.task_types import Deferral
-from stages.embedder.engine import Embedding
-from tests.embedder.fakes import MODEL, Held, Scripted, embedding, settings
+from stages.embedder.engine import EmbeddingEngine
+from tests.embedder.fakes import MODEL, HeldReply, ScriptedProvider, engine, settings
 from tests.waiting import wait_until
 
 
-def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
-    held = Held()
-    provider = Scripted(inputs=2)
+def test_after_a_stop_the_running_request_is_kept_and_no_other_begins() -> None:
+    held = HeldReply()
+    provider = ScriptedProvider(inputs=2)
     provider.always = held
-    shared = embedding(provider)
+    shared = engine(provider)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a", "b", "c"])
         assert held.began.wait(30)
@@ -31,10 +31,10 @@ def test_a_stop_ends_every_wait_and_begins_no_request() -> None:
     assert provider.requests == [["a", "b"]]
 
 
-def test_a_stop_interrupts_a_back_off() -> None:
-    provider = Scripted()
+def test_a_stop_ends_a_back_off_at_once() -> None:
+    provider = ScriptedProvider()
     provider.always = Transient("down")
-    shared = Embedding(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
+    shared = EmbeddingEngine(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a"])
         wait_until(lambda: len(provider.requests) == 2)

@@ -1,4 +1,4 @@
-"""Results that the API refuses for good are kept until a person decides, with `python -m stages dead-letters`."""
+"""Results that the API refuses for good are kept until an operator replays or drops them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def command(pipeline: Pipeline, *words: str) -> subprocess.CompletedProcess[str]
 
 
 def listed(pipeline: Pipeline) -> Letters:
-    """What the command reads, without starting it."""
+    """The dead letters, as the command reads them."""
     return read_letters(Path(pipeline.environment["STATE_DIR"]))
 
 
 @pytest.fixture
 def letters(outside: Sandbox, pipeline: Pipeline) -> Iterator[list[str]]:
-    """Three tasks whose results were refused, and would be taken now."""
+    """Three tasks whose results the API refused once, and would accept now."""
     outside.fault("api", method="PATCH", times=3, status=REFUSED)
     ids = outside.queue(3, text=TEXT + " {n}")
     pipeline.wait_until(lambda: set(listed(pipeline)) == set(ids), "three dead letters")
@@ -41,7 +41,9 @@ def letters(outside: Sandbox, pipeline: Pipeline) -> Iterator[list[str]]:
     outside.wait_until(lambda told: told["api"]["tasks"]["pending"] == 0)
 
 
-def test_list_and_show_say_what_is_known_and_no_text(letters: list[str], pipeline: Pipeline) -> None:
+def test_list_and_show_print_what_is_known_about_a_dead_letter_but_no_task_text(
+    letters: list[str], pipeline: Pipeline
+) -> None:
     table, shown = command(pipeline, "list"), command(pipeline, "show", letters[0])
     assert (table.returncode, shown.returncode) == (0, 0)
     assert table.stdout.splitlines()[-1] == "3 dead letters"
@@ -52,15 +54,15 @@ def test_list_and_show_say_what_is_known_and_no_text(letters: list[str], pipelin
     assert TEXT not in table.stdout + shown.stdout
 
 
-def test_what_is_not_there_is_said_in_words(letters: list[str], pipeline: Pipeline) -> None:
-    for words in (("show", "nobody"), ("drop", letters[0], "nobody")):
-        told = command(pipeline, *words)
-        assert told.returncode == 1
-        assert "no dead letter of the task nobody" in told.stderr
+def test_an_unknown_task_id_is_an_error_and_changes_nothing(letters: list[str], pipeline: Pipeline) -> None:
+    for words in (("show", "unknown"), ("drop", letters[0], "unknown")):
+        done = command(pipeline, *words)
+        assert done.returncode == 1
+        assert "no dead letter for task unknown; nothing was changed" in done.stderr
     assert set(listed(pipeline)) == set(letters)
 
 
-def test_replay_and_drop_while_the_publisher_runs(letters: list[str], pipeline: Pipeline, ledger: Ledger) -> None:
+def test_replay_and_drop_work_while_the_publisher_runs(letters: list[str], pipeline: Pipeline, ledger: Ledger) -> None:
     sandbox, paid = pipeline.sandbox, ledger.paid()
     assert command(pipeline, "replay", letters[0]).stdout == "1 dead letter will be sent again\n"
     pipeline.wait_until(lambda: sandbox.task(letters[0])["state"] == "succeeded", "the replayed result")
@@ -69,17 +71,23 @@ def test_replay_and_drop_while_the_publisher_runs(letters: list[str], pipeline: 
     assert ledger.paid() == paid
     assert command(pipeline, "drop", letters[1]).stdout == "1 dead letter dropped\n"
     assert set(listed(pipeline)) == {letters[2]}
-    pipeline.wait_until(lambda: sandbox.task(letters[1])["state"] == "succeeded", "the dropped task, anew")
+    pipeline.wait_until(
+        lambda: sandbox.task(letters[1])["state"] == "succeeded", "the dropped task to be processed again"
+    )
 
 
-def test_a_letter_that_is_refused_again_is_another_letter(letters: list[str], pipeline: Pipeline) -> None:
+def test_a_replayed_dead_letter_that_is_refused_again_becomes_a_new_dead_letter(
+    letters: list[str], pipeline: Pipeline
+) -> None:
     before = listed(pipeline)[letters[0]]
     pipeline.sandbox.fault("api", method="PATCH", times=1, status=413)
     assert command(pipeline, "replay", letters[0]).returncode == 0
     pipeline.wait_until(lambda: listed(pipeline).get(letters[0], before).status == 413, "the new letter")
 
 
-def test_replay_and_drop_while_the_publisher_is_stopped(letters: list[str], pipeline: Pipeline, ledger: Ledger) -> None:
+def test_replay_and_drop_work_while_the_publisher_is_stopped(
+    letters: list[str], pipeline: Pipeline, ledger: Ledger
+) -> None:
     sandbox, paid = pipeline.sandbox, ledger.paid()
     pipeline.supervisor("stopProcess", "publisher")
     try:

@@ -1,4 +1,4 @@
-"""What must not be started, or cannot be, says so in a sentence and ends: with 1, or with 2 if settings are wrong."""
+"""A process that must not or cannot start prints one sentence and exits: with 2 for wrong settings, else with 1."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.processes import run_module
 from tests.samples import ENVIRONMENT
 
 OWNERS = ["fetcher", "rate_limiter", "publisher"]
-NOBODY = 65_534
+OTHER_USER = 65_534
 SETTINGS = {**ENVIRONMENT, "METRICS_PORT": "0"}
 
 
-def test_no_second_copy_starts(pipeline: Pipeline) -> None:
+def test_a_second_copy_of_a_process_does_not_start(pipeline: Pipeline) -> None:
     for program, told in pipeline.programs().items():
         words = ["embedder", program] if program.startswith("embedder") else [program]
         done = run_module(f"stages.{words[0]}", *words[1:], environment=pipeline.environment)
@@ -29,7 +29,7 @@ def test_no_second_copy_starts(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("stage", OWNERS)
-def test_state_of_another_version_is_refused(stage: str, tmp_path: Path) -> None:
+def test_a_store_of_another_version_is_refused(stage: str, tmp_path: Path) -> None:
     store = Store(tmp_path, stage, ())
     with store._env.begin(write=True) as txn:
         txn.put(b"version", b"0")
@@ -41,14 +41,14 @@ def test_state_of_another_version_is_refused(stage: str, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
-def test_a_state_directory_of_another_user_is_named(tmp_path: Path) -> None:
-    os.chown(tmp_path, NOBODY, NOBODY)
+def test_a_state_directory_of_another_user_is_refused_by_name(tmp_path: Path) -> None:
+    os.chown(tmp_path, OTHER_USER, OTHER_USER)
     done = run_module("stages.publisher", environment={**SETTINGS, "STATE_DIR": str(tmp_path)})
     assert done.returncode == 1
-    assert f"{tmp_path} belongs to user {NOBODY}, and this process runs as user 0" in done.stdout
+    assert f"{tmp_path} belongs to user {OTHER_USER}, and this process runs as user 0" in done.stdout
 
 
-def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
+def test_a_read_only_state_directory_is_refused_by_name(tmp_path: Path) -> None:
     mount = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o ro,mode=755 none {tmp_path} && exec "$@"', "sh")
     if subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
         missing("mounting a read-only folder needs root")
@@ -59,9 +59,9 @@ def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
     assert "ead-only" in done.stdout
 
 
-def test_a_runtime_directory_too_long_for_sockets_is_a_wrong_setting(tmp_path: Path) -> None:
+def test_a_runtime_directory_that_is_too_long_for_sockets_is_a_settings_error(tmp_path: Path) -> None:
     environment = {**SETTINGS, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": f"/{'x' * 100}"}
     done = run_module("stages.publisher", environment=environment)
     assert done.returncode == 2
     assert done.stderr.startswith("RUNTIME_DIR: ")
-    assert "101 characters long" in done.stderr
+    assert "has 101 characters, which is too long for the path of a socket" in done.stderr

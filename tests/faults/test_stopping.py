@@ -1,4 +1,4 @@
-"""A graceful stop under load throws nothing away that was paid for, and the next start carries on from there."""
+"""A graceful stop under load loses no result that was paid for, and the next start continues with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STOPS = {"stop all": (stop_all, start_all), "shutdown": (Pipeline.stop, Pipeline
 
 
 @pytest.mark.parametrize("way", STOPS)
-def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
+def test_every_paid_result_is_accepted_or_on_disk_after_a_graceful_stop(
     way: str, short_lease: Pipeline, short_ledger: Ledger
 ) -> None:
     pipeline, ledger = short_lease, short_ledger
@@ -45,7 +45,7 @@ def test_what_is_paid_for_is_accepted_or_on_disk_when_all_is_stopped(
         start(pipeline)
     ledger.wait_done()
     assert paid == accepted + stored < TASKS
-    assert stopped == programs  # each came to its end, and none was killed
+    assert stopped == programs  # each process stopped by itself; none was killed
     cost = ledger.cost(f"{way}, then start")
     assert (cost.tasks, cost.lost, cost.failed) == (TASKS, 0, 0)
     assert (cost.accepted_twice, cost.paid_twice, cost.bytes_differ) == (0, 0, 0)

@@ -59,7 +59,7 @@ class Shown:
         return {metric.name: metric for metric in text_string_to_metric_families(text)}
 
 
-def test_every_process_is_expected() -> None:
+def test_every_process_of_supervisord_is_expected() -> None:
     assert expected_instances(configured(embedder_processes=12))[2:5] == ["rate_limiter", "embedder_00", "embedder_01"]
     assert sorted(expected_instances(configured())) == sorted(ALL)
 
@@ -67,7 +67,7 @@ def test_every_process_is_expected() -> None:
 # /health
 
 
-def test_health_of_a_service_that_is_well() -> None:
+def test_health_of_a_healthy_service_shows_every_process() -> None:
     shown = Shown(rate_limit_strategy="fixed")
     shown.tell(beat("token_broker", facts={"token_expires_in": 40}))
     shown.now = later(1.26)
@@ -89,7 +89,7 @@ def test_health_of_a_service_that_is_well() -> None:
     }
 
 
-def test_health_names_who_is_not_alive() -> None:
+def test_health_names_the_processes_that_are_not_alive() -> None:
     shown = Shown()
     shown.now = later(7)
     for instance in ALL[1:]:
@@ -100,7 +100,7 @@ def test_health_names_who_is_not_alive() -> None:
     assert health["processes"]["fetcher"]["alive"] is False
 
 
-def test_health_before_the_first_heartbeat() -> None:
+def test_health_is_unhealthy_before_the_first_heartbeat() -> None:
     state = Monitor(ALL, START)
     page = Pages(configured(), state.view, lambda: START).answer("/health")
     health = json.loads(page.body)
@@ -109,13 +109,13 @@ def test_health_before_the_first_heartbeat() -> None:
     assert health["processes"]["fetcher"] == {"alive": False, "pid": None, "age_seconds": None}
 
 
-def test_mock_mode_is_named() -> None:
+def test_health_shows_mock_mode() -> None:
     for settings in ({"processing_mode": "mock"}, {"openai_api_key": PLACEHOLDER_API_KEY}):
         health = Shown(**settings).json("/health")[1]
         assert (health["mode"], health["mock"]) == ("mock", True)
 
 
-def test_rate_limiting_shows_the_global_task_windows_by_period_and_all_of_them_in_full() -> None:
+def test_health_shows_the_global_task_windows_by_period_and_the_details_of_all_windows() -> None:
     shown = Shown(rate_limit_enabled=False)
     reset = 1_793_000_000.5
     windows = [
@@ -140,7 +140,7 @@ def test_rate_limiting_shows_the_global_task_windows_by_period_and_all_of_them_i
     assert limiting["windows"][2]["reset_at"] is None
 
 
-def test_a_fact_cannot_pretend_to_be_alive_nor_break_the_page() -> None:
+def test_a_fact_can_neither_replace_a_field_nor_break_the_page() -> None:
     shown = Shown()
     shown.tell(beat("fetcher", facts={"alive": "yes", "odd": b"\xff", "nan": math.nan, 5: 6}))
     process = shown.json("/health")[1]["processes"]["fetcher"]
@@ -152,7 +152,7 @@ def test_a_fact_cannot_pretend_to_be_alive_nor_break_the_page() -> None:
 # /ready
 
 
-def test_ready_and_not_ready() -> None:
+def test_ready_depends_on_blockers_and_health_does_not() -> None:
     shown = Shown()
     assert shown.json("/ready") == (200, {"status": "ready"})
     shown.tell(beat("fetcher", blockers=["the API does not answer"]))
@@ -161,7 +161,7 @@ def test_ready_and_not_ready() -> None:
     assert shown.json("/health")[0] == 200
 
 
-def test_ready_tells_what_is_amiss_although_tasks_go_on() -> None:
+def test_ready_shows_notices_whether_or_not_there_is_a_blocker() -> None:
     shown = Shown()
     facts = {"notices": ["nomic is being fetched: 40 % of 274 MB"]}
     shown.tell(beat("embedder_00", facts=facts))
@@ -174,7 +174,7 @@ def test_ready_tells_what_is_amiss_although_tasks_go_on() -> None:
 # /metrics
 
 
-def test_all_metrics_of_the_service_appear_before_anything_has_been_counted() -> None:
+def test_all_metrics_of_the_service_appear_before_they_have_samples() -> None:
     found = Shown().metrics()
     for metric in metrics.REGISTRY.collect():
         assert found[metric.name].documentation == metric.documentation
@@ -193,7 +193,7 @@ def test_metrics_are_merged_over_processes_and_restarts() -> None:
     assert len(found["stage_memory_bytes"].samples) == 2
 
 
-def test_the_monitor_adds_who_is_up() -> None:
+def test_the_monitor_adds_metrics_of_which_processes_are_alive() -> None:
     shown = Shown()
     shown.now = later(9)
     shown.tell(beat("fetcher"), later(8))
@@ -208,7 +208,7 @@ def test_the_monitor_adds_who_is_up() -> None:
     assert "process_heartbeat_age_seconds{" not in waiting
 
 
-def test_promtool_finds_nothing_to_say() -> None:
+def test_promtool_accepts_the_metrics() -> None:
     promtool = require("promtool")
     text = _with_every_metric().pages.answer("/metrics").body
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
@@ -233,7 +233,9 @@ def _with_every_metric() -> Shown:
 
 @hypothesis_settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.text()), st.floats(), st.text())
-def test_no_label_or_value_breaks_the_text(labels: dict[str, str], value: float, documentation: str) -> None:
+def test_every_label_and_value_is_valid_in_the_text_format(
+    labels: dict[str, str], value: float, documentation: str
+) -> None:
     shown = Shown()
     family = gauge("odd", 0)
     family.help = documentation
@@ -248,12 +250,12 @@ def test_no_label_or_value_breaks_the_text(labels: dict[str, str], value: float,
 
 
 @pytest.mark.parametrize("target", ["/", "", "/healthz", "/health/", "//health", "http://[", "/health\x00"])
-def test_unknown_paths_are_told_of_the_pages(target: str) -> None:
+def test_the_response_to_an_unknown_path_lists_the_pages(target: str) -> None:
     status, found = Shown().json(target)
     assert (status, found) == (404, {"error": "not found", "pages": ["/health", "/ready", "/metrics"]})
 
 
-def test_a_query_does_not_matter() -> None:
+def test_the_query_of_a_url_is_ignored() -> None:
     assert Shown().json("/ready?verbose=1")[0] == 200
 
 

@@ -38,7 +38,9 @@ def get(url: str) -> tuple[int, bytes]:
         return refused.code, refused.read()
 
 
-def test_heartbeats_make_it_healthy_and_ready(folder: Path, running: tuple[subprocess.Popen[bytes], str]) -> None:
+def test_heartbeats_of_all_processes_make_the_service_healthy_and_ready(
+    folder: Path, running: tuple[subprocess.Popen[bytes], str]
+) -> None:
     process, url = running
     status, body = get(f"{url}/health")
     assert (status, json.loads(body)["status"]) == (503, "unhealthy")

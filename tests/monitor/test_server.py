@@ -13,7 +13,7 @@ import pytest
 
 from common.failures.errors import Fatal
 from stages.monitor.pages import HttpResponse, page
-from stages.monitor.server import MOST_CONNECTIONS, PageServer
+from stages.monitor.server import LARGEST_CONNECTION_COUNT, PageServer
 from tests.waiting import wait_until
 
 SECONDS = 1.0
@@ -26,7 +26,7 @@ def _answer(target: str) -> HttpResponse:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PageServer]:
-    server = PageServer(0, _answer, connection_seconds=SECONDS)
+    server = PageServer(0, _answer, connection_limit_s=SECONDS)
     server.start()
     yield server
     server.stop()
@@ -44,7 +44,7 @@ def send(server: PageServer, data: bytes) -> socket.socket:
     return client
 
 
-def test_get_and_head(server: PageServer) -> None:
+def test_get_and_head_are_answered_with_the_page(server: PageServer) -> None:
     answer = request(server, "GET", "/health")
     assert (answer.status, json.loads(answer.read())) == (200, {"target": "/health"})
     assert answer.headers["content-type"] == "application/json"
@@ -56,7 +56,7 @@ def test_get_and_head(server: PageServer) -> None:
     assert request(server, "GET", "/nothing").status == 404
 
 
-def test_it_listens_on_ipv6_too(server: PageServer) -> None:
+def test_the_server_listens_on_ipv6_too(server: PageServer) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this host has no IPv6")
     connection = http.client.HTTPConnection("::1", server.port, timeout=30)
@@ -65,7 +65,7 @@ def test_it_listens_on_ipv6_too(server: PageServer) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
-def test_other_methods_are_not_allowed(server: PageServer, method: str) -> None:
+def test_methods_other_than_get_and_head_are_refused_with_405(server: PageServer, method: str) -> None:
     answer = request(server, method, "/health", b"x" * 50_000 if method == "POST" else None)
     assert (answer.status, json.loads(answer.read())) == (405, {"error": "method not allowed"})
     assert answer.headers["allow"] == "GET, HEAD"
@@ -81,7 +81,7 @@ def test_other_methods_are_not_allowed(server: PageServer, method: str) -> None:
         (b"POST /health HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"405"),
     ],
 )
-def test_malformed_requests_are_refused_in_json(server: PageServer, data: bytes, status: bytes) -> None:
+def test_a_malformed_request_is_refused_in_json(server: PageServer, data: bytes, status: bytes) -> None:
     with send(server, data) as client:
         received = b""
         while chunk := client.recv(65_536):
@@ -97,8 +97,8 @@ def _dribble(client: socket.socket, until: float) -> None:
         time.sleep(0.02)
 
 
-def test_clients_that_dawdle_block_nobody() -> None:
-    server = PageServer(0, _answer, connection_seconds=60.0)
+def test_slow_clients_do_not_delay_other_clients() -> None:
+    server = PageServer(0, _answer, connection_limit_s=60.0)
     server.start()
     silent = [send(server, b"GET /hea") for _ in range(20)]
     assert request(server, "GET", "/health").status == 200  # well before their time is over
@@ -107,7 +107,7 @@ def test_clients_that_dawdle_block_nobody() -> None:
     server.stop()
 
 
-def test_clients_that_dawdle_are_cut_off(server: PageServer) -> None:
+def test_slow_clients_are_cut_off(server: PageServer) -> None:
     before = threading.active_count()
     silent = [send(server, b"GET /hea") for _ in range(20)]
     dribbling = send(server, b"GET /health HTTP/1.1\r\n")
@@ -121,7 +121,7 @@ def test_clients_that_dawdle_are_cut_off(server: PageServer) -> None:
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     large = HttpResponse(200, "text/plain", b"x" * 50_000_000)
-    server = PageServer(0, lambda _: large, connection_seconds=SECONDS)
+    server = PageServer(0, lambda _: large, connection_limit_s=SECONDS)
     server.start()
     before = threading.active_count()
     with send(server, b"GET /metrics HTTP/1.1\r\n\r\n"):
@@ -130,25 +130,25 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
     server.stop()
 
 
-def test_when_all_places_are_taken_the_oldest_makes_room(server: PageServer) -> None:
+def test_the_oldest_connection_is_closed_when_there_are_too_many(server: PageServer) -> None:
     before = threading.active_count()
-    clients = [send(server, b"GET /") for _ in range(MOST_CONNECTIONS + 10)]
+    clients = [send(server, b"GET /") for _ in range(LARGEST_CONNECTION_COUNT + 10)]
     assert request(server, "GET", "/health").status == 200
     assert clients[0].recv(100) == b""
-    wait_until(lambda: threading.active_count() <= before + MOST_CONNECTIONS)
+    wait_until(lambda: threading.active_count() <= before + LARGEST_CONNECTION_COUNT)
     for client in clients:
         client.close()
     wait_until(lambda: threading.active_count() <= before)
 
 
-def test_a_port_that_is_taken_names_the_variable(server: PageServer) -> None:
+def test_the_error_for_a_port_in_use_names_the_variable(server: PageServer) -> None:
     with pytest.raises(Fatal) as raised:
         PageServer(server.port, _answer)
     reason = "Address already in use; free it or set METRICS_PORT to another"
     assert str(raised.value) == f"METRICS_PORT: port {server.port} cannot be used: {reason}"
 
 
-def test_an_error_in_a_page_is_logged_and_the_server_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_in_a_page_is_logged_and_the_server_continues(capsys: pytest.CaptureFixture[str]) -> None:
     def broken(target: str) -> HttpResponse:
         return page(200, {"ok": 1 / (target != "/bug")})
 

@@ -23,11 +23,11 @@ def monitor(*alive: str) -> Monitor:
 # Alive or not
 
 
-def test_all_alive_is_healthy() -> None:
+def test_a_service_is_healthy_when_all_processes_are_alive() -> None:
     assert monitor(*ALL).view.missing(later(DEAD_AFTER_S)) == []
 
 
-def test_at_the_start_it_waits_for_first_heartbeats_and_says_for_whose() -> None:
+def test_missing_names_the_processes_whose_first_heartbeat_has_not_come() -> None:
     view = monitor("fetcher", "token_broker", "rate_limiter", "monitor").view
     assert view.missing(later(DEAD_AFTER_S)) == [
         "waiting for the first heartbeat of embedder_00",
@@ -39,7 +39,7 @@ def test_at_the_start_it_waits_for_first_heartbeats_and_says_for_whose() -> None
     ]
 
 
-def test_silence_is_death_and_a_heartbeat_brings_it_back() -> None:
+def test_a_silent_process_is_dead_until_its_next_heartbeat() -> None:
     made = monitor(*ALL)
     now = later(DEAD_AFTER_S + 0.1)
     for instance in ALL[1:]:
@@ -52,14 +52,14 @@ def test_silence_is_death_and_a_heartbeat_brings_it_back() -> None:
     assert made.view.missing(now) == []
 
 
-def test_age_counts_from_the_last_heartbeat() -> None:
+def test_the_age_is_the_time_since_the_last_heartbeat() -> None:
     made = monitor("fetcher")
     made.on_heartbeat(beat("fetcher"), later(2))
-    assert made.view.age("fetcher", later(3)) == 1
-    assert made.view.age("publisher", later(3)) is None
+    assert made.view.age_s("fetcher", later(3)) == 1
+    assert made.view.age_s("publisher", later(3)) is None
 
 
-def test_an_embedder_more_than_expected_is_known_and_may_go() -> None:
+def test_an_additional_embedder_is_shown_and_may_disappear() -> None:
     made = monitor(*ALL, "embedder_07")
     assert "embedder_07" in made.view.seen
     for instance in ALL:
@@ -67,7 +67,7 @@ def test_an_embedder_more_than_expected_is_known_and_may_go() -> None:
     assert made.view.missing(later(60)) == []
 
 
-def test_every_heartbeat_publishes_a_view_that_never_changes() -> None:
+def test_each_heartbeat_publishes_an_immutable_view() -> None:
     made = Monitor(ALL, START)
     (published,) = made.on_heartbeat(beat("fetcher"), START)
     assert published == PublishView(made.view)
@@ -80,11 +80,11 @@ def test_every_heartbeat_publishes_a_view_that_never_changes() -> None:
 # Ready or not
 
 
-def test_it_is_ready_when_all_are_alive_and_none_is_blocked() -> None:
+def test_there_is_no_obstacle_when_all_are_alive_and_none_is_blocked() -> None:
     assert monitor(*ALL).view.obstacles(later(1)) == []
 
 
-def test_every_blocker_is_an_obstacle_by_the_name_of_its_process() -> None:
+def test_every_blocker_is_an_obstacle_with_the_name_of_its_process() -> None:
     made = monitor(*ALL)
     made.on_heartbeat(beat("token_broker", blockers=["no access token"]), START)
     made.on_heartbeat(beat("fetcher", blockers=["no token", "the API is down"]), START)
@@ -95,7 +95,7 @@ def test_every_blocker_is_an_obstacle_by_the_name_of_its_process() -> None:
     ]
 
 
-def test_who_is_missing_is_an_obstacle_and_the_blockers_of_the_dead_are_not() -> None:
+def test_a_dead_process_is_an_obstacle_and_its_blockers_are_not() -> None:
     made = monitor(*ALL)
     made.on_heartbeat(beat("fetcher", blockers=["no token"]), START)
     for instance in ALL[1:]:
@@ -103,7 +103,7 @@ def test_who_is_missing_is_an_obstacle_and_the_blockers_of_the_dead_are_not() ->
     assert [reason.split(":")[0] for reason in made.view.obstacles(later(9))] == ["fetcher is dead"]
 
 
-def test_one_embedder_that_is_ready_is_enough() -> None:
+def test_one_ready_embedder_is_enough() -> None:
     made = monitor(*ALL, "embedder_01")
     made.on_heartbeat(beat("embedder_00", blockers=["the model is missing"]), START)
     assert made.view.obstacles(START) == []
@@ -111,7 +111,7 @@ def test_one_embedder_that_is_ready_is_enough() -> None:
     assert made.view.obstacles(START) == ["embedder_00: the model is missing", "embedder_01: the provider is down"]
 
 
-def test_a_dead_embedder_does_not_stand_in_for_another() -> None:
+def test_a_dead_embedder_does_not_replace_a_blocked_one() -> None:
     made = monitor(*ALL, "embedder_01")
     for instance in ALL:
         made.on_heartbeat(beat(instance, blockers=["x"] if instance == "embedder_00" else []), later(9))
@@ -121,7 +121,7 @@ def test_a_dead_embedder_does_not_stand_in_for_another() -> None:
 # Metrics and windows
 
 
-def test_sums_survive_restarts() -> None:
+def test_counters_are_summed_over_restarts_and_processes() -> None:
     made = monitor()
     made.on_heartbeat(beat("fetcher", "one", metrics=[counter("done", 5)]), START)
     made.on_heartbeat(beat("fetcher", "one", metrics=[counter("done", 7)]), START)
@@ -132,7 +132,7 @@ def test_sums_survive_restarts() -> None:
     assert made.view.seen["fetcher"].restarts == 2
 
 
-def test_a_late_heartbeat_of_an_earlier_boot_is_no_restart() -> None:
+def test_a_late_heartbeat_of_an_earlier_boot_does_not_count_as_a_restart() -> None:
     made = monitor()
     for boot in ("one", "two"):
         made.on_heartbeat(beat("fetcher", boot, metrics=[counter("done", 5)]), START)
@@ -143,7 +143,7 @@ def test_a_late_heartbeat_of_an_earlier_boot_is_no_restart() -> None:
     assert values(made.view.families([], START)) == {"done_total": 11}
 
 
-def test_a_crash_loop_takes_no_memory() -> None:
+def test_a_crash_loop_uses_a_bounded_amount_of_memory() -> None:
     made = monitor()
     for boot in range(3 * EARLIER_BOOTS):
         made.on_heartbeat(beat("fetcher", str(boot), metrics=[counter("done", 1)]), START)
@@ -152,14 +152,14 @@ def test_a_crash_loop_takes_no_memory() -> None:
     assert values(made.view.families([], START)) == {"done_total": 3 * EARLIER_BOOTS}
 
 
-def test_the_gauges_of_the_dead_are_not_shown() -> None:
+def test_the_gauges_of_a_dead_process_are_not_shown() -> None:
     made = monitor()
     made.on_heartbeat(beat("fetcher", metrics=[gauge("memory", 5), counter("done", 1)]), START)
     assert values(made.view.families([], later(1))) == {"memory": 5, "done_total": 1}
     assert values(made.view.families([], later(9))) == {"done_total": 1}
 
 
-def test_the_catalogue_is_shown_even_without_samples() -> None:
+def test_the_metrics_of_the_catalogue_are_shown_without_samples() -> None:
     catalogue = [counter("done", 0), counter("failed", 0)]
     for family in catalogue:
         family.samples.clear()
@@ -172,7 +172,7 @@ def test_the_catalogue_is_shown_even_without_samples() -> None:
     ]
 
 
-def test_the_windows_are_those_of_the_rate_limiter() -> None:
+def test_the_quota_windows_are_those_of_the_rate_limiter() -> None:
     window = QuotaWindow("", "tasks", "minute", 1, 10, 9, START.wall + 60)
     made = monitor()
     assert made.view.windows() == []
@@ -183,7 +183,7 @@ def test_the_windows_are_those_of_the_rate_limiter() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(ALL), st.integers(0, 9), st.booleans()), max_size=60))
-def test_whatever_restarts_the_sum_is_what_was_counted(history: list[tuple[str, int, bool]]) -> None:
+def test_the_sum_of_a_counter_is_right_after_any_restarts(history: list[tuple[str, int, bool]]) -> None:
     made = monitor()
     counts: dict[str, list[int]] = {}
     for instance, increment, restarts in history:

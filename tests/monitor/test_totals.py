@@ -27,7 +27,7 @@ def test_counters_and_histograms_are_summed_by_their_labels() -> None:
     assert [family.name for family in merged] == ["done", "took"]
 
 
-def test_of_a_gauge_the_largest_counts_and_instances_stay_apart() -> None:
+def test_the_largest_value_of_a_gauge_is_shown_for_each_set_of_labels() -> None:
     merged = merge([
         ([gauge("waiting", -4), gauge("memory", 10, instance="a")], True),
         ([gauge("waiting", -7), gauge("memory", 20, instance="b")], True),
@@ -35,7 +35,7 @@ def test_of_a_gauge_the_largest_counts_and_instances_stay_apart() -> None:
     assert values(merged) == {"waiting": -4, "memory{instance=a}": 10, "memory{instance=b}": 20}
 
 
-def test_the_dead_keep_their_counts_and_lose_their_gauges() -> None:
+def test_a_dead_process_keeps_its_counters_and_loses_its_gauges() -> None:
     merged = merge([([counter("done", 3), gauge("memory", 10), histogram("took", 1, 1)], False)])
     assert values(merged) == {"done_total": 3, "took_bucket{le=1.0}": 1, "took_bucket{le=+Inf}": 1, "took_count": 1,
                               "took_sum": 10}  # fmt: skip
@@ -46,17 +46,17 @@ def test_the_dead_keep_their_counts_and_lose_their_gauges() -> None:
     ]
 
 
-def test_what_only_shares_a_name_is_not_added() -> None:
+def test_metrics_of_different_kinds_are_not_added() -> None:
     assert values(merge([([gauge("x", 1)], True), ([counter("x", 5)], True)])) == {"x": 1}
 
 
-def test_labels_are_the_same_in_any_order() -> None:
+def test_the_order_of_labels_does_not_matter() -> None:
     first = Family("x", "counter", "", [Sample("x_total", {"a": "1", "b": "2"}, 1)])
     second = Family("x", "counter", "", [Sample("x_total", {"b": "2", "a": "1"}, 1)])
     assert values(merge([([first], True), ([second], True)])) == {"x_total{a=1,b=2}": 2}
 
 
-def test_a_histograms_buckets_rise_group_by_group() -> None:
+def test_the_buckets_of_a_histogram_rise_within_each_set_of_labels() -> None:
     merged = merge([
         ([histogram("took", 1, 1, model="b"), histogram("took", *range(12), model="a")], True),
         ([histogram("took", 1, 2, 3, model="b")], True),

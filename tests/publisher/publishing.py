@@ -1,4 +1,4 @@
-"""A publisher with a token, an API that the test plays, and a clock that the test turns."""
+"""A publisher with a token. The test plays the API, and sets the clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def entry(leased_at: float = samples.LEASED_AT, state: str = "succeeded") -> Out
 
 
 class Publishing:
-    """Each call returns the actions; `patched` are the task ids whose PATCH the last call started."""
+    """Each call returns the actions. `patched` has the ids of the tasks whose PATCH the last call started."""
 
     def __init__(
         self, *, stored: Iterable[str] = (), dead: Iterable[str] = (), token: bool = True, **config: Any
@@ -74,3 +74,10 @@ class Publishing:
     @property
     def outbox(self) -> set[str]:
         return set(self.state.entries)
+
+
+def sending(*ids: str, **config: Any) -> Publishing:
+    """A publisher that is PATCHing the results of these tasks."""
+    publisher = Publishing(**config)
+    publisher.results(*ids)
+    return publisher

@@ -1,4 +1,4 @@
-"""The outbox on a real disk: what a result becomes when it is refused, sent again, dropped."""
+"""The outbox on a real disk: what happens to a result that is refused, replayed or dropped."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def turn(outbox: Outbox, *actions: Any) -> tuple[set[str], set[str]]:
-    """Write these in one turn; the ids of the stored results and of the dead letters then."""
+    """Write these actions in one turn; returns the ids of the stored results and of the dead letters after it."""
     for action in actions:
         outbox.writes[type(action)](action)
     outbox.store.commit()
     return set(outbox.entries()), set(outbox.dead())
 
 
-def test_a_dead_letter_is_replayed_with_the_result_that_it_was_buried_with(outbox: Outbox) -> None:
+def test_a_replayed_dead_letter_has_its_old_result(outbox: Outbox) -> None:
     assert turn(outbox, PutResult(RESULT)) == ({"a"}, set())
     assert turn(outbox, MoveToDeadLetters("a", 422, "refused", 2.0)) == (set(), {"a"})
     assert turn(outbox, ReplayDeadLetter("a")) == ({"a"}, set())
     assert outbox.result("a") == RESULT
 
 
-def test_also_in_the_turn_of_its_burial(outbox: Outbox) -> None:
+def test_a_dead_letter_can_be_replayed_in_the_turn_in_which_it_was_written(outbox: Outbox) -> None:
     turn(outbox, PutResult(RESULT))
     assert turn(outbox, MoveToDeadLetters("a", 422, "refused", 2.0), ReplayDeadLetter("a")) == ({"a"}, set())
     assert outbox.result("a") == RESULT
 
 
-def test_a_dropped_one_is_gone(outbox: Outbox) -> None:
+def test_a_dropped_dead_letter_is_deleted(outbox: Outbox) -> None:
     turn(outbox, PutResult(RESULT))
     turn(outbox, MoveToDeadLetters("a", 422, "refused", 2.0))
     assert turn(outbox, DropDeadLetter("a")) == (set(), set())

@@ -1,4 +1,4 @@
-"""What the publisher stores, sends and settles while all goes well, or comes twice."""
+"""What the publisher stores, sends and settles while the API accepts everything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result
 
 
-def test_a_result_is_stored_before_anybody_hears_of_it() -> None:
+def test_a_result_is_stored_before_it_is_acknowledged_or_sent() -> None:
     publisher = Publishing()
     done = publisher.results("a", "b", reply_to="ipc://embedder_00")
     assert kinds(done) == ["PutResult", "PutResult", "Stored", "Holding", "SendPatch", "SendPatch"]
@@ -24,11 +24,11 @@ def test_a_result_is_stored_before_anybody_hears_of_it() -> None:
     assert events(done) == ["results_stored"]
 
 
-def test_whoever_asks_for_no_answer_gets_none() -> None:
+def test_results_without_an_inbox_to_reply_to_are_not_acknowledged() -> None:
     assert of(m.Stored, Publishing().results("a")) == []
 
 
-def test_it_is_sent_with_the_token() -> None:
+def test_a_result_waits_for_an_access_token_and_is_sent_with_it() -> None:
     publisher = Publishing(token=False)
     publisher.results("a")
     assert publisher.patched == []
@@ -37,7 +37,7 @@ def test_it_is_sent_with_the_token() -> None:
     assert publisher.shown == "one"
 
 
-def test_without_a_token_it_asks_for_one() -> None:
+def test_a_publisher_requests_a_token_until_it_has_one_and_again_before_it_expires() -> None:
     publisher = Publishing(token=False)
     assert of(m.TokenRequest, publisher.live(3)) == [m.TokenRequest(INBOX)] * 3
     publisher.token("one", expires_in=10)
@@ -45,7 +45,7 @@ def test_without_a_token_it_asks_for_one() -> None:
     assert len(of(m.TokenRequest, publisher.live(2))) == 1
 
 
-def test_as_many_as_there_are_connections_are_under_way() -> None:
+def test_at_most_one_patch_for_each_connection_is_under_way() -> None:
     publisher = Publishing()
     publisher.results(*names(CONNECTIONS + 5))
     assert publisher.patched == names(CONNECTIONS)
@@ -53,13 +53,13 @@ def test_as_many_as_there_are_connections_are_under_way() -> None:
     assert publisher.patched == [f"t{CONNECTIONS}", f"t{CONNECTIONS + 1}"]
 
 
-def test_what_was_stored_before_a_restart_is_sent_again() -> None:
+def test_results_that_were_stored_before_a_restart_are_sent_again() -> None:
     publisher = Publishing(stored=["a", "b"])
     assert publisher.patched == ["a", "b"]
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
-def test_what_the_api_accepted_is_settled_and_the_fetcher_hears_it(status: int) -> None:
+def test_an_accepted_result_is_settled_and_the_fetcher_is_told(status: int) -> None:
     publisher = Publishing()
     publisher.results("a")
     done = publisher.after(2).respond(status, "a")
@@ -78,7 +78,7 @@ def test_a_task_that_is_gone_from_the_api_is_settled_too() -> None:
     assert "task_gone" in events(done)
 
 
-def test_what_was_settled_is_counted_by_type_and_state_with_its_duration() -> None:
+def test_settled_results_are_counted_by_type_and_state_with_their_durations() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
     publisher.results("c", failure=m.Failure("invalid_content", "empty"))
@@ -92,14 +92,14 @@ def test_what_was_settled_is_counted_by_type_and_state_with_its_duration() -> No
     assert "results_accepted" in events(done)
 
 
-def test_a_clock_that_stepped_back_gives_no_negative_duration() -> None:
+def test_a_duration_is_never_negative_when_the_clock_steps_back() -> None:
     publisher = Publishing()
     publisher.results("a", leased_at=publisher.now.wall + 100)
     (observed,) = of(Observe, publisher.respond(200, "a"))
     assert observed.values == [0.0]
 
 
-def test_acceptances_wait_a_moment_for_others_to_share_a_transaction() -> None:
+def test_acceptances_wait_a_moment_to_share_a_transaction() -> None:
     publisher = Publishing()
     publisher.results("a", "b", "c")
     assert of(Settle, publisher.respond(200, "a")) == []
@@ -110,7 +110,7 @@ def test_acceptances_wait_a_moment_for_others_to_share_a_transaction() -> None:
     assert of(Settle, publisher.after(1).tick()) == []
 
 
-def test_an_answer_that_comes_late_enough_settles_at_once() -> None:
+def test_acceptances_that_have_waited_long_enough_are_settled_with_the_next_response() -> None:
     publisher = Publishing()
     publisher.results("a", "b", "c")
     publisher.respond(200, "a")
@@ -118,7 +118,7 @@ def test_an_answer_that_comes_late_enough_settles_at_once() -> None:
     assert settled.record.ids == ["a", "b"]
 
 
-def test_enough_acceptances_do_not_wait() -> None:
+def test_a_full_batch_of_acceptances_is_settled_at_once() -> None:
     publisher = Publishing()
     ids = names(SETTLE_BATCH + 30)
     publisher.results(*ids)
@@ -128,14 +128,14 @@ def test_enough_acceptances_do_not_wait() -> None:
     assert [one.record.ids for one in settled] == [ids[:SETTLE_BATCH]]
 
 
-def test_nor_do_the_last_ones() -> None:
+def test_the_last_acceptances_are_settled_at_once() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
     assert of(Settle, publisher.respond(200, "a")) == []
     assert len(of(Settle, publisher.respond(200, "b"))) == 1
 
 
-def test_settling_twice_in_a_moment_makes_two_records() -> None:
+def test_two_settlements_at_the_same_time_are_two_records() -> None:
     publisher = Publishing()
     publisher.results("a")
     (first,) = of(Settle, publisher.respond(200, "a"))
@@ -155,7 +155,7 @@ def test_a_second_result_is_acknowledged_and_dropped() -> None:
     assert sent_to("ipc://embedder_01", done) == [m.Stored("b1")]
 
 
-def test_so_is_one_for_a_task_that_is_settled_and_the_fetcher_hears_that_again() -> None:
+def test_a_result_for_a_settled_task_is_dropped_and_the_fetcher_is_told_again() -> None:
     publisher = Publishing()
     publisher.results("a")
     publisher.respond(200, "a")
@@ -165,14 +165,14 @@ def test_so_is_one_for_a_task_that_is_settled_and_the_fetcher_hears_that_again()
     assert publisher.patched == []
 
 
-def test_and_one_for_a_dead_letter() -> None:
+def test_a_result_for_a_dead_letter_is_dropped_and_the_fetcher_is_told_again() -> None:
     publisher = Publishing(dead=["a"])
     done = publisher.results("a", reply_to="ipc://embedder_01")
     assert kinds(done) == ["Stored", "Published"]
     assert sent_to("fetcher", done) == [m.Published([], ["a"])]
 
 
-def test_what_is_new_in_a_batch_is_stored_whatever_is_not() -> None:
+def test_only_the_new_results_of_a_batch_are_stored() -> None:
     publisher = Publishing(dead=["dead"])
     publisher.results("settled")
     publisher.respond(200, "settled")
@@ -192,13 +192,13 @@ def test_a_task_that_was_queued_again_on_purpose_is_published_again() -> None:
     assert publisher.patched == ["a"]
 
 
-def test_what_was_settled_is_known_after_a_restart() -> None:
+def test_settled_tasks_are_still_known_after_a_restart() -> None:
     publisher = Publishing()
     publisher.state.settled.add(Record(publisher.now.wall, ["a"]))
     assert of(PutResult, publisher.results("a")) == []
 
 
-def test_and_forgotten_after_two_minutes_also_on_disk() -> None:
+def test_settled_tasks_are_forgotten_in_memory_and_on_disk_after_two_minutes() -> None:
     publisher = Publishing()
     publisher.results("a")
     (settled,) = of(Settle, publisher.respond(200, "a"))
@@ -210,7 +210,7 @@ def test_and_forgotten_after_two_minutes_also_on_disk() -> None:
 # ---- what is held ----
 
 
-def test_it_says_at_once_and_then_every_third_of_a_lease_what_it_holds() -> None:
+def test_holding_is_sent_at_once_for_new_results_and_every_third_of_a_lease_for_all() -> None:
     publisher = Publishing(stored=["a"], dead=["d"], lease_seconds=15.0)
     assert sent_to("fetcher", publisher.results("b")) == [m.Holding("publisher", ["b"])]
     assert of(m.Holding, publisher.live(4.9)) == []
@@ -218,14 +218,14 @@ def test_it_says_at_once_and_then_every_third_of_a_lease_what_it_holds() -> None
     assert len(of(m.Holding, publisher.live(15))) == 3
 
 
-def test_even_if_it_is_nothing_so_that_forgotten_dead_letters_are_known() -> None:
+def test_holding_is_sent_even_when_the_outbox_is_empty() -> None:
     assert m.Holding("publisher", [], [], []) in of(m.Holding, Publishing().live(5.1))
 
 
 # ---- the end ----
 
 
-def test_draining_begins_no_patch_and_settles_what_was_accepted() -> None:
+def test_a_draining_publisher_starts_no_patch_and_settles_what_was_accepted() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
     publisher.respond(200, "a")
@@ -238,12 +238,12 @@ def test_draining_begins_no_patch_and_settles_what_was_accepted() -> None:
     assert publisher.outbox == {"b", "c"}
 
 
-def test_draining_with_nothing_accepted_settles_nothing() -> None:
+def test_a_draining_publisher_without_acceptances_settles_nothing() -> None:
     publisher = Publishing(stored=["a"])
     assert list(publisher.state.on_drain(publisher.now)) == []
 
 
-def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:
+def test_a_publisher_is_drained_when_no_patch_is_under_way() -> None:
     publisher = Publishing()
     publisher.results("a")
     assert not publisher.state.is_drained(publisher.after(60).now)
@@ -254,14 +254,14 @@ def test_it_is_drained_when_nothing_is_under_way_and_others_had_time() -> None:
     assert publisher.state.is_drained(publisher.now)
 
 
-def test_not_before_they_had_time() -> None:
+def test_a_publisher_is_not_drained_before_embedders_had_time_to_announce_their_drain() -> None:
     publisher = Publishing()
     list(publisher.state.on_drain(publisher.now))
     assert not publisher.state.is_drained(publisher.after(DRAIN_AT_LEAST_S - 0.1).now)
     assert publisher.state.is_drained(publisher.after(0.1).now)
 
 
-def test_nor_while_an_acceptance_is_not_settled() -> None:
+def test_a_publisher_is_not_drained_while_an_acceptance_is_not_settled() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
     list(publisher.state.on_drain(publisher.now))
@@ -272,7 +272,7 @@ def test_nor_while_an_acceptance_is_not_settled() -> None:
     assert publisher.state.is_drained(publisher.now)
 
 
-def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
+def test_the_report_has_the_sizes_and_what_blocks_the_publisher() -> None:
     publisher = Publishing(stored=["a", "b"], dead=["d"], token=False, breaker_threshold=1)
     report = publisher.state.report(publisher.now)
     assert report.facts == {"outbox": 2, "dead_letters": 1}
@@ -283,7 +283,7 @@ def test_the_report_tells_what_it_has_and_what_is_in_the_way() -> None:
     assert publisher.state.report(publisher.now).blockers == ["the API does not take results: PATCH answered 503"]
 
 
-def test_a_patch_names_its_task_and_its_token_and_no_bytes() -> None:
+def test_a_patch_action_has_the_task_id_and_the_token() -> None:
     (patch,) = of(SendPatch, Publishing().results("a"))
     assert patch.task_id == "a"
     assert patch.token.fingerprint == "one"

@@ -1,86 +1,34 @@
-"""The edge to the token endpoint, over real HTTP."""
+"""The edge to the token endpoint, over real HTTP: its requests, its thread, and its secrets."""
 
 from __future__ import annotations
 
-import base64
 import gzip
-import json
 import logging
 import queue
-import socket
 import threading
-import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_plus
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.failures.errors import Permanent, SettingsError, Throttled, Transient
-from common.process import metrics
-from common.settings.settings import Settings, read
-from stages.token_broker import issuer as edge
+from common.failures.errors import Permanent, Transient
+from common.settings.settings import read
 from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 from stages.token_broker.issuer import Issuer
 from stages.token_broker.token_response import Grant
-from tests import samples
-from tests.token_broker.endpoint import Asked, Endpoint, Handler, answers, serving
+from tests.token_broker.endpoint import Endpoint, Handler, answers
+from tests.token_broker.issuing import SECRET, basic, configured, hang_up, issuer, no_rotation
 from tests.waiting import wait_until
 
-SECRET = "canary +/=&%:~ü€😀"
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with serving() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-
-
-def configured(url: str, **changes: Any) -> Settings:
-    fields = {
-        "oauth2_client_id": "the client: ü",
-        "oauth2_client_secret": SECRET,
-        "oauth2_token_url": url,
-        "request_timeout": 5,
-        "runtime_dir": "/tmp/unused",
-    }
-    return samples.settings(**{**fields, **changes})
-
-
-def issuer(endpoint: Endpoint, **changes: Any) -> Issuer:
-    return Issuer(configured(endpoint.url, **changes), post=lambda _: None, reread=_no_rotation)
-
-
-def _no_rotation() -> Settings:
-    raise SettingsError(["OAUTH2_CLIENT_SECRET_FILE: is gone"])
-
-
-def count(status: str) -> float:
-    return metrics.REGISTRY.get_sample_value("oauth2_token_requests_total", {"status": status}) or 0.0
-
-
-def basic(asked: Asked) -> tuple[str, str]:
-    """What an RFC 6749 server reads from the header."""
-    encoded = asked.headers["authorization"].removeprefix("Basic ")
-    client_id, _, secret = base64.b64decode(encoded).decode("ascii").partition(":")
-    return unquote_plus(client_id), unquote_plus(secret)
-
+pytestmark = pytest.mark.usefixtures("environment")
 
 # What is sent
 
 
-def test_id_and_secret_go_form_encoded_into_the_basic_header(endpoint: Endpoint) -> None:
+def test_client_id_and_secret_are_form_encoded_in_the_basic_header(endpoint: Endpoint) -> None:
     assert issuer(endpoint, oauth2_audience="https://api").fetch() == Grant("granted", 60)
     (asked,) = endpoint.asked
     assert basic(asked) == ("the client: ü", SECRET)
@@ -94,7 +42,7 @@ def test_id_and_secret_go_form_encoded_into_the_basic_header(endpoint: Endpoint)
     assert asked.headers["accept"] == "application/json"
 
 
-def test_client_secret_post_goes_into_the_form_and_nowhere_else(
+def test_client_secret_post_sends_the_secret_in_the_form_only(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -114,19 +62,19 @@ def test_client_secret_post_goes_into_the_form_and_nowhere_else(
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
-def test_any_secret_arrives_as_it_is(endpoint: Endpoint, method: str, secret: str) -> None:
+def test_every_secret_arrives_unchanged(endpoint: Endpoint, method: str, secret: str) -> None:
     endpoint.asked.clear()
     issuer(endpoint, oauth2_auth_method=method, oauth2_client_secret=secret).fetch()
     (asked,) = endpoint.asked
     assert secret == (basic(asked)[1] if method == "client_secret_basic" else asked.form["client_secret"][0])
 
 
-def test_an_answer_may_leave_out_the_lifetime_and_change_the_scope(endpoint: Endpoint) -> None:
+def test_a_response_may_omit_the_lifetime_and_change_the_scope(endpoint: Endpoint) -> None:
     endpoint.replies = [answers(body=b'{"access_token": "t", "scope": "read", "token_type": "Bearer"}')]
     assert issuer(endpoint).fetch() == Grant("t", None)
 
 
-def test_an_answer_may_be_compressed_and_chunked(endpoint: Endpoint) -> None:
+def test_a_response_may_be_compressed_and_chunked(endpoint: Endpoint) -> None:
     content = gzip.compress(b'{"access_token": "t", "expires_in": 0.5}')
 
     def reply(handler: Handler) -> None:
@@ -140,132 +88,6 @@ def test_an_answer_may_be_compressed_and_chunked(endpoint: Endpoint) -> None:
 
     endpoint.replies = [reply]
     assert issuer(endpoint).fetch() == Grant("t", 1)
-
-
-# What goes wrong
-
-
-def test_statuses_become_the_projects_errors_and_are_counted(endpoint: Endpoint) -> None:
-    before = {status: count(status) for status in ("success", "http_503", "invalid_scope", "invalid_answer")}
-    endpoint.replies = [
-        answers(),
-        answers(503, headers={"Retry-After": "9"}),
-        answers(400, json.dumps({"error": "invalid_scope"}).encode()),
-        answers(200, b"<html>"),
-    ]
-    broker = issuer(endpoint)
-    broker.fetch()
-    with pytest.raises(Throttled) as throttled:
-        broker.fetch()
-    assert throttled.value.delay == 9
-    with pytest.raises(Permanent, match="OAUTH2_SCOPE"):
-        broker.fetch()
-    with pytest.raises(Transient, match="6 bytes of unknown type"):
-        broker.fetch()
-    assert {status: count(status) - number for status, number in before.items()} == dict.fromkeys(before, 1.0)
-
-
-def test_a_redirect_is_not_followed_with_the_secret(endpoint: Endpoint) -> None:
-    for status in (301, 302, 303, 307, 308):
-        endpoint.replies = [answers(status, headers={"Location": endpoint.url + "/elsewhere"})]
-        with pytest.raises(Permanent) as raised:
-            issuer(endpoint).fetch()
-        assert raised.value.code == "redirect"
-    assert [asked.path for asked in endpoint.asked] == ["/oauth2/token"] * 5
-
-
-def _silent(handler: Handler) -> None:
-    """Until the client has gone."""
-    handler.connection.recv(1)
-
-
-def _dribbled_body(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    while True:  # until the client has gone
-        handler.wfile.write(b" ")
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("reply", [_silent, _dribbled_body])
-def test_an_answer_must_come_within_the_timeout_as_a_whole(endpoint: Endpoint, reply: Any) -> None:
-    endpoint.replies = [reply]
-    before, began = count("timeout"), time.monotonic()
-    with pytest.raises(Transient, match=r"did not answer within 0.3 s \(REQUEST_TIMEOUT\)"):
-        issuer(endpoint, request_timeout=0.3).fetch()
-    assert time.monotonic() - began < 10
-    assert count("timeout") == before + 1
-
-
-def _cut(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "100")
-    handler.end_headers()
-    handler.wfile.write(b'{"access_token": "half')
-    handler.close_connection = True
-
-
-def _hang_up(handler: Handler) -> None:
-    handler.close_connection = True
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-def _no_http(handler: Handler) -> None:
-    handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-    handler.close_connection = True
-
-
-def _false_gzip(handler: Handler) -> None:
-    answers(200, b"not gzip", headers={"Content-Encoding": "gzip"})(handler)
-
-
-@pytest.mark.parametrize("reply", [_cut, _hang_up, _no_http, _false_gzip, answers(200, b" " * 2**19)])
-def test_broken_answers_are_transient(endpoint: Endpoint, reply: Any) -> None:
-    endpoint.replies = [reply]
-    with pytest.raises(Transient) as raised:
-        issuer(endpoint).fetch()
-    assert "127.0.0.1" in str(raised.value)
-
-
-def test_an_endpoint_that_is_not_there_is_named_with_the_cause() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/token"
-        with pytest.raises(Transient) as raised:
-            Issuer(configured(url), post=lambda _: None).fetch()
-    assert str(raised.value) == "the token endpoint 127.0.0.1 cannot be reached: Connection refused"
-    with pytest.raises(Transient, match=r"the token endpoint nowhere.invalid cannot be reached: "):
-        Issuer(configured("http://nowhere.invalid/token"), post=lambda _: None).fetch()
-
-
-def test_tls_that_cannot_be_trusted_names_the_variable(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    url = endpoint.url.replace("http://", "https://")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
-    with pytest.raises(Transient, match="check SSL_CERT_FILE"):
-        Issuer(configured(url), post=lambda _: None).fetch()
-    monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(Transient, match="SSL_CERT_FILE"):
-        Issuer(configured(url), post=lambda _: None).fetch()
-
-
-@pytest.mark.parametrize(
-    ("address", "refused"),
-    [("8.8.8.8", True), ("2606:4700::1111", True), ("10.1.2.3", False), ("fd00::1", False), ("::1", False)],
-)
-def test_http_is_for_private_networks_only(address: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def resolves(*_: object, **__: object) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolves)
-    if not refused:
-        edge._refuse_public_http("http://hydra:4444/oauth2/token")
-        return
-    with pytest.raises(Permanent, match="https://") as raised:
-        edge._refuse_public_http("http://hydra:4444/oauth2/token")
-    assert raised.value.code == "insecure_url"
-    edge._refuse_public_http("https://hydra:4444/oauth2/token")
 
 
 # Rotation
@@ -315,9 +137,9 @@ def test_a_rotated_secret_is_read_again_when_the_client_is_refused(
 # The thread
 
 
-def test_the_outcome_is_posted_to_the_loop(endpoint: Endpoint) -> None:
+def test_the_outcome_of_a_request_is_posted_to_the_loop(endpoint: Endpoint) -> None:
     events: queue.Queue[Any] = queue.Queue()
-    broker = Issuer(configured(endpoint.url), post=events.put, reread=_no_rotation)
+    broker = Issuer(configured(endpoint.url), post=events.put, reread=no_rotation)
     broker.start_request(RequestToken(7))
     assert events.get(timeout=30) == TokenIssued(7, "granted", 60)
     endpoint.replies = [answers(500)]
@@ -327,7 +149,9 @@ def test_the_outcome_is_posted_to_the_loop(endpoint: Endpoint) -> None:
     assert refused.number == 8
 
 
-def test_a_bug_on_the_thread_is_posted_too(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+def test_an_unexpected_exception_on_the_thread_is_posted_as_a_failed_request(
+    monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint
+) -> None:
     events: queue.Queue[Any] = queue.Queue()
     crashes: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda crash: crashes.append(crash.exc_type.__name__))
@@ -342,7 +166,7 @@ def test_a_bug_on_the_thread_is_posted_too(monkeypatch: pytest.MonkeyPatch, endp
 # Secrets
 
 
-def test_neither_secret_nor_token_is_logged_or_in_an_error(
+def test_the_secret_and_the_token_appear_in_no_log_and_no_error(
     endpoint: Endpoint, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -352,7 +176,7 @@ def test_neither_secret_nor_token_is_logged_or_in_an_error(
         answers(200, b'{"access_token": ["canary-token"]}'),
         answers(400, told),
         answers(500, told),
-        _hang_up,
+        hang_up,
     ]
     shown = []
     contexts: list[BaseException | None] = []

@@ -39,7 +39,7 @@ def granting(token: str, life: int) -> bytes:
     return f'{{"access_token": "{token}", "expires_in": {life}}}'.encode()
 
 
-def test_it_may_be_killed_at_any_moment(folder: Path) -> None:
+def test_a_restarted_broker_requests_a_token_at_once_and_keeps_it(folder: Path) -> None:
     inbox = Sockets(Wiring(folder / "run", "publisher"))
     with serving() as endpoint:
         endpoint.replies = [answers(body=granting(f"canary-{n}", 3600)) for n in range(10)]

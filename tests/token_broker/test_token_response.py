@@ -60,7 +60,7 @@ def test_a_lifetime_may_be_missing() -> None:
         b"[" * 100_000,
     ],
 )
-def test_an_answer_without_a_token_is_described_by_size_and_type_only(content: bytes) -> None:
+def test_a_response_without_a_token_is_described_by_size_and_type_only(content: bytes) -> None:
     with pytest.raises(Transient) as raised:
         read(200, {"content-type": "text/html; canary"}, content, 0.0)
     shape = f"HTTP 200, {len(content)} bytes of text/html"
@@ -68,7 +68,7 @@ def test_an_answer_without_a_token_is_described_by_size_and_type_only(content: b
 
 
 @pytest.mark.parametrize("content_type", ["canary", "<canary>/html", "text/" + "canary" * 100])
-def test_a_content_type_that_is_none_is_not_shown(content_type: str) -> None:
+def test_an_invalid_content_type_is_not_shown(content_type: str) -> None:
     with pytest.raises(Transient) as raised:
         read(200, {"content-type": content_type}, b"", 0.0)
     assert "canary" * 20 not in str(raised.value)
@@ -76,7 +76,7 @@ def test_a_content_type_that_is_none_is_not_shown(content_type: str) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(REFUSALS))
-def test_a_refusal_is_explained_by_the_variable_to_look_at(code: str) -> None:
+def test_the_error_for_a_refusal_names_the_variable_to_check(code: str) -> None:
     with pytest.raises(Permanent) as raised:
         read(400, JSON, body(error=code, error_description="canary"), 0.0)
     assert raised.value.code == code
@@ -96,7 +96,7 @@ def test_a_refusal_is_explained_by_the_variable_to_look_at(code: str) -> None:
         (307, "redirect", "OAUTH2_TOKEN_URL"),
     ],
 )
-def test_other_refusals_are_a_persons_matter_too(status: int, code: str, variable: str) -> None:
+def test_other_refusals_are_permanent_errors_that_name_a_variable(status: int, code: str, variable: str) -> None:
     with pytest.raises(Permanent) as raised:
         read(status, {}, b"<html>", 0.0)
     assert raised.value.code == code
@@ -104,7 +104,7 @@ def test_other_refusals_are_a_persons_matter_too(status: int, code: str, variabl
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-def test_what_passes_by_itself_is_transient_and_its_patience_obeyed(status: int) -> None:
+def test_a_temporary_status_is_a_transient_error_with_the_wait_that_the_endpoint_asks_for(status: int) -> None:
     with pytest.raises(Transient) as raised:
         read(status, JSON, body(error="invalid_client"), 0.0)
     assert not isinstance(raised.value, Throttled)
@@ -116,7 +116,7 @@ def test_what_passes_by_itself_is_transient_and_its_patience_obeyed(status: int)
     assert throttled.value.delay == 40
 
 
-def test_an_unknown_error_code_does_not_become_a_label() -> None:
+def test_an_unknown_error_code_is_not_used_as_a_metric_label() -> None:
     with pytest.raises(Permanent) as raised:
         read(400, JSON, body(error="canary"), 0.0)
     assert raised.value.code == "http_400"
@@ -130,7 +130,9 @@ _bodies = st.binary() | st.dictionaries(
 
 
 @given(st.integers(100, 999), st.dictionaries(st.text(), st.text()), _bodies)
-def test_no_answer_does_anything_else(status: int, headers: dict[str, str], content: bytes) -> None:
+def test_every_response_gives_a_grant_or_a_transient_or_permanent_error(
+    status: int, headers: dict[str, str], content: bytes
+) -> None:
     try:
         grant = read(status, headers, content, 0.0)
     except (Transient, Permanent):

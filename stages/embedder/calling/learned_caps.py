@@ -1,8 +1,8 @@
-"""How large a request a provider takes: what is known of it, and what its refusals teach.
+"""How large a request to a provider may be: the known caps, and smaller ones learned from refusals.
 
-Compatible gateways have smaller caps than OpenAI, and do not tell them: 250 inputs, or 20,000 tokens. Each shows as a
-request that is refused whole while each of its halves passes. That is taken for a lesson, so that later requests are
-cut to size beforehand. A lesson is forgotten after a while: it may have been a hiccup.
+Gateways that are compatible with OpenAI have smaller caps and do not publish them: 250 inputs, or 20,000 tokens. A cap
+shows when a request is refused as a whole while each of its halves passes. From then on, larger requests are split
+before they are sent. A learned cap is forgotten after an hour, because the refusal may have had another cause.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from common.process.actions import Instant
 from common.task_types import token_count
 from stages.embedder.providers import Caps
 
-FORGOTTEN_AFTER = 3600.0
-"""Seconds that a lesson lasts; to learn it again costs one refused request, which no provider charges."""
+FORGET_AFTER_S = 3600.0
+"""How long a learned cap is used. Learning it again costs one refused request, which no provider charges."""
 
-_OF_TOKENS = re.compile(r"token|context|too long|length", re.IGNORECASE)
-_OF_INPUTS = re.compile(r"\binputs?\b|batch|items?\b|array|instances|entries|texts|strings", re.IGNORECASE)
+_TOKEN_WORDS = re.compile(r"token|context|too long|length", re.IGNORECASE)
+_INPUT_WORDS = re.compile(r"\binputs?\b|batch|items?\b|array|instances|entries|texts|strings", re.IGNORECASE)
 
 log = structlog.get_logger()
 
 
 class LearnedCaps:
-    """The caps of one provider, used by all threads."""
+    """The caps of one provider; used by all threads."""
 
     def __init__(self, provider: str, known: Caps, clock: Callable[[], Instant]) -> None:
         self._provider = provider
@@ -38,34 +38,36 @@ class LearnedCaps:
         self._passed_inputs = 0
 
     @property
-    def now(self) -> Caps:
-        """What to keep to."""
+    def current(self) -> Caps:
+        """The caps to keep to."""
         if self._learned is not self._known and self._clock().mono >= self._forget_at:
             self._set(self._known)
         return self._learned
 
-    def passed(self, inputs: int) -> None:
-        """A request of so many inputs was taken."""
+    def request_passed(self, inputs: int) -> None:
+        """Note that the provider took a request with this number of inputs."""
         self._passed_inputs = max(self._passed_inputs, inputs)
 
     def learn(self, refused: Sequence[str], halves: Iterable[Sequence[str]], words: str) -> None:
-        """Learn from a request that was refused whole, in these words, while each half passed."""
+        """Learn a cap from a request that was refused as a whole, with these words, while each half passed."""
         halves = list(halves)
-        by_tokens = bool(_OF_TOKENS.search(words))
-        if by_tokens == bool(_OF_INPUTS.search(words)):  # the words do not tell; perhaps so many inputs passed before
+        by_tokens = bool(_TOKEN_WORDS.search(words))
+        if by_tokens == bool(
+            _INPUT_WORDS.search(words)
+        ):  # the words do not tell: if as many inputs passed before, it was the tokens
             by_tokens = len(refused) <= self._passed_inputs
         weigh = sizes if by_tokens else _ones
-        cap = _between(words, max(sum(weigh(half)) for half in halves), sum(weigh(refused)))
-        now = self.now
-        caps = Caps(now.inputs, min(now.tokens, cap)) if by_tokens else Caps(min(now.inputs, cap), now.tokens)
-        if caps != now:
-            log.warning("smaller_requests", provider=self._provider, reason=words, **caps._asdict())
-            self._forget_at = self._clock().mono + FORGOTTEN_AFTER
+        cap = _cap_between(words, max(sum(weigh(half)) for half in halves), sum(weigh(refused)))
+        inputs, tokens = self.current
+        caps = Caps(inputs, min(tokens, cap)) if by_tokens else Caps(min(inputs, cap), tokens)
+        if caps != (inputs, tokens):
+            log.warning("request_cap_learned", provider=self._provider, reason=words, **caps._asdict())
+            self._forget_at = self._clock().mono + FORGET_AFTER_S
             self._set(caps)
 
     def split(self, positions: Sequence[int], texts: Sequence[str]) -> list[Sequence[int]]:
-        """Cut the texts at these positions into requests that keep to the caps, in order."""
-        caps = self.now
+        """Split positions into requests that keep to the caps, in their order. `texts` are all texts of the batch."""
+        caps = self.current
         chosen = [texts[position] for position in positions]
         if len(positions) <= caps.inputs and _surely_within(chosen, caps.tokens):
             return [positions]
@@ -85,7 +87,7 @@ class LearnedCaps:
 
 
 def sizes(texts: Iterable[str]) -> list[int]:
-    """Count the tokens of each text, as OpenAI's models do; for other models it is an estimate."""
+    """Count the tokens of each text as OpenAI's models do; for other models this is an estimate."""
     return [token_count.count(text) for text in texts]
 
 
@@ -93,14 +95,14 @@ def _ones(texts: Sequence[str]) -> list[int]:
     return [1] * len(texts)
 
 
-def _surely_within(texts: Sequence[str], most: int) -> bool:
-    """Whether they have at most so many tokens, seen without counting: a token is at least one byte."""
-    if sum(map(len, texts)) * 4 <= most:
+def _surely_within(texts: Sequence[str], max_tokens: int) -> bool:
+    """Whether the texts are so short that they need not be counted: a token is at least one byte."""
+    if sum(map(len, texts)) * 4 <= max_tokens:
         return True
-    return sum(len(text.encode()) for text in texts) <= most
+    return sum(len(text.encode()) for text in texts) <= max_tokens
 
 
-def _between(words: str, passed: int, refused: int) -> int:
-    """The cap that the words name, if it lies where it must; else what has passed."""
+def _cap_between(words: str, passed: int, refused: int) -> int:
+    """The cap: the number that the provider's words name, if it is below `refused`; otherwise what has passed."""
     named = [int(number.replace(",", "")) for number in re.findall(r"\b\d{1,3}(?:,\d{3})+\b|\b\d{1,9}\b", words)]
     return max((number for number in named if passed <= number < refused), default=passed)

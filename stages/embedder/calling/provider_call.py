@@ -1,13 +1,21 @@
-"""Texts to one provider, until each has a vector or a reason why it never will, or now is not the time.
+"""Decides what to send to a provider, and how to react to each outcome: retries and halving, without I/O.
 
-    request refused for its input     halve it, until the bad texts are alone          BadInput
-    vectors that the guard objects to ask once more, for those texts only, then fail    guard.py
-    outage, timeout, "too many"       back off and retry, MAX_RETRIES times, then stop   Transient
-    "I failed", twice                 halve it: a text that it fails on goes back alone  ProviderServerError
-    nothing that waiting would mend   stop at once; the gate says why                    NeedsOperator
-    a quota has no more for it        it comes again, in a batch that is charged anew    tally.py
+A `ProviderCall` brings the items of a batch to one provider. It is a generator that yields actions and receives events:
+it makes no request, never sleeps and reads no clock. driver.py runs it on a thread. It only knows that items are texts,
+and knows nothing about the results, so it can serve every kind of call.
 
-What was embedded before it stops is kept: it is paid for.
+    event                what the call does
+    Succeeded            keeps the results. Rejected results: asks once more for these items only, then they fail
+    InputRefused         halves the request until the bad items are alone; these fail
+    CallRefused          fails the items of the request
+    RequestFailed        backs off and retries, MAX_RETRIES times, then stops
+      is_server_error    the second time: halves the request. An item that fails alone is deferred, without the others
+    RetryAtOnce          makes the same request again
+    ProviderPaused       waits, at most MAX_WAIT_S in total, then stops
+    ProviderUnavailable  stops
+
+What was obtained before the call stops is kept, because it is paid for. Items that the request budget does not cover
+return in a later batch.
 """
 
 from __future__ import annotations
@@ -15,289 +23,246 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
-import structlog
-
-from common.failures.errors import Permanent, Throttled, Transient
 from common.failures.retry import Backoff
-from common.process import metrics
-from common.process.actions import Instant
-from common.task_types import token_count
+from common.process.actions import Log
 from common.wire.messages import Failure
-from stages.embedder.calling.gate import Gate
-from stages.embedder.calling.learned_caps import LearnedCaps
-from stages.embedder.calling.request_budget import Tally
-from stages.embedder.calling.vector_guard import COUNT, LENGTH, Guard, Vector
-from stages.embedder.providers import (
-    AskAgain,
-    BadInput,
-    Embeddings,
-    NeedsOperator,
-    NoModelYet,
-    NotSent,
-    Provider,
-    ProviderServerError,
+from stages.embedder.calling.call_actions import (
+    CallRefused,
+    Event,
+    InputRefused,
+    LearnCap,
+    ProviderPaused,
+    ProviderUnavailable,
+    R,
+    RequestFailed,
+    RetryAtOnce,
+    SendRequest,
+    Steps,
+    Succeeded,
+    WaitEnded,
+    WaitUntil,
 )
-from stages.embedder.providers.request_metrics import counted_embed
+from stages.embedder.calling.request_budget import RequestBudget
 
-PATIENCE = 10.0
-"""Seconds that a batch waits in all for its provider before it goes back: a slot is for working."""
-SET_ASIDE = 60.0
-"""Seconds that a text goes back for which the provider failed on while it served others."""
-
-log = structlog.get_logger()
+MAX_WAIT_S = 10.0
+"""How long a batch waits in total for its provider before it is deferred: a slot is for work, not for waiting."""
+ISOLATED_RETRY_S = 60.0
+"""How long an item is deferred if the provider fails on it while it serves others."""
 
 
-class Backend(NamedTuple):
-    """A provider, and what is known of it."""
+class RetryPolicy(NamedTuple):
+    """When a failed request is made again."""
 
-    provider: Provider
-    gate: Gate
-    caps: LearnedCaps
-
-
-class Tools(NamedTuple):
-    """What all sendings share."""
-
-    guard: Guard
     backoff: Backoff
-    retries: int
-    clock: Callable[[], Instant]
-    wait: Callable[[float], bool]
-    """Wait so many seconds; returns True, and at once, when the embedder is told to stop."""
-    stopping: Callable[[], bool]
-    """Whether it is told to stop: what is under way ends, and no further request is begun."""
+    max_retries: int
 
 
-class Lesson:
-    """A request that was refused whole; if both of its halves pass, it was too large."""
+class Halving:
+    """A refused request and its halves. If both halves pass, the request was too large."""
 
-    def __init__(self, texts: list[str], halves: list[list[str]], words: str) -> None:
-        self.texts = texts
-        self.halves = halves
-        self.words = words
-        self.passed = 0
+    def __init__(self, refused: Sequence[int], halves: Sequence[Sequence[int]], reason: str) -> None:
+        self.lesson = LearnCap(refused, halves, reason)
+        self._passed = 0
+
+    def is_complete(self) -> bool:
+        """Count a half that passed; return whether both have now."""
+        self._passed += 1
+        return self._passed == len(self.lesson.halves)
 
 
 class Piece(NamedTuple):
-    """Part of the texts, by position, that goes into one request if the caps allow."""
+    """Items that go into one request, if the caps of the provider allow it."""
 
     positions: Sequence[int]
-    again: bool = False
-    """Whether the guard has objected to these before."""
-    lesson: Lesson | None = None
-    suspect: bool = False
-    """Whether the provider failed on a request with these in it, perhaps because of one of them."""
+    is_recheck: bool = False
+    """Whether their results were rejected before."""
+    halving: Halving | None = None
+    """If it is a half of a refused request."""
+    is_isolation: bool = False
+    """Whether the provider failed on a request with these items, perhaps because of one of them."""
 
 
-class NotNow(Exception):
-    """The provider cannot be used before `until` (seconds, monotonic)."""
+class CallStopped(Exception):
+    """The provider cannot be used before `until` (monotonic seconds). Never leaves this module."""
 
     def __init__(self, until: float) -> None:
         super().__init__(until)
         self.until = until
 
 
-class Sending:
-    """One batch's texts on their way to one provider."""
+class ProviderCall(Generic[R]):
+    """One batch's items on their way to one provider."""
 
-    def __init__(self, backend: Backend, model: str, texts: Sequence[str], tally: Tally, tools: Tools) -> None:
-        self._provider, self._gate, self._caps = backend
-        self._model = model
-        """As this provider calls it."""
-        self._texts = texts
-        self._tally = tally
-        self._tools = tools
-        self._waited = 0.0
-        self._doubts = 2 * math.ceil(math.log2(len(texts) + 1)) + 2
-        self._fallback_of: str | None = None
-        self.outcomes: list[Vector | Failure | None] = [None] * len(texts)
-        """None: not now."""
-        self.until = 0.0
-        """When to try those again; seconds of the monotonic clock."""
+    def __init__(
+        self,
+        items: Sequence[str],
+        budget: RequestBudget,
+        policy: RetryPolicy,
+        split: Callable[[Sequence[int]], Sequence[Sequence[int]]],
+        rechecks: Sequence[int] = (),
+    ) -> None:
+        """`split` cuts positions into requests that the provider takes.
 
-    def run(self, task_model: str) -> None:
-        """Fill `outcomes`. `task_model` is what the tasks call the model; another name here means a fallback."""
-        self._fallback_of = task_model if task_model != self._model else None
-        pieces = self._first_pieces(task_model)
+        `rechecks` are the positions of items whose results were rejected in an earlier batch.
+        """
+        self._items = items
+        self._budget = budget
+        self._policy = policy
+        self._split = split
+        self._rechecks = rechecks
+        self._now = 0.0
+        self._waited_s = 0.0
+        self._searches_left = 2 * math.ceil(math.log2(len(items) + 1)) + 2
+        self.outcomes: list[R | Failure | None] = [None] * len(items)
+        """One for each item; None: deferred."""
+        self.retry_at = 0.0
+        """When to try the deferred items again (monotonic seconds)."""
+        self.open_rechecks: list[int] = []
+        """Positions of items whose results were rejected once, and which the budget did not allow to ask for again."""
+
+    def run(self) -> Steps[R, None]:
+        """Fill `outcomes`."""
+        pieces = self._first_pieces()
         try:
             while pieces:
                 piece = pieces.pop()
-                cut = self._caps.split(piece.positions, self._texts)
-                if len(cut) > 1:
-                    pieces.extend(Piece(part, piece.again, suspect=piece.suspect) for part in reversed(cut))
+                parts = self._split(piece.positions)
+                if len(parts) > 1:
+                    pieces.extend(piece._replace(positions=part, halving=None) for part in reversed(parts))
                     continue
-                for rest in reversed(self._send(piece, task_model)):
-                    # suspects come last: each success in between shows the breaker that it is no outage
-                    (pieces.appendleft if rest.suspect else pieces.append)(rest)
-        except NotNow as not_now:
-            self.until = not_now.until
+                rest = yield from self._process(piece)
+                for left in reversed(rest):
+                    # isolation comes last: each success in between shows the breaker that the provider works
+                    (pieces.appendleft if left.is_isolation else pieces.append)(left)
+        except CallStopped as stopped:
+            self.retry_at = stopped.until
 
-    def _first_pieces(self, task_model: str) -> deque[Piece]:
-        """All texts; those that the guard has objected to in an earlier batch apart."""
-        again = self._tools.guard.recall(task_model, self._texts)
-        if not again:
-            return deque([Piece(range(len(self._texts)))])
-        others = [position for position in range(len(self._texts)) if position not in again]
-        return deque(Piece(part, part is again) for part in (again, others) if part)
+    def _first_pieces(self) -> deque[Piece]:
+        """All items; those to be checked again are apart."""
+        if not self._rechecks:
+            return deque([Piece(range(len(self._items)))])
+        others = sorted(set(range(len(self._items))).difference(self._rechecks))
+        return deque(piece for piece in (Piece(self._rechecks, is_recheck=True), Piece(others)) if piece.positions)
 
-    def _leave(self, piece: Piece, texts: list[str], task_model: str) -> list[Piece]:
-        """Send these no more: they come again in another batch."""
-        self._tally.left.update(dict.fromkeys(texts, len(texts)))
-        if piece.again:
-            self._tools.guard.remember(task_model, texts)
-        return []
-
-    def _send(self, piece: Piece, task_model: str) -> list[Piece]:
-        """Make the request for a piece; return what is still to be done about it."""
-        texts = [self._texts[position] for position in piece.positions]
-        if not self._tally.allows(texts):
-            return self._leave(piece, texts, task_model)
-        try:
-            answer = self._answer(texts, suspect=piece.suspect)
-        except AskAgain:
-            return [piece]
-        except ProviderServerError as error:
-            return self._suspected(piece, error)
-        except BadInput as error:
-            return self._refused(piece, texts, error)
-        except NeedsOperator as error:
-            raise NotNow(self._gate.closed_until(self._model) or self._later(1, error)) from error
-        except Permanent as error:
-            self._fail(piece.positions, Failure(error.code, str(error)), "refused")
+    def _process(self, piece: Piece) -> Steps[R, list[Piece]]:
+        """Send a piece, and retry it; return the pieces that are still to be sent."""
+        if not self._budget.allows(self._items_of(piece)):
+            self._send_back(piece)
             return []
-        self._learn(piece, texts)
-        return self._checked(piece, answer, task_model)
-
-    def _answer(self, texts: list[str], *, suspect: bool) -> Embeddings:
-        """Make one request, and retry it through what passes; raise `ProviderServerError` if halving may help."""
         failures = 0
-        while True:
-            self._pass_gate()
-            began = self._tools.clock().mono
-            self._tally.requests += 1
-            try:
-                with self._gate.outcome(self._model):
-                    answer = counted_embed(self._provider, self._model, texts)
-            except NoModelYet as error:
-                raise NotNow(self._tools.clock().mono + error.delay) from error
-            except Transient as error:
+        rest: list[Piece] | None = None
+        while rest is None:
+            event = yield from self._do(SendRequest(piece.positions))
+            if isinstance(event, RequestFailed):
                 failures += 1
-                self._failed(failures, error, texts, suspect=suspect)
-            except (AskAgain, BadInput):
-                raise
-            except Permanent:
-                self._tally.reached.update(texts)
-                raise
+                rest = yield from self._request_failed(piece, failures, event)
+            elif isinstance(event, ProviderPaused):
+                yield from self._wait(event.until)
             else:
-                self._tally.reached.update(texts)
-                # where nothing is reported, the quota stays charged with the estimate: a token is at least one byte
-                self._tally.tokens += answer.tokens or sum(len(text.encode()) for text in texts)
-                self._gate.rest(answer.pause, "its quota is nearly used up, by its own headers")
-                return answer
-            finally:
-                self._tally.made(began, self._tools.clock().mono)
+                rest = yield from self._request_ended(piece, event)
+        return rest
 
-    def _pass_gate(self) -> None:
-        """Wait while the provider asks for patience; where more is wrong, others may be tried meanwhile."""
-        if self._tools.stopping():
-            raise NotNow(self._tools.clock().mono)
-        while until := self._gate.enter(self._model):
-            if self._gate.broken(self._model):
-                raise NotNow(until)
-            self._wait_until(until)
+    def _request_ended(self, piece: Piece, event: Event[R]) -> Steps[R, list[Piece]]:
+        """React to an event after which the same request is not retried here."""
+        match event:
+            case Succeeded():
+                return (yield from self._succeeded(piece, event))
+            case InputRefused():
+                return (yield from self._input_refused(piece, event))
+            case CallRefused():
+                self._fail(piece, event.failure)
+                return []
+            case RetryAtOnce():
+                return [piece]
+            case ProviderUnavailable():
+                raise CallStopped(event.until or self._now + self._policy.backoff.delay(1))
+        raise AssertionError(f"not the outcome of a request: {event}")
 
-    def _failed(self, failures: int, error: Transient, texts: list[str], *, suspect: bool) -> None:
-        """Wait before the next try; raise `NotNow` after the last, `ProviderServerError` where halving may help."""
-        provider = self._provider.name
-        log.warning("provider_failed", provider=provider, model=self._model, failures=failures, reason=str(error))
-        until = self._later(failures, error)
-        if not isinstance(error, NotSent | Throttled):  # nobody knows what became of it: it may have been paid for
-            self._tally.reached.update(texts)
-            self._tally.tokens += sum(token_count.upper_bound(self._model, text) for text in texts)
-        if failures > self._tools.retries:
-            raise NotNow(max(until, self._gate.closed_until(self._model)))
-        last = not self._tally.allows(texts)
-        if isinstance(error, ProviderServerError) and (suspect or (len(texts) > 1 and (last or failures == 2))):
-            self._wait_until(until)
-            raise error
-        if last:
-            raise NotNow(max(until, self._gate.closed_until(self._model)))
-        self._wait_until(until)
-
-    def _later(self, failures: int, error: Exception) -> float:
-        return self._tools.clock().mono + self._tools.backoff.delay(failures, error)
-
-    def _wait_until(self, until: float) -> None:
-        seconds = until - self._tools.clock().mono
-        self._waited += max(seconds, 0.0)
-        if self._waited > PATIENCE or self._tools.wait(seconds):
-            raise NotNow(until)
-
-    def _refused(self, piece: Piece, texts: list[str], error: BadInput) -> list[Piece]:
-        """Halve what was refused; a text alone fails, with the provider's words."""
-        if len(texts) == 1:
-            words = f"{self._provider.name} refused the text: {error}"
-            self._fail(piece.positions, Failure(error.code, words), "refused")
+    def _succeeded(self, piece: Piece, event: Succeeded[R]) -> Steps[R, list[Piece]]:
+        """Keep the results; return the items to ask for again."""
+        if piece.halving is not None and piece.halving.is_complete():
+            yield piece.halving.lesson
+        positions = piece.positions
+        for position, result in zip(positions, event.results, strict=True):
+            if result is not None:
+                self.outcomes[position] = result
+        if not event.rejected:
             return []
-        middle = (len(texts) + 1) // 2
-        lesson = Lesson(texts, [texts[:middle], texts[middle:]], str(error))
-        halves = (piece.positions[:middle], piece.positions[middle:])
-        log.info("batch_halved", provider=self._provider.name, model=self._model, inputs=len(texts))
-        return [Piece(half, piece.again, lesson) for half in halves]
-
-    def _suspected(self, piece: Piece, error: ProviderServerError) -> list[Piece]:
-        """Halve what the provider failed on twice; a text alone goes back for a while, and holds up no others."""
-        positions, provider = piece.positions, self._provider.name
-        if len(positions) == 1:
-            log.warning("text_set_aside", provider=provider, model=self._model, seconds=SET_ASIDE, reason=str(error))
-            self.until = max(self.until, self._tools.clock().mono + SET_ASIDE)
-            return []
-        log.info("batch_halved", provider=provider, model=self._model, inputs=len(positions))
-        middle = (len(positions) + 1) // 2
-        return [Piece(half, piece.again, suspect=True) for half in (positions[:middle], positions[middle:])]
-
-    def _learn(self, piece: Piece, texts: list[str]) -> None:
-        self._caps.passed(len(texts))
-        if piece.lesson is not None:
-            piece.lesson.passed += 1
-            if piece.lesson.passed == len(piece.lesson.halves):
-                self._caps.learn(piece.lesson.texts, piece.lesson.halves, piece.lesson.words)
-
-    def _checked(self, piece: Piece, answer: Embeddings, task_model: str) -> list[Piece]:
-        """Keep the vectors that are as they should be; return what is to be asked for again."""
-        positions, name = piece.positions, self._provider.name
-        checked = self._tools.guard.check(task_model, answer, len(positions), name)
-        if not checked.wrong:
-            metrics.EMBEDDED_INPUTS.labels(name, "embedded").inc(len(positions))
-        for position, vector in zip(positions, checked.vectors, strict=True):
-            if vector is not None:
-                self.outcomes[position] = vector
-        if not checked.wrong:
-            return []
-        metrics.EMBEDDED_INPUTS.labels(name, "embedded").inc(len(positions) - len(checked.wrong))
-        reason = next(iter(checked.wrong.values()))
-        log.warning("vectors_unusable", provider=name, model=self._model, inputs=len(checked.wrong), reason=reason)
-        if checked.kind == LENGTH and self._fallback_of is not None:
-            raise self._another_model(reason)
-        if not piece.again:
-            return [Piece([positions[index] for index in sorted(checked.wrong)], again=True)]
-        if checked.kind == COUNT and len(positions) > 1 and self._doubts > 0:
-            self._doubts -= 1  # one text may be what the provider loses: look for it, but not for ever
-            middle = (len(positions) + 1) // 2
-            return [Piece(positions[:middle], again=True), Piece(positions[middle:], again=True)]
-        for index, why in checked.wrong.items():
-            self._fail([positions[index]], Failure("invalid_vector", f"{name} gave no usable vector: {why}"), "invalid")
+        if not piece.is_recheck:
+            return [Piece([positions[index] for index in sorted(event.rejected)], is_recheck=True)]
+        if event.is_unmatched and len(positions) > 1 and self._searches_left > 0:
+            self._searches_left -= 1  # the provider may lose one item: search for it, but with a bound
+            return [Piece(half, is_recheck=True) for half in _halves(positions)]
+        for index, failure in event.rejected.items():
+            self.outcomes[positions[index]] = failure
         return []
 
-    def _another_model(self, reason: str) -> NotNow:
-        """A fallback whose vectors are of another length is another model, whatever FALLBACK_MODELS says."""
-        words = f"FALLBACK_MODELS maps {self._fallback_of} to {self._model}, another model: {reason}"
-        self._gate.bar(self._model, words)
-        return NotNow(self._gate.closed_until(self._model))
+    def _input_refused(self, piece: Piece, event: InputRefused) -> Steps[R, list[Piece]]:
+        """Halve the request; an item alone fails."""
+        if len(piece.positions) == 1:
+            self._fail(piece, event.failure)
+            return []
+        yield Log("request_halved", {"inputs": len(piece.positions), "reason": event.reason})
+        halves = _halves(piece.positions)
+        halving = Halving(piece.positions, halves, event.reason)
+        return [Piece(half, piece.is_recheck, halving) for half in halves]
 
-    def _fail(self, positions: Sequence[int], failure: Failure, outcome: str) -> None:
-        metrics.EMBEDDED_INPUTS.labels(self._provider.name, outcome).inc(len(positions))
-        for position in positions:
+    def _request_failed(self, piece: Piece, failures: int, event: RequestFailed) -> Steps[R, list[Piece] | None]:
+        """Wait for the next try (None), or return the halves of the request; stop after the last try."""
+        yield Log("provider_request_failed", {"failures": failures, "reason": event.reason}, "warning")
+        until = self._now + max(self._policy.backoff.delay(failures), event.retry_after_s)
+        if failures > self._policy.max_retries:
+            raise CallStopped(max(until, event.closed_until))
+        is_last = not self._budget.allows(self._items_of(piece))
+        is_doubtful = len(piece.positions) > 1 and (is_last or failures == 2)
+        if event.is_server_error and (piece.is_isolation or is_doubtful):
+            yield from self._wait(until)
+            return (yield from self._isolate(piece, event.reason))
+        if is_last:
+            raise CallStopped(max(until, event.closed_until))
+        yield from self._wait(until)
+        return None
+
+    def _isolate(self, piece: Piece, reason: str) -> Steps[R, list[Piece]]:
+        """Halve a request on which the provider fails; an item alone is deferred, and does not delay the others."""
+        positions = piece.positions
+        if len(positions) == 1:
+            yield Log("text_deferred_alone", {"seconds": ISOLATED_RETRY_S, "reason": reason}, "warning")
+            self.retry_at = max(self.retry_at, self._now + ISOLATED_RETRY_S)
+            return []
+        yield Log("request_halved", {"inputs": len(positions), "reason": reason})
+        return [Piece(half, piece.is_recheck, is_isolation=True) for half in _halves(positions)]
+
+    def _wait(self, until: float) -> Steps[R, None]:
+        """Wait, unless the batch has waited too long by then."""
+        self._waited_s += max(until - self._now, 0.0)
+        if self._waited_s > MAX_WAIT_S:
+            raise CallStopped(until)
+        event = yield from self._do(WaitUntil(until))
+        if isinstance(event, WaitEnded) and event.is_stopping:
+            raise CallStopped(until)
+
+    def _do(self, action: SendRequest | WaitUntil) -> Steps[R, Event[R]]:
+        event = yield action
+        self._now = event.now
+        return event
+
+    def _send_back(self, piece: Piece) -> None:
+        """Leave the items to a later batch."""
+        self._budget.send_back(self._items_of(piece))
+        if piece.is_recheck:
+            self.open_rechecks.extend(piece.positions)
+
+    def _fail(self, piece: Piece, failure: Failure) -> None:
+        for position in piece.positions:
             self.outcomes[position] = failure
+
+    def _items_of(self, piece: Piece) -> list[str]:
+        return [self._items[position] for position in piece.positions]
+
+
+def _halves(positions: Sequence[int]) -> list[Sequence[int]]:
+    middle = (len(positions) + 1) // 2
+    return [positions[:middle], positions[middle:]]

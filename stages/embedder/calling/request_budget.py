@@ -1,44 +1,57 @@
-"""What a batch has cost, and what it may.
+"""The request budget of one batch: how many requests it may make, and what it has used.
 
-The rate limiter has charged a batch before it came here. Where a quota is in force, the batch keeps to that charge: it
-makes no more requests than it was charged with, and sends no text again that may have been paid for. What is left then
-goes back, is charged anew and comes again, in smaller batches where a larger one was refused.
+The rate limiter charges a batch before it sends the batch to an embedder. If a quota is in force, the batch must not
+exceed this charge: it makes at most as many requests as it was charged for, and it never sends a text again that may
+have been paid for. The other texts go back to the rate limiter, which charges them again, in smaller batches if a
+larger request was refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-ON_THE_WAY = 0.5
-"""Seconds that a request needs at most to reach its provider, over a new connection. The time until its answer is a
-bound too, but what a provider takes to think must not keep a quota from admitting more."""
+MAX_TRANSIT_S = 0.5
+"""The longest time that a request needs to reach its provider over a new connection. The response time is an upper
+bound too, but a slow response must not keep the quota from admitting more."""
 
 
-class Tally:
-    """Of one batch; `most_requests` is None where no quota is in force: then it takes what it takes."""
+class RequestBudget:
+    """The request budget of one batch; `max_requests=None` means unlimited."""
 
-    def __init__(self, most_requests: int | None = None) -> None:
-        self.limited = most_requests is not None
-        self.most_requests = math.inf if most_requests is None else most_requests
+    def __init__(self, max_requests: int | None = None) -> None:
+        self._is_limited = max_requests is not None
+        self._max_requests = math.inf if max_requests is None else max_requests
         self.requests = 0
+        """Requests made, failed ones included."""
         self.tokens = 0
+        """Tokens used, or possibly used."""
         self.reached_at = 0.0
-        """Monotonic seconds by which the last request had reached its provider."""
-        self.reached: set[str] = set()
+        """When the last request had reached its provider at the latest (monotonic seconds); 0 if there was none."""
+        self.maybe_paid: set[str] = set()
         """Texts that may have been paid for."""
-        self.left: dict[str, int] = {}
-        """What may not be sent any more → the largest request that it should be part of."""
+        self.requeue: dict[str, int] = {}
+        """Texts that the budget does not cover → the size of the largest request that they may be part of next."""
 
-    def made(self, began: float, ended: float) -> None:
-        """Note when a request was made (monotonic seconds): it reached its provider somewhere in between."""
-        self.reached_at = max(self.reached_at, min(began + ON_THE_WAY, ended))
+    def add_request(self, began: float, ended: float) -> None:
+        """Count a request; it reached its provider between these two times (monotonic seconds)."""
+        self.requests += 1
+        self.reached_at = max(self.reached_at, min(began + MAX_TRANSIT_S, ended))
+
+    def add_payment(self, texts: Iterable[str], tokens: int) -> None:
+        """Note that these texts may have been paid for, and that they cost at most this number of tokens."""
+        self.maybe_paid.update(texts)
+        self.tokens += tokens
 
     @property
-    def spent(self) -> bool:
+    def is_spent(self) -> bool:
         """Whether no request is left."""
-        return self.requests >= self.most_requests
+        return self.requests >= self._max_requests
 
-    def allows(self, texts: Sequence[str]) -> bool:
-        """Whether a request with these may be made."""
-        return not self.spent and not (self.limited and any(text in self.reached for text in texts))
+    def allows(self, texts: Iterable[str]) -> bool:
+        """Whether a request with these texts may be made."""
+        return not self.is_spent and not (self._is_limited and any(text in self.maybe_paid for text in texts))
+
+    def send_back(self, texts: list[str]) -> None:
+        """Leave these texts, which would have been one request, to a later batch."""
+        self.requeue.update(dict.fromkeys(texts, len(texts)))

@@ -1,7 +1,8 @@
-"""The vector guard: whether an answer's vectors are what they should be, in one pass over the matrix.
+"""The vector guard checks the vectors of a response, in one pass over the matrix.
 
-Rows must match the texts, be finite, not zero, and as long as this model's vectors have been before; and of length one,
-because those who compare them take plain dot products. A provider that does not normalise is helped out.
+There must be one row for each text. Each row must be finite, not zero, and as long as the earlier vectors of its model.
+Its norm must be 1, because applications compare vectors with plain dot products: if a provider does not normalise its
+vectors, the guard does.
 """
 
 from __future__ import annotations
@@ -15,101 +16,105 @@ from common.process import metrics
 from stages.embedder.providers import Embeddings, Matrix
 
 TOLERANCE = 1e-4
-"""How far from 1 a norm may be and still be left as it came: float32 rounding gives 1e-6, half precision 5e-4."""
-MOST_DOUBTED = 10_000
-"""Texts; one that is forgotten is asked for once more, that is all."""
+"""How far from 1 a norm may be without being corrected: rounding gives 1e-6 in float32, 5e-4 in half precision."""
+MAX_REMEMBERED = 10_000
+"""Number of rejected texts to remember. A text that is forgotten costs one more request, and nothing else."""
 COUNT = "wrong_count"
+"""It is unknown which row belongs to which text."""
 LENGTH = "wrong_length"
+"""The vectors are longer or shorter than earlier ones of this model."""
 
 Vector = NDArray[np.float32]
-"""(d,) float32, of norm 1."""
+"""(d,) float32, with norm 1."""
 
 
-class Checked:
-    """What came of an answer: for each text a vector, or what is wrong with it."""
+class CheckedVectors:
+    """The result of a check: a vector for each text, or the reason why there is none."""
 
-    def __init__(self, vectors: list[Vector | None], wrong: dict[int, str], kind: str = "") -> None:
+    def __init__(self, vectors: list[Vector | None], rejected: dict[int, str], kind: str = "") -> None:
         self.vectors = vectors
-        self.wrong = wrong
+        """One for each text, in their order; None if it was rejected."""
+        self.rejected = rejected
+        """Index of the text → the reason."""
         self.kind = kind
-        """Of what is wrong: `COUNT` if nobody can tell which row belongs to which text; empty if nothing is."""
+        """The label of the metric: `COUNT`, `LENGTH`, or what is wrong with a row; empty if all is well."""
 
 
-class Guard:
-    """Remembers how long each model's vectors are; used by all threads."""
+class VectorGuard:
+    """Checks vectors, and remembers how long those of each model are; used by all threads."""
 
     def __init__(self) -> None:
         self._lengths: dict[str, int] = {}
-        self._doubted: dict[tuple[str, int], None] = {}
+        self._rejected: dict[tuple[str, int], None] = {}
 
-    def remember(self, model: str, texts: Iterable[str]) -> None:
-        """Keep in mind that it has objected to these, until they come in another batch."""
-        self._doubted.update(dict.fromkeys((model, hash(text)) for text in texts))
-        while len(self._doubted) > MOST_DOUBTED:
-            self._doubted.pop(next(iter(self._doubted)), None)
+    def remember_rejected(self, model: str, texts: Iterable[str]) -> None:
+        """Remember that the vectors of these texts were rejected once, until the texts come in another batch."""
+        self._rejected.update(dict.fromkeys((model, hash(text)) for text in texts))
+        while len(self._rejected) > MAX_REMEMBERED:
+            self._rejected.pop(next(iter(self._rejected)), None)
 
-    def recall(self, model: str, texts: Sequence[str]) -> list[int]:
-        """Return where those are that it has objected to before, and forget them."""
-        if not self._doubted:
+    def take_rejected(self, model: str, texts: Sequence[str]) -> list[int]:
+        """Return the positions of texts whose vectors were rejected before, and forget these."""
+        if not self._rejected:
             return []
         keys = [(model, hash(text)) for text in texts]
-        return [position for position, key in enumerate(keys) if self._doubted.pop(key, key) is None]
+        return [position for position, key in enumerate(keys) if self._rejected.pop(key, key) is None]
 
     def length_of(self, model: str) -> int | None:
-        """How long the model's vectors have been so far."""
+        """How many numbers the model's vectors have; None if this is not known yet."""
         return self._lengths.get(model)
 
-    def check(self, model: str, answer: Embeddings, count: int, provider: str = "") -> Checked:
-        """Check the answer to a request of `count` texts."""
-        checked = self._check(model, answer, count)
-        if checked.wrong:
-            metrics.GUARD_VIOLATIONS.labels(provider, checked.kind).inc(len(checked.wrong))
+    def check(self, model: str, response: Embeddings, count: int, provider: str = "") -> CheckedVectors:
+        """Check the response to a request with `count` texts; `provider` is a label of the metric."""
+        checked = self._check(model, response, count)
+        if checked.rejected:
+            metrics.GUARD_VIOLATIONS.labels(provider, checked.kind).inc(len(checked.rejected))
         return checked
 
-    def _check(self, model: str, answer: Embeddings, count: int) -> Checked:
-        matrix, positions = answer.matrix, answer.positions
-        if not _matches(answer, count):
-            return _all_wrong(count, f"{len(matrix)} vectors came back for {count} texts", COUNT)
+    def _check(self, model: str, response: Embeddings, count: int) -> CheckedVectors:
+        matrix, positions = response.matrix, response.positions
+        if not _matches(response, count):
+            return _reject_all(count, f"{len(matrix)} vectors came back for {count} texts", COUNT)
         length = matrix.shape[1] if len(matrix) else 0
         expected = self._lengths.get(model, length)
         if len(matrix) and length != expected:
-            said = f"the vector has {length} numbers, those of {model} had {expected} before"
-            return _all_wrong(count, said, LENGTH)
-        matrix, reasons = _norms(matrix)
+            reason = f"the vector has {length} numbers, those of {model} had {expected} before"
+            return _reject_all(count, reason, LENGTH)
+        matrix, reasons = _normalised(matrix)
         if length and len(reasons) < len(matrix):
             self._lengths.setdefault(model, length)
         if positions is None and not reasons:
-            return Checked(list(matrix), {})
+            return CheckedVectors(list(matrix), {})
         vectors: list[Vector | None] = [None] * count
-        wrong = dict.fromkeys(range(count), "no vector came back for it")
+        rejected = dict.fromkeys(range(count), "no vector came back for it")
         kind = next(iter(reasons.values()), "missing")
         for row, position in enumerate(positions if positions is not None else range(count)):
             if row in reasons:
-                wrong[position] = f"the vector is {reasons[row].replace('_', ' ')}"
+                rejected[position] = f"the vector is {reasons[row].replace('_', ' ')}"
             else:
                 vectors[position] = matrix[row]
-                del wrong[position]
-        return Checked(vectors, wrong, kind if wrong else "")
+                del rejected[position]
+        return CheckedVectors(vectors, rejected, kind if rejected else "")
 
 
-def _matches(answer: Embeddings, count: int) -> bool:
-    """Whether it is known of each row which text it belongs to."""
-    positions = answer.positions
+def _matches(response: Embeddings, count: int) -> bool:
+    """Whether it is known which text each row belongs to."""
+    positions = response.positions
     if positions is None:
-        return len(answer.matrix) == count
-    distinct = len(set(positions)) == len(positions) == len(answer.matrix)
+        return len(response.matrix) == count
+    distinct = len(set(positions)) == len(positions) == len(response.matrix)
     return distinct and all(0 <= position < count for position in positions)
 
 
-def _all_wrong(count: int, why: str, kind: str) -> Checked:
-    return Checked([None] * count, dict.fromkeys(range(count), why), kind)
+def _reject_all(count: int, reason: str, kind: str) -> CheckedVectors:
+    return CheckedVectors([None] * count, dict.fromkeys(range(count), reason), kind)
 
 
-def _norms(matrix: Matrix) -> tuple[Matrix, dict[int, str]]:
-    """Return the matrix with rows of norm 1, and what is wrong with the rows that cannot be had so."""
+def _normalised(matrix: Matrix) -> tuple[Matrix, dict[int, str]]:
+    """Return the matrix with rows of norm 1; and, by row, why a row cannot be normalised."""
     with np.errstate(all="ignore"):
         squares = np.einsum("ij,ij->i", matrix, matrix)
-        # NaN and infinity fail every comparison or exceed it, so the usual case needs no second look
+        # NaN fails every comparison and infinity exceeds the bound, so one comparison finds all rows to look at
         odd = np.flatnonzero(~(np.abs(squares - 1) <= TOLERANCE))
     if not len(odd):
         return matrix, {}

@@ -1,31 +1,23 @@
-"""What the API's answers mean: again, later, never."""
+"""What the publisher does when the API does not accept a result: send it again now, later, or never."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from common.api.status import Meaning, meaning
 from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
-from stages.publisher.actions import DropDeadLetter, MoveToDeadLetters, PutResult, ReplayDeadLetter, SendPatch, Settle
-from tests.decisions import events, of, said, sent_to
-from tests.publisher.publishing import INBOX, Publishing
+from stages.publisher.actions import MoveToDeadLetters
+from tests.decisions import of, said, sent_to
+from tests.publisher.publishing import INBOX, Publishing, sending
 from tests.samples import names
 
 OUTAGES = [0, 301, 302, 408, 425, 429, 500, 502, 503, 504, 599]
 REFUSALS = [402, 405, 409, 410, 411, 413, 415, 418, 422, 431, 451, 499]
 
 
-def sending(*ids: str, **limits: Any) -> Publishing:
-    publisher = Publishing(**limits)
-    publisher.results(*ids)
-    return publisher
-
-
 def probing() -> Publishing:
-    """One that tries with "a" whether the API is back."""
+    """A publisher whose circuit breaker is half-open, with "a" as the probe."""
     publisher = sending("a", breaker_threshold=1)
     publisher.respond(503, "a")
     publisher.live(2)
@@ -53,7 +45,7 @@ def test_every_status_has_its_meaning(statuses: list[int], expected: Meaning) ->
 # ---- 401, 403 ----
 
 
-def test_a_refused_token_is_replaced_and_the_same_sent_again() -> None:
+def test_a_401_requests_a_new_token_and_the_result_is_sent_again_with_it() -> None:
     publisher = sending("a")
     done = publisher.respond(401, "a")
     assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
@@ -63,7 +55,7 @@ def test_a_refused_token_is_replaced_and_the_same_sent_again() -> None:
     assert publisher.shown == "two"
 
 
-def test_many_refusals_of_one_token_ask_for_one_other() -> None:
+def test_many_refusals_of_one_token_request_only_one_new_token() -> None:
     publisher = sending(*names(10))
     done = publisher.respond(401, *names(10))
     assert len(of(m.TokenRequest, done)) == 1
@@ -71,7 +63,7 @@ def test_many_refusals_of_one_token_ask_for_one_other() -> None:
     assert sorted(publisher.patched) == names(10)
 
 
-def test_a_refusal_of_the_token_before_goes_on_with_the_new_one_at_once() -> None:
+def test_a_late_refusal_of_the_old_token_is_sent_again_at_once_with_the_new_token() -> None:
     publisher = sending("a", "b")
     publisher.respond(401, "a")
     publisher.token("two")
@@ -80,7 +72,7 @@ def test_a_refusal_of_the_token_before_goes_on_with_the_new_one_at_once() -> Non
     assert publisher.patched == ["b"]
 
 
-def test_a_refused_token_is_nothing_against_the_result_however_often() -> None:
+def test_a_refused_token_never_counts_against_the_result() -> None:
     publisher = sending("a", max_retries=0)
     for number in range(30):
         publisher.respond(401, "a")
@@ -91,21 +83,21 @@ def test_a_refused_token_is_nothing_against_the_result_however_often() -> None:
     assert publisher.state.dead == {}
 
 
-def test_a_probe_that_meets_a_refused_token_does_not_stop_everything() -> None:
+def test_a_probe_that_is_answered_401_is_sent_again_with_the_new_token() -> None:
     publisher = probing()
     publisher.respond(401, "a")
     publisher.token("two")
     assert publisher.patched == ["a"]
 
 
-def test_nor_does_one_that_meets_a_400() -> None:
+def test_a_probe_that_is_answered_400_closes_the_circuit_breaker() -> None:
     publisher = probing()
     publisher.respond(400, "a")
     publisher.results("b")
     assert publisher.patched == ["b"]
 
 
-def test_after_an_acceptance_a_refused_token_is_replaced_at_once_again() -> None:
+def test_a_token_that_worked_before_it_was_refused_is_replaced_at_once() -> None:
     publisher = sending("a")
     for name in ("two", "three", "four"):
         publisher.respond(401, "a")
@@ -130,7 +122,7 @@ def test_a_403_asks_for_a_new_token_and_backs_off() -> None:
 
 
 @pytest.mark.parametrize("status", OUTAGES)
-def test_an_outage_is_waited_for_and_fails_nothing(status: int) -> None:
+def test_an_outage_never_makes_a_dead_letter(status: int) -> None:
     publisher = sending("a")
     for _ in range(30):
         done = publisher.respond(status, "a", error="" if status else "no answer")
@@ -142,7 +134,7 @@ def test_an_outage_is_waited_for_and_fails_nothing(status: int) -> None:
     assert publisher.state.dead == {}
 
 
-def test_each_try_waits_longer_than_the_one_before() -> None:
+def test_the_back_off_grows_with_each_try() -> None:
     publisher = sending("a", "b", breaker_threshold=1000)
     waits = []
     for _ in range(10):
@@ -156,7 +148,7 @@ def test_each_try_waits_longer_than_the_one_before() -> None:
     assert 30 <= waits[-1] <= 60.1
 
 
-def test_many_failures_open_the_breaker_and_one_probe_at_a_time_goes_out() -> None:
+def test_many_failures_open_the_circuit_breaker_and_then_one_probe_at_a_time_is_sent() -> None:
     publisher = sending(*names(40), breaker_threshold=5)
     publisher.respond(503, *publisher.patched)
     assert publisher.patched == []
@@ -173,7 +165,7 @@ def test_many_failures_open_the_breaker_and_one_probe_at_a_time_goes_out() -> No
     assert publisher.state.report(publisher.now).blockers == []
 
 
-def test_a_probe_whose_token_is_refused_has_an_outcome_too() -> None:
+def test_a_probe_that_is_answered_401_closes_the_circuit_breaker() -> None:
     publisher = sending(*names(20), breaker_threshold=1)
     publisher.respond(503, *publisher.patched)
     while not publisher.patched:
@@ -183,7 +175,7 @@ def test_a_probe_whose_token_is_refused_has_an_outcome_too() -> None:
     assert len(publisher.patched) == 16
 
 
-def test_patience_that_was_asked_for_shows_on_ready() -> None:
+def test_the_report_shows_how_long_the_api_asked_to_wait() -> None:
     publisher = sending("a", "b")
     publisher.respond(429, "a", retry_after=30)
     (blocker,) = publisher.state.report(publisher.now).blockers
@@ -193,7 +185,7 @@ def test_patience_that_was_asked_for_shows_on_ready() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_obeyed_for_everything(status: int) -> None:
+def test_retry_after_delays_every_patch(status: int) -> None:
     publisher = sending("a", "b")
     publisher.respond(status, "a", retry_after=30)
     publisher.results("c")
@@ -205,7 +197,7 @@ def test_retry_after_is_obeyed_for_everything(status: int) -> None:
     assert sorted(publisher.patched) == ["a", "c"]
 
 
-def test_but_not_for_days() -> None:
+def test_retry_after_is_obeyed_up_to_the_longest_wait() -> None:
     publisher = sending("a")
     publisher.respond(503, "a", retry_after=10 * 86_400)
     publisher.live(LONGEST_WAIT_S - 1, step=1)
@@ -214,7 +206,7 @@ def test_but_not_for_days() -> None:
     assert publisher.patched == ["a"]
 
 
-def test_one_that_waits_does_not_hold_up_the_others() -> None:
+def test_a_result_that_waits_for_its_next_try_does_not_delay_others() -> None:
     publisher = sending("a")
     publisher.respond(500, "a")
     publisher.results("b")
@@ -224,7 +216,7 @@ def test_one_that_waits_does_not_hold_up_the_others() -> None:
 # ---- 400 ----
 
 
-def test_a_400_may_be_the_callback_and_a_resend_may_mend_it() -> None:
+def test_a_result_that_was_answered_400_is_sent_again_and_can_be_accepted() -> None:
     publisher = sending("a", max_retries=3)
     publisher.respond(400, "a")
     assert publisher.patched == []
@@ -234,7 +226,7 @@ def test_a_400_may_be_the_callback_and_a_resend_may_mend_it() -> None:
     assert publisher.outbox == set()
 
 
-def test_after_a_few_it_is_a_dead_letter() -> None:
+def test_a_result_that_is_answered_400_too_often_becomes_a_dead_letter() -> None:
     publisher = sending("a", max_retries=3)
     for _ in range(3):
         assert of(MoveToDeadLetters, publisher.respond(400, "a")) == []
@@ -249,7 +241,7 @@ def test_after_a_few_it_is_a_dead_letter() -> None:
     assert publisher.patched == []
 
 
-def test_an_outage_in_between_is_not_counted_against_it() -> None:
+def test_an_outage_between_two_400s_does_not_count_as_a_400() -> None:
     publisher = sending("a", max_retries=1)
     for status in (400, 503, 503, 503):
         assert of(MoveToDeadLetters, publisher.respond(status, "a")) == []
@@ -257,7 +249,7 @@ def test_an_outage_in_between_is_not_counted_against_it() -> None:
     assert of(MoveToDeadLetters, publisher.respond(400, "a")) != []
 
 
-def test_a_400_is_an_answer_so_the_breaker_stays_closed() -> None:
+def test_the_circuit_breaker_stays_closed_after_many_400s() -> None:
     publisher = sending(*names(10), breaker_threshold=2)
     publisher.respond(400, *names(10))
     publisher.results("b")
@@ -268,65 +260,18 @@ def test_a_400_is_an_answer_so_the_breaker_stays_closed() -> None:
 
 
 @pytest.mark.parametrize("status", REFUSALS)
-def test_what_is_refused_for_good_is_a_dead_letter_at_once(status: int) -> None:
+def test_a_result_that_is_refused_for_good_becomes_a_dead_letter_at_once(status: int) -> None:
     publisher = sending("a", "b")
     done = publisher.respond(status, "a")
-    (buried,) = of(MoveToDeadLetters, done)
-    assert (buried.task_id, buried.status) == ("a", status)
+    (moved,) = of(MoveToDeadLetters, done)
+    assert (moved.task_id, moved.status) == ("a", status)
     assert sent_to("fetcher", done) == [m.Published([], ["a"])]
     assert publisher.outbox == {"b"}
 
 
-def test_a_refusal_shows_that_the_api_works() -> None:
+def test_a_refused_result_counts_as_a_success_for_the_circuit_breaker() -> None:
     publisher = sending(*names(3), breaker_threshold=2)
     publisher.respond(503, "t0")
     publisher.respond(422, "t1")
     publisher.respond(503, "t2")
     assert publisher.state.report(publisher.now).blockers == []
-
-
-# ---- dead letters ----
-
-
-def test_a_dead_letter_that_is_replayed_is_sent_again_and_settled() -> None:
-    publisher = Publishing(dead=["a"])
-    done = publisher.letters(replay=["a"])
-    assert of(ReplayDeadLetter, done) == [ReplayDeadLetter("a")]
-    assert publisher.patched == ["a"]
-    assert events(done) == ["dead_letter_replayed"]
-    done = publisher.respond(200, "a")
-    assert len(of(Settle, done)) == 1
-    assert sent_to("fetcher", done) == [m.Published(["a"])]
-
-
-def test_with_all_its_tries_again() -> None:
-    publisher = sending("a", max_retries=1)
-    publisher.respond(400, "a")
-    publisher.live(10)
-    publisher.respond(400, "a")
-    publisher.letters(replay=["a"])
-    assert of(MoveToDeadLetters, publisher.respond(400, "a")) == []
-
-
-def test_one_that_is_dropped_is_deleted_and_its_task_may_be_fetched_again() -> None:
-    publisher = Publishing(dead=["a", "b"])
-    done = publisher.letters(drop=["a"])
-    assert of(DropDeadLetter, done) == [DropDeadLetter("a")]
-    assert events(done) == ["dead_letter_dropped"]
-    assert sent_to("fetcher", done) == [m.Published([], [], ["a"])]
-    assert set(publisher.state.dead) == {"b"}
-    assert len(of(PutResult, publisher.results("a"))) == 1
-
-
-def test_what_is_no_dead_letter_is_neither_replayed_nor_dropped() -> None:
-    publisher = Publishing(stored=["a"])
-    done = publisher.letters(replay=["a", "unknown"], drop=["a", "unknown"])
-    assert done == []
-    assert publisher.outbox == {"a"}
-
-
-def test_a_replayed_one_is_not_dropped_in_the_same_breath() -> None:
-    publisher = Publishing(dead=["a"])
-    done = publisher.letters(replay=["a"], drop=["a"])
-    assert of(DropDeadLetter, done) == []
-    assert of(SendPatch, done) != []

@@ -1,0 +1,194 @@
+"""Runs a `ProviderCall` on a thread: passes the gate of the provider, makes the requests, waits, and reports outcomes.
+
+The driver turns the errors of a provider into events, and records the cost of each request in the request budget. It
+knows nothing about the kind of call: an `Exchange` makes the request and checks the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import structlog
+
+from common.failures.errors import Permanent, Throttled, Transient
+from common.failures.retry import Backoff
+from common.process.actions import Instant, Log
+from common.wire.messages import Failure
+from stages.embedder.calling.backend import Backend
+from stages.embedder.calling.call_actions import (
+    Action,
+    CallRefused,
+    Event,
+    InputRefused,
+    LearnCap,
+    ProviderPaused,
+    ProviderUnavailable,
+    R,
+    RequestFailed,
+    RetryAtOnce,
+    SendRequest,
+    Steps,
+    Succeeded,
+    WaitEnded,
+    WaitUntil,
+)
+from stages.embedder.calling.provider_call import ProviderCall, RetryPolicy
+from stages.embedder.calling.request_budget import RequestBudget
+from stages.embedder.providers import AskAgain, BadInput, NeedsOperator, NoModelYet, NotSent, ProviderServerError
+
+log = structlog.get_logger()
+
+
+class CallRuntime(NamedTuple):
+    """What all calls of a process share."""
+
+    backoff: Backoff
+    max_retries: int
+    clock: Callable[[], Instant]
+    wait: Callable[[float], bool]
+    """Waits for a number of seconds; returns True, and at once, when the embedder is told to stop."""
+    is_stopping: Callable[[], bool]
+    """Whether the embedder is told to stop: running requests end, and no further request begins."""
+
+
+class CallResponse(Protocol):
+    """The unchecked response to one request."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens used, as the provider reports them; 0 if it does not."""
+        ...
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which the provider should be left alone, because its quota is nearly used up."""
+        ...
+
+
+Resp = TypeVar("Resp", bound=CallResponse)
+
+
+class Exchange(Protocol[Resp, R]):
+    """What is particular to one kind of call."""
+
+    def request(self, texts: Sequence[str]) -> Resp:
+        """Make one request. Raises the errors that `stages.embedder.providers` lists."""
+        ...
+
+    def check(self, texts: Sequence[str], response: Resp, now: float) -> Succeeded[R] | ProviderUnavailable:
+        """Turn the response into results. `ProviderUnavailable`: this provider must not serve the model at all."""
+        ...
+
+    def most_tokens(self, text: str) -> int:
+        """An upper bound of the tokens that a text costs, for a request whose outcome is unknown."""
+        ...
+
+
+class Driver(Generic[Resp, R]):
+    """Runs one call to one provider."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: str,
+        texts: Sequence[str],
+        budget: RequestBudget,
+        runtime: CallRuntime,
+        exchange: Exchange[Resp, R],
+    ) -> None:
+        """`model` is the provider's name of the model."""
+        self._backend = backend
+        self._gate = backend.gate
+        self._model = model
+        self._texts = texts
+        self._budget = budget
+        self._runtime = runtime
+        self._exchange = exchange
+        self._log = log.bind(provider=backend.provider.name, model=model)
+
+    def run(self, rechecks: Sequence[int] = ()) -> ProviderCall[R]:
+        """Run a call to its end, and return it; see `ProviderCall` for `rechecks`."""
+        policy = RetryPolicy(self._runtime.backoff, self._runtime.max_retries)
+        call: ProviderCall[R] = ProviderCall(
+            self._texts, self._budget, policy, lambda part: self._backend.caps.split(part, self._texts), rechecks
+        )
+        steps = call.run()
+        action = _advance(steps, None)
+        while action is not None:
+            action = _advance(steps, self._perform(action))
+        return call
+
+    def _perform(self, action: Action) -> Event[R] | None:
+        match action:
+            case SendRequest():
+                return self._send(self._texts_at(action.positions))
+            case WaitUntil():
+                is_stopping = self._runtime.wait(action.until - self._now())
+                return WaitEnded(self._now(), is_stopping)
+            case LearnCap():
+                halves = [self._texts_at(half) for half in action.halves]
+                self._backend.caps.learn(self._texts_at(action.refused), halves, action.reason)
+            case Log():
+                getattr(self._log, action.level)(action.event, **action.fields)
+        return None
+
+    def _send(self, texts: list[str]) -> Event[R]:
+        """Make one request if the gate is open."""
+        if self._runtime.is_stopping():
+            now = self._now()
+            return ProviderUnavailable(now, now)
+        until = self._gate.enter(self._model)
+        if until:  # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
+            is_broken = self._gate.is_broken(self._model)
+            return ProviderUnavailable(self._now(), until) if is_broken else ProviderPaused(self._now(), until)
+        began = self._now()
+        try:
+            with self._gate.outcome(self._model):
+                response = self._exchange.request(texts)
+        except (Transient, Permanent) as error:
+            return self._failed(error, texts)
+        finally:
+            self._budget.add_request(began, self._now())
+        # without a reported number the quota stays charged with the estimate: a token is at least one byte
+        self._budget.add_payment(texts, response.tokens or sum(len(text.encode()) for text in texts))
+        self._gate.cool_down(response.pause, "its quota is nearly used up, as its response headers say")
+        self._backend.caps.request_passed(len(texts))
+        return self._exchange.check(texts, response, self._now())
+
+    def _failed(self, error: Transient | Permanent, texts: list[str]) -> Event[R]:
+        """Turn the error of a request into an event."""
+        now, words = self._now(), str(error)
+        match error:
+            case NoModelYet():
+                return ProviderUnavailable(now, now + error.delay)
+            case Transient():
+                if not isinstance(error, NotSent | Throttled):  # its outcome is unknown: it may have been paid for
+                    self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
+                retry_after_s = error.delay if isinstance(error, Throttled) else 0.0
+                is_server_error = isinstance(error, ProviderServerError)
+                closed_until = self._gate.closed_until(self._model)
+                return RequestFailed(now, words, retry_after_s, closed_until, is_server_error)
+            case AskAgain():
+                return RetryAtOnce(now)
+            case BadInput():
+                failure = Failure(error.code, f"{self._backend.provider.name} refused the text: {words}")
+                return InputRefused(now, failure, words)
+        self._budget.add_payment(texts, 0)
+        if isinstance(error, NeedsOperator):
+            return ProviderUnavailable(now, self._gate.closed_until(self._model))
+        return CallRefused(now, Failure(error.code, words))
+
+    def _texts_at(self, positions: Sequence[int]) -> list[str]:
+        return [self._texts[position] for position in positions]
+
+    def _now(self) -> float:
+        return self._runtime.clock().mono
+
+
+def _advance(steps: Steps[R, None], event: Event[R] | None) -> Action | None:
+    """The next action; None at the end of the call."""
+    try:
+        return next(steps) if event is None else steps.send(event)
+    except StopIteration:
+        return None

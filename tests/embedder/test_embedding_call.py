@@ -1,0 +1,224 @@
+"""A batch whose provider refuses, fails, or returns unusable vectors; without a network and without waiting."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.failures.errors import Permanent, Throttled, Transient
+from common.task_types import Deferral
+from common.wire.messages import Failure
+from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S
+from stages.embedder.providers import (
+    BadInput,
+    Embeddings,
+    NeedsOperator,
+    NoModelYet,
+    NotSent,
+    ProviderServerError,
+)
+from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, are_vectors, engine, poisoned, true_answer
+
+TEXTS = [f"text {number}" for number in range(8)]
+
+
+@given(count=st.integers(1, 200), data=st.data())
+def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int, data: st.DataObject) -> None:
+    texts = [f"text {number}" for number in range(count)]
+    bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 12)))
+    provider = ScriptedProvider()
+    provider.always = poisoned(bad)
+    session = engine(provider).session()
+
+    outcomes = session.embed(MODEL, texts)
+
+    assert Counter(provider.paid) == Counter(text for text in texts if text not in bad)
+    for text, outcome in zip(texts, outcomes, strict=True):
+        if text in bad:
+            expected = Failure("refused_by_provider", "scripted refused the text: cannot be read")
+            assert outcome == expected
+        else:
+            assert isinstance(outcome, np.ndarray)
+            assert np.array_equal(outcome, true_answer([text]).matrix[0])
+    assert session.requests == len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+
+
+def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() -> None:
+    provider = ScriptedProvider()
+    provider.always = lambda texts: BadInput("no reason") if len(texts) > 3 else None
+    shared = engine(provider)
+    shared.session().embed(MODEL, TEXTS)
+    refused = [len(texts) for texts in provider.requests if len(texts) > 3]
+    assert refused == [8, 4]
+    provider.requests.clear()
+    outcomes = shared.session().embed(MODEL, [f"other {number}" for number in range(8)])
+    assert all(are_vectors(outcomes))
+    assert [len(texts) for texts in provider.requests] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("error", [Transient("502"), NotSent("no connection"), Throttled("429", 0.5)])
+def test_a_transient_error_is_retried_and_fails_no_text(error: Transient) -> None:
+    provider, clock = ScriptedProvider(error, error), Clock()
+    outcomes = engine(provider, clock=clock).session().embed(MODEL, TEXTS)
+    assert all(are_vectors(outcomes))
+    assert len(provider.requests) == 3
+    assert clock.waits[0] < clock.waits[1] or isinstance(error, Throttled)
+
+
+@pytest.mark.parametrize("unsent", [True, False])
+def test_after_max_retries_the_texts_are_deferred(unsent: bool) -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    error = NotSent("no connection") if unsent else Transient("cut")
+    provider.always = error
+    session = engine(provider, clock=clock, max_retries=2, circuit_breaker_threshold=100).session()
+    outcomes = session.embed(MODEL, TEXTS)
+    assert len(provider.requests) == 3
+    for outcome in outcomes:
+        assert isinstance(outcome, Deferral)
+        assert outcome.unsent is unsent
+        assert outcome.until > clock().wall
+
+
+def test_vectors_from_before_an_outage_are_kept() -> None:
+    provider = ScriptedProvider(None, inputs=4)
+    provider.always = Transient("down")
+    outcomes = engine(provider, max_retries=0).session().embed(MODEL, TEXTS)
+    assert are_vectors(outcomes) == [True] * 4 + [False] * 4
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes[4:])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NeedsOperator("the key is refused"),
+        NeedsOperator("no such model", model_only=True),
+        NoModelYet("fetching", 3.0),
+    ],
+)
+def test_an_error_that_waiting_does_not_repair_is_not_retried(error: Exception) -> None:
+    provider, clock = ScriptedProvider(error), Clock()
+    shared = engine(provider, clock=clock)
+    outcomes = shared.session().embed(MODEL, TEXTS)
+    assert len(provider.requests) == 1
+    unsent = isinstance(error, NoModelYet)
+    assert all(isinstance(outcome, Deferral) and outcome.unsent is unsent for outcome in outcomes)
+    assert shared.key_cooldowns(clock().wall)
+    assert str(error) in " ".join(shared.blockers())
+    again = shared.session()
+    assert all(isinstance(outcome, Deferral) and outcome.unsent for outcome in again.embed(MODEL, TEXTS))
+    assert again.requests == 0
+
+
+def test_only_the_text_on_which_the_provider_fails_is_deferred() -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
+    shared = engine(provider, clock=clock)
+    texts = [f"text {number}" for number in range(256)]
+    outcomes = shared.session().embed(MODEL, texts)
+    assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
+    alone = outcomes[77]
+    assert isinstance(alone, Deferral)
+    assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
+    assert shared.blockers() == []
+    assert len(provider.paid) == len(set(provider.paid)) == 255
+
+
+def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
+    provider = ScriptedProvider()
+    provider.always = ProviderServerError("500")
+    shared = engine(provider)
+    outcomes = shared.session().embed(MODEL, TEXTS)
+    assert all(isinstance(outcome, Deferral) for outcome in outcomes)
+    assert len(provider.requests) == 5, "the breaker's threshold"
+    assert "500" in shared.blockers()[0]
+
+
+def test_a_batch_is_deferred_instead_of_waiting_long_in_its_slot() -> None:
+    provider, clock = ScriptedProvider(Throttled("429", 60.0)), Clock()
+    shared = engine(provider, clock=clock)
+    outcomes = shared.session().embed(MODEL, TEXTS)
+    assert sum(clock.waits) <= MAX_WAIT_S
+    first = outcomes[0]
+    assert isinstance(first, Deferral)
+    assert first.until - clock().wall == pytest.approx(60, abs=0.1)
+    assert shared.key_cooldowns(clock().wall) == {"*": pytest.approx(clock().wall + 60)}
+
+
+def test_any_other_refusal_fails_the_texts_of_the_request_with_its_code() -> None:
+    provider = ScriptedProvider(Permanent("no thanks", "no_thanks"))
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
+    assert outcomes == [Failure("no_thanks", "no thanks")] * 8
+
+
+def test_a_response_without_a_token_count_is_charged_with_the_bytes_of_its_texts() -> None:
+    provider = ScriptedProvider(lambda texts: true_answer(texts)._replace(tokens=0))
+    session = engine(provider).session()
+    session.embed(MODEL, ["äöü"])
+    assert session.tokens == 6
+
+
+def with_bad_row(row: int, value: float, texts: Sequence[str] = TEXTS) -> Embeddings:
+    answer = true_answer(texts)
+    answer.matrix[row] = value
+    return answer
+
+
+@pytest.mark.parametrize(("value", "reason"), [(math.nan, "not finite"), (math.inf, "not finite"), (0.0, "zero")])
+def test_only_the_text_with_a_bad_vector_is_sent_once_more(value: float, reason: str) -> None:
+    provider = ScriptedProvider(with_bad_row(2, value))
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
+    assert all(are_vectors(outcomes))
+    assert provider.requests[1:] == [[TEXTS[2]]]
+
+    provider = ScriptedProvider(with_bad_row(2, value), with_bad_row(0, value, TEXTS[2:3]))
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
+    assert are_vectors(outcomes) == [True, True, False, True, True, True, True, True]
+    failure = outcomes[2]
+    assert isinstance(failure, Failure)
+    assert failure.code == "invalid_vector"
+    assert reason in failure.message
+    assert len(provider.requests) == 2
+
+
+def test_vectors_of_another_length_than_before_fail_their_texts() -> None:
+    provider = ScriptedProvider(None)
+    provider.always = lambda texts: true_answer(texts, 4)
+    shared = engine(provider)
+    shared.session().embed(MODEL, TEXTS[:4])
+    failure = shared.session().embed(MODEL, TEXTS[4:])[0]
+    assert isinstance(failure, Failure)
+    assert failure.message.endswith("the vector has 4 numbers, those of some-model had 8 before")
+    assert [len(texts) for texts in provider.requests] == [4, 4, 4]
+
+
+def test_a_text_that_the_provider_leaves_out_is_found_and_the_others_keep_their_vectors() -> None:
+    provider = ScriptedProvider()
+    provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
+    assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
+
+
+def test_the_search_for_texts_that_a_provider_leaves_out_is_bounded() -> None:
+    provider = ScriptedProvider()
+    provider.always = lambda texts: true_answer(texts[1:])
+    texts = [f"text {number}" for number in range(256)]
+    outcomes = engine(provider).session().embed(MODEL, texts)
+    assert all(isinstance(outcome, Failure) and outcome.code == "invalid_vector" for outcome in outcomes)
+    assert len(provider.requests) < 50
+
+
+def test_numbered_rows_are_matched_with_their_texts() -> None:
+    answer = true_answer(TEXTS)
+    order = [3, 0, 1, 2, 7, 6, 5]  # and 4 is missing
+    provider = ScriptedProvider(Embeddings(answer.matrix[order], 8, order))
+    outcomes = engine(provider).session().embed(MODEL, TEXTS)
+    assert provider.requests[1:] == [[TEXTS[4]]]
+    for row, outcome in zip(answer.matrix, outcomes, strict=True):
+        assert isinstance(outcome, np.ndarray)
+        assert np.array_equal(row, outcome)
