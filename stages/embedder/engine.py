@@ -107,12 +107,12 @@ class EmbeddingEngine:
     def key_cooldowns(self, now_wall: float) -> dict[str, float]:
         """Models that cannot be served now → when to try again (seconds since the epoch); `*` means all models."""
         now = self._clock().mono
-        closed = [backend.gate.closed_until() for backend in self._backends]
+        closed = [backend.gate.cooldown_until() for backend in self._backends]
         if all(closed):
             return {"*": now_wall + min(closed) - now}
         cooldowns = {}
         for model, candidates in list(self._seen.items()):
-            closed = [backend.gate.closed_until(name) for backend, name in candidates]
+            closed = [backend.gate.cooldown_until(name) for backend, name in candidates]
             if closed and all(closed):
                 cooldowns[model] = now_wall + min(closed) - now
         return cooldowns
@@ -152,7 +152,7 @@ class EmbeddingEngine:
 
     def _describe(self, backend: Backend, now: float) -> str:
         """Why the provider as a whole cannot be used; empty if it can, or soon."""
-        until = backend.gate.closed_until()
+        until = backend.gate.cooldown_until()
         reason, _ = backend.gate.reasons()
         if not until or (until - now < NEGLIGIBLE_PAUSE_S and not backend.gate.is_broken()):
             return ""
