@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def run(processes: int) -> dict[str, float]:
-    """Measure with so many processes at once, first with new texts and then, in new processes, cold."""
+    """Measure this number of processes at once, first with new texts and then, in new processes, cold."""
     with tempfile.TemporaryDirectory() as folder:
         rounds = []
         for _ in range(2):

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Builds the image as root on Debian, without a Docker engine and without pulling from a registry of images: for machines
-# that reach only the package registries. Needs: apt-get install buildah crun mmdebstrap
+# Builds the image as root on Debian, without a Docker engine and without an image registry. This is for machines that
+# reach only package registries. It needs: apt-get install buildah crun mmdebstrap
 #
-#   deploy/build-without-docker.sh [image]     then, for a true run against the sandbox: python -m tests.deploy.try_image [image]
+#   deploy/build-without-docker.sh [image]
+#   python -m tests.deploy.try_image [image]     # then runs the image against the sandbox
 #
-# Where python:3.11-slim-bookworm would be pulled, Debian's own Python 3.11 takes its place under that name. pip gets
-# this machine's settings and certificates for the build alone; neither is in the image.
+# The base image python:3.11-slim-bookworm is not pulled. An image with Debian's own Python 3.11 gets this name.
+# pip uses this machine's settings and certificates during the build only; neither is in the image.
 set -eu
 
 image=${1:-ai-task-processor}
@@ -17,7 +18,7 @@ trap 'rm -rf "$scratch"' EXIT
 export BUILDAH_ISOLATION=chroot
 
 if ! buildah inspect --type image "localhost/$base" >/dev/null 2>&1; then
-    # As in the official image, beside Python: certificates, time zones, and netbase's names of services.
+    # Besides Python, the official image has certificates, timezones and netbase's service names, so include them.
     mmdebstrap --variant=minbase --include=ca-certificates,netbase,python3,python3-venv,tzdata \
         bookworm "$scratch/base.tar" /etc/apt/sources.list.d/debian.sources
     container=$(buildah from scratch)
@@ -25,7 +26,8 @@ if ! buildah inspect --type image "localhost/$base" >/dev/null 2>&1; then
     buildah commit --quiet --rm "$container" "localhost/$base"
 fi
 
-# The settings of pip on this machine; [install] wins over [global], so the certificates are found where the build has them.
+# Copy this machine's pip settings. [install] takes precedence over [global], so pip uses the certificates at the path
+# where the build mounts them.
 cat /etc/pip.conf >"$scratch/pip.conf" 2>/dev/null || :
 printf '\n[install]\ncert = /run/secrets/ca.crt\n' >>"$scratch/pip.conf"
 

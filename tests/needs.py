@@ -41,10 +41,16 @@ def install() -> Iterator[str]:
     if wanted and not _apt(wanted):
         yield f"Some tests will be skipped. To run them too: apt-get install {' '.join(wanted)}"
     for project in NODE_PROJECTS:
-        if shutil.which("npm") and not (project.parent / "node_modules" / ".package-lock.json").exists():
+        if shutil.which("npm") and not _is_installed(project.parent):
             done = subprocess.run(["npm", "ci", "--silent"], cwd=project.parent, check=False)
             if done.returncode:
                 yield f"Some tests will be skipped: npm ci failed in {project.parent}"
+
+
+def _is_installed(project: Path) -> bool:
+    """Whether npm has installed what the lock file of the project names now."""
+    done, lock = project / "node_modules" / ".package-lock.json", project / "package-lock.json"
+    return done.exists() and done.stat().st_mtime >= lock.stat().st_mtime
 
 
 def _apt(packages: list[str]) -> bool:

@@ -15,14 +15,13 @@ from common.failures.wait_hints import LONGEST_WAIT_S
 from common.process import clock as clocks
 from common.process.actions import Instant
 from common.settings.settings import Mode, Settings
-from stages.embedder import providers
 from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.driver import CallRuntime
 from stages.embedder.calling.gate import Gate
 from stages.embedder.calling.learned_caps import LearnedCaps
 from stages.embedder.calling.routes import Routes
 from stages.embedder.calling.vector_guard import VectorGuard
-from stages.embedder.providers import Provider
+from stages.embedder.providers import Provider, registry
 from stages.embedder.reuse import Reuse
 from stages.embedder.session import Candidates, Session, SessionParts
 
@@ -46,7 +45,7 @@ class EmbeddingEngine:
         """`made` replaces the providers of the settings, `clock` and `wait` the real time: for tests."""
         self._stopping = threading.Event()
         self._clock = clock
-        found = providers.of_settings(settings) if made is None else made
+        found = registry.of_settings(settings) if made is None else made
         self._backends = [_backend(provider, settings, clock) for provider in found]
         self._routes = Routes(settings, self._backends)
         is_paid = any(not provider.free for provider in found)
@@ -108,12 +107,12 @@ class EmbeddingEngine:
     def key_cooldowns(self, now_wall: float) -> dict[str, float]:
         """Models that cannot be served now → when to try again (seconds since the epoch); `*` means all models."""
         now = self._clock().mono
-        closed = [backend.gate.closed_until() for backend in self._backends]
+        closed = [backend.gate.cooldown_until() for backend in self._backends]
         if all(closed):
             return {"*": now_wall + min(closed) - now}
         cooldowns = {}
         for model, candidates in list(self._seen.items()):
-            closed = [backend.gate.closed_until(name) for backend, name in candidates]
+            closed = [backend.gate.cooldown_until(name) for backend, name in candidates]
             if closed and all(closed):
                 cooldowns[model] = now_wall + min(closed) - now
         return cooldowns
@@ -153,7 +152,7 @@ class EmbeddingEngine:
 
     def _describe(self, backend: Backend, now: float) -> str:
         """Why the provider as a whole cannot be used; empty if it can, or soon."""
-        until = backend.gate.closed_until()
+        until = backend.gate.cooldown_until()
         reason, _ = backend.gate.reasons()
         if not until or (until - now < NEGLIGIBLE_PAUSE_S and not backend.gate.is_broken()):
             return ""

@@ -111,17 +111,17 @@ class Session:
     def _ask_candidates(self, model: str, texts: list[str]) -> tuple[dict[str, Outcome | None], float]:
         """Ask one candidate after the other. Returns also when to try the deferred texts again (wall seconds)."""
         found: dict[str, Outcome | None] = dict.fromkeys(texts)
-        retry_times = []
+        wait_times = []
         for backend, name in self._parts.candidates(model):
             missing = [text for text in texts if found[text] is None]
             if not missing:
                 break
             route = Route(backend, name, model)
-            outcomes, retry_at = (self._send if backend.provider.free else self._reuse_or_send)(route, missing)
+            outcomes, wait_until = (self._send if backend.provider.free else self._reuse_or_send)(route, missing)
             found |= outcomes
-            retry_times.append(retry_at)
+            wait_times.append(wait_until)
         now = self._parts.runtime.clock()
-        return found, now.wall + max(min(retry_times, default=0.0) - now.mono, 0.0)
+        return found, now.wall + max(min(wait_times, default=0.0) - now.mono, 0.0)
 
     def _send(self, route: Route, texts: list[str]) -> EmbeddingOutcomes:
         return embed_texts(*route, texts, self._budget, self._parts.guard, self._parts.runtime)
@@ -131,7 +131,7 @@ class Session:
         provider, parts = route.backend.provider, self._parts
         keys = keys_of(provider.name, provider.vendor, route.model, parts.dimensions, texts)
         text_of = dict(zip(keys, texts, strict=True))
-        found, others, retry_at = self._embed_once(route, text_of)
+        found, others, wait_until = self._embed_once(route, text_of)
         theirs = parts.reuse.await_others(others, parts.wait_for_stop, parts.guard.length_of(route.task_model))
         from_threads = [outcome for key, outcome in theirs.items() if others[key] is not None]
         self._count_reused(route, "shared", sum(map(_is_vector, from_threads)))
@@ -140,13 +140,13 @@ class Session:
         # another process failed on these texts, or was killed: this process may succeed
         abandoned = {key: text_of[key] for key, holder in others.items() if holder is None and key not in theirs}
         if abandoned:
-            late, _, late_retry_at = self._embed_once(route, abandoned)
+            late, _, late_wait_until = self._embed_once(route, abandoned)
             found |= late
-            retry_at = max(retry_at, late_retry_at)
+            wait_until = max(wait_until, late_wait_until)
         if any(key not in found for key in others):
-            closed_until = route.backend.gate.closed_until(route.model)
-            retry_at = retry_at or closed_until or parts.runtime.clock().mono + PROBE_POLL_S
-        return EmbeddingOutcomes({text: found.get(key) for key, text in text_of.items()}, retry_at)
+            cooldown_until = route.backend.gate.cooldown_until(route.model)
+            wait_until = wait_until or cooldown_until or parts.runtime.clock().mono + PROBE_POLL_S
+        return EmbeddingOutcomes({text: found.get(key) for key, text in text_of.items()}, wait_until)
 
     def _embed_once(
         self, route: Route, text_of: Mapping[bytes, str]
@@ -164,7 +164,7 @@ class Session:
             reuse.publish({key: outcome for key, outcome in fresh.items() if outcome is not None})
         finally:
             reuse.release(recall.mine)
-        return found | fresh, recall.others, sent.retry_at
+        return found | fresh, recall.others, sent.wait_until
 
     def _count_reused(self, route: Route, how: str, count: int) -> None:
         if count:

@@ -1,8 +1,8 @@
 """When a lease is lost: it is not renewed for `lease_seconds`, or a new rate limiter does not list its task.
 
-Each holder of a task lists it (`Holding`) every third of a lease. A task that is not listed for a whole lease is lost.
-A silence proves nothing in three cases: this process was stopped itself; the rate limiter is gone, so it is
-not known what embedders have; the publisher is gone, but what it stored is on its disk.
+The holder of a task lists it (`Holding`) every third of a lease. A task that is not listed for a whole lease is lost.
+A silence proves nothing in three cases: this process was stopped itself; the rate limiter is gone, so it is not known
+what embedders have; the publisher is gone, but what it stored is on its disk.
 
 The second way is much faster. A rate limiter that has just started sends its complete inventory once. A task that
 waited in its predecessor, and that it lists neither then nor within `UNCONFIRMED_S`, is lost. If that is wrong, the

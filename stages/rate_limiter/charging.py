@@ -49,11 +49,8 @@ class Charging:
             self.ratios.learn(sent.key, charge.tokens, message.tokens)
 
     def windows(self, wall: float) -> list[m.QuotaWindow]:
-        """The present use of each quota."""
-        return [
-            m.QuotaWindow(u.scope, u.unit, u.period, u.current, u.limit, u.remaining, u.reset_at, u.exhausted_at)
-            for u in self._quotas.usage(wall)
-        ]
+        """The present state of each quota window."""
+        return self._quotas.usage(wall)
 
 
 def exhausted(windows: Sequence[m.QuotaWindow]) -> str:

@@ -1,6 +1,6 @@
-"""The promise of the rate limiter: whatever happens, no interval contains more than its limit.
+"""The promise of the rate limiter: no interval contains more than its limit, even if processes are killed.
 
-The rate limiter is run as the loop runs it: the actions of a turn are decide, its quota windows are committed, its
+The rate limiter is run as the loop runs it: a turn returns its actions, the quota windows are committed, then the
 batches are sent. It is killed between any two of these steps, and the clock is moved over hours. An embedder spends the
 requests and tokens of its charges or less; some tasks come back, some of its messages are lost. The trace of the sent
 batches is then checked for every interval that begins at a batch.
@@ -116,7 +116,7 @@ class Simulation:
             new = [self.task() for _ in range(self.random.randrange(40))]
             yield from limiter.on_tasks(m.Tasks(new), now)
         for batch_id in [batch_id for batch_id in self.held if self.random.random() < 0.4]:
-            known = any(batch_id in worker.batches for worker in limiter.fleet.values())
+            known = any(batch_id in embedder.batches for embedder in limiter.fleet.values())
             heard = self.random.random() < 0.9 and known  # a new rate limiter knows no batches yet
             finished = self.finish(batch_id, heard=heard)
             if heard:

@@ -1,4 +1,4 @@
-"""What must be true of quotas after a kill, in memory and on disk."""
+"""The quotas are right after a kill, in memory and on disk."""
 
 from __future__ import annotations
 

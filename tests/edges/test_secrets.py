@@ -17,11 +17,11 @@ from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 from tests.processes import run_module
 
-TEXT = "CanaryPatient Zoë has a secret"
+TEXT = "CanaryPerson Zoë has a secret"
 SECRET = "canary-secret+/=&%ü"
 KEY = "sk-canary-0123456789abcdef"
 PROXY = "canary-proxy-password"
-CANARIES = re.compile(rb"CanaryPatient|canary-secret|sk-canary|canary-proxy|ory_at_[A-Za-z0-9_-]{8}|Bearer [A-Za-z0-9]")
+CANARIES = re.compile(rb"CanaryPerson|canary-secret|sk-canary|canary-proxy|ory_at_[A-Za-z0-9_-]{8}|Bearer [A-Za-z0-9]")
 ECHO = json.dumps({"error": "invalid_client", "message": f"{TEXT} {SECRET} Bearer ory_at_0123456789abcdef"})
 BY_OPENAI = json.dumps({"error": {"message": f"{TEXT}: no access for {KEY}", "code": TEXT, "param": KEY}})
 ECHOES: list[dict[str, Any]] = [

@@ -288,7 +288,7 @@ def test_texts_too_long_for_the_model_are_never_sent(make: Make, sandbox: Sandbo
 def test_neither_key_nor_texts_are_logged_or_returned(
     make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    secret = "the patient's diagnosis is confidential"
+    secret = "the client's diagnosis is confidential"
     for status in (400, 401, 429, 500):
         sandbox.clear_faults()
         body = f'{{"error":{{"message":"key sk-sandbox-key, input {secret}"}}}}'

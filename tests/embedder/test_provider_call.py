@@ -155,8 +155,8 @@ def test_a_wait_that_the_provider_names_is_kept_to() -> None:
 
 def test_after_the_last_retry_the_items_are_deferred_until_the_breaker_allows_a_probe() -> None:
     simulated = Simulated()
-    assert simulated.run(failed(), failed(), failed(closed_until=500.0)) == [None] * 4
-    assert simulated.call.retry_at == 500.0
+    assert simulated.run(failed(), failed(), failed(cooldown_until=500.0)) == [None] * 4
+    assert simulated.call.wait_until == 500.0
     assert simulated.logged() == ["provider_request_failed"] * 3
 
 
@@ -164,7 +164,7 @@ def test_a_call_waits_no_longer_than_its_share_of_the_slot() -> None:
     simulated = Simulated()
     paused = ProviderPaused(100.0, 100.0 + MAX_WAIT_S + 1)
     assert simulated.run(paused) == [None] * 4
-    assert (simulated.waits, simulated.call.retry_at) == ([], paused.until), "it is deferred at once instead"
+    assert (simulated.waits, simulated.call.wait_until) == ([], paused.until), "it is deferred at once instead"
 
 
 def test_a_short_pause_is_waited_for_and_is_not_a_failure() -> None:
@@ -177,13 +177,13 @@ def test_an_unavailable_provider_ends_the_call_and_earlier_results_are_kept() ->
     simulated = Simulated(largest=2)
     outcomes = simulated.run(simulated.succeed, ProviderUnavailable(100.0, 160.0))
     assert outcomes == ["A", "B", None, None]
-    assert simulated.call.retry_at == 160.0
+    assert simulated.call.wait_until == 160.0
 
 
 def test_without_a_known_time_an_unavailable_provider_is_asked_again_after_a_back_off() -> None:
     simulated = Simulated()
     simulated.run(ProviderUnavailable(100.0))
-    assert 100.5 <= simulated.call.retry_at <= 101.0
+    assert 100.5 <= simulated.call.wait_until <= 101.0
 
 
 def test_a_stop_during_a_wait_ends_the_call() -> None:
@@ -208,7 +208,7 @@ def test_an_item_on_which_the_provider_fails_is_isolated_last_and_deferred_alone
     simulated.always = lambda texts: failed(is_server_error=True) if "b" in texts else simulated.succeed(texts)
     assert simulated.run() == ["A", None, "C", "D", "E", "F", "G", "H"]
     assert simulated.requests == ["abcd", "abcd", "efgh", "cd", "ab", "b", "a"]
-    assert simulated.call.retry_at == pytest.approx(simulated.now + ISOLATED_RETRY_S)
+    assert simulated.call.wait_until == pytest.approx(simulated.now + ISOLATED_RETRY_S)
     assert simulated.logged()[-1] == "text_deferred_alone"
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from common.settings.settings import PLACEHOLDER_API_KEY
-from stages.embedder import providers
 from stages.embedder.engine import EmbeddingEngine
+from stages.embedder.providers import registry
 from tests.embedder.fakes import ScriptedProvider, settings
 
 
@@ -45,8 +45,8 @@ class Point:
 
 
 def test_a_provider_of_another_package_serves_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = {providers.ENTRY_POINTS: [Point()]}
-    monkeypatch.setattr(providers, "entry_points", lambda group: groups[group])
+    groups = {registry.ENTRY_POINTS: [Point()]}
+    monkeypatch.setattr(registry, "entry_points", lambda group: groups[group])
     engine = EmbeddingEngine(settings(openai_base_url="http://127.0.0.1:1"))
     assert engine.facts["providers"] == ["ours", "openai"]
     assert isinstance(engine.session().embed("our-model", ["a"])[0], np.ndarray)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stages.embedder.providers.redaction import MAX_CHARS, RUN_CHARS, redact
 
-SECRET = "the patient Jane Doe\nhas a broken “arm”"
+SECRET = "the client Jane Doe\nhas a broken “arm”"
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,10 @@ SECRET = "the patient Jane Doe\nhas a broken “arm”"
         f"bad input: {SECRET}",
         "bad input: 'Jane Doe'",
         'near "Jane Doe"...',
-        "got the patient Jane D",
+        "got the client Jane D",
         f"got {SECRET!r}",
-        r'got "the patient Jane Doe\nhas a broken \u201carm\u201d"',
-        "the patient Jane Doe has a broken",
+        r'got "the client Jane Doe\nhas a broken \u201carm\u201d"',
+        "the client Jane Doe has a broken",
     ],
 )
 def test_quotations_of_a_text_are_removed(words: str) -> None:

@@ -24,7 +24,7 @@ def test_killed_again_and_again_no_quota_is_exceeded(start: Start) -> None:
         pipeline.wait_until(lambda before=before: inputs(pipeline) >= before + 20, "work to go on")  # type: ignore[misc]
         pipeline.wait_until(lambda victim=victim: runs(pipeline, victim, killed), "its restart")  # type: ignore[misc]
         killed.add(pipeline.kill(victim))
-    pipeline.wait_until(lambda: pipeline.events("deferred"), "the quota to be used up", 90.0)
+    pipeline.wait_until(lambda: pipeline.events("tasks_deferred"), "the quota to be used up", 90.0)
     sandbox.wait_until(lambda told: told["openai"]["under_way"] == 0)
     assert inputs(pipeline) <= LIMIT
     least = LIMIT - len(VICTIMS) * SLOTS * BATCH

@@ -228,3 +228,28 @@ def test_a_draining_fetcher_sends_no_new_claim() -> None:
     first, *_ = fetcher.claims
     assert ids(fetcher.answered(first)) == [first]
     assert fetcher.claims == []
+
+
+def test_a_parked_task_that_is_pending_again_is_not_leased_before_its_time(claiming: ClaimingFetching) -> None:
+    claiming.answered("a", "b")
+    claiming.deferred("a", seconds=100)
+    claiming.page("a")
+    assert (claiming.leased, claiming.parked, claiming.claims) == (["b"], ["a"], [])
+
+
+def test_a_claim_of_a_task_that_is_given_back_before_it_is_sent_is_dropped() -> None:
+    fetcher = ClaimingFetching(max_in_flight=CONNECTIONS + 1)
+    tasks = samples.names(CONNECTIONS + 1)
+    fetcher.page(*tasks)
+    sent = fetcher.claims
+    (queued,) = set(tasks) - set(sent)
+    fetcher.deferred(queued, seconds=100)
+    fetcher.answered(*sent)
+    assert fetcher.claims == []
+    assert fetcher.state.report(fetcher.now).facts["claiming"] == 0
+
+
+def test_without_claim_tasks_the_fetcher_ignores_responses_to_claims() -> None:
+    fetcher = Fetching()
+    responses = ApiResponses([ApiResponse("a", 200, "", 0.0, "one")])
+    assert list(fetcher.state.on_api_responses(responses, fetcher.now)) == []

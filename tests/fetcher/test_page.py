@@ -115,9 +115,7 @@ def test_a_missing_or_invalid_date_does_not_make_a_task_invalid(created_at: Any,
         ({"createdAt": [2025]}, "malformed"),
     ],
 )
-def test_an_element_that_is_not_a_task_for_this_pipeline_is_skipped_and_counted(
-    fields: dict[str, Any], reason: str
-) -> None:
+def test_an_element_that_is_not_for_this_pipeline_is_skipped_and_counted(fields: dict[str, Any], reason: str) -> None:
     page = read(element("a", **fields), element("b"))
     assert ids(page) == ["b"]
     assert page.skipped == {reason: 1}

@@ -1,4 +1,4 @@
-"""A rate limiter with real quotas, embedders that answer by hand, and a clock that the test turns."""
+"""A rate limiter with real quotas. The tests send the messages of the embedders and move the clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUESTS_PER_MINUTE = WindowId(Unit.REQUESTS, Period.MINUTE)
 
 
 class Limiter:
-    """What it is told, it has done when the call returns; `batches` are those handed out by the last call."""
+    """Calls the handlers of a rate limiter; `batches` are those that the last call dispatched."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Limiter:
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
         done = list(actions)
-        self.batches = decisions.of(m.Batch, done)
+        self.batches = decisions.of_type(m.Batch, done)
         self.inboxes = [a.to for a in done if isinstance(a, Send) and isinstance(a.message, m.Batch)]
         return done
 
@@ -75,7 +75,7 @@ class Limiter:
         return self.did(self.state.on_tick(self.now))
 
     def live(self, seconds: float, step: float = 1.0) -> list[Any]:
-        """Tick for so long; all that was done, and its batches."""
+        """Tick for this many seconds. Returns all actions; `batches` are all batches of that time."""
         done: list[Any] = []
         for _ in range(int(seconds / step)):
             self.after(step)
@@ -96,9 +96,21 @@ class Limiter:
         return self.state.waiting.ids()
 
     def used(self, window: WindowId = PER_MINUTE) -> int:
-        (usage,) = [u for u in self.quotas.usage(self.now.wall) if WindowId(u.unit, u.period) == window and not u.scope]
-        return usage.current
+        windows = self.quotas.usage(self.now.wall)
+        (found,) = [one for one in windows if (one.unit, one.period) == window and not one.scope]
+        return found.current
 
 
 def ids_of(batch: m.Batch) -> list[str]:
     return [task.id for task in batch.tasks]
+
+
+def with_a_batch(*ids: str, **limits: Any) -> tuple[Limiter, m.Batch]:
+    """A rate limiter, and a batch of these tasks that an embedder has reported."""
+    limiter = Limiter(**limits)
+    limiter.tick()
+    limiter.ready(1)
+    limiter.tasks(*ids)
+    batch = limiter.batch
+    limiter.ready(0, batch)
+    return limiter, batch

@@ -1,4 +1,4 @@
-"""Buckets of time: rolling ones to the half second, and those of the calendar on the days when clocks are changed."""
+"""Rolling buckets, exact to the half second, and calendar buckets, also on days when the clocks change."""
 
 import math
 from datetime import UTC, datetime
@@ -24,14 +24,14 @@ ZONES = [
     "UTC",
     "Europe/Berlin",
     "America/New_York",
-    "America/Sao_Paulo",  # midnight did not exist when daylight saving began
-    "America/Havana",  # midnight twice when it ends, none when it begins
-    "America/St_Johns",  # until 2011 the clock was changed at 00:01: a date left and entered again
+    "America/Sao_Paulo",  # has no midnight on the day when daylight saving begins
+    "America/Havana",  # has midnight twice when daylight saving ends, and no midnight when it begins
+    "America/St_Johns",  # until 2011 the clock changed at 00:01, so a date was left and entered again
     "Asia/Beirut",
     "Asia/Kathmandu",  # +05:45
     "Asia/Kolkata",  # +05:30
     "Australia/Lord_Howe",  # daylight saving of half an hour
-    "Pacific/Apia",  # without a 30 December 2011
+    "Pacific/Apia",  # has no 30 December 2011
     "Pacific/Chatham",  # +12:45, with daylight saving
 ]
 SINCE, UNTIL = 157_766_400, 2_145_916_800  # 1975 to 2038
@@ -51,7 +51,7 @@ def test_charges_within_a_period_are_at_most_120_buckets_apart(period: Period, f
 
 
 @given(periods, st.integers(0, 8_000_000_000))
-def test_a_rolling_bucket_expires_at_the_very_instant_it_says(period: Period, number: int) -> None:
+def test_a_rolling_bucket_expires_exactly_at_its_expiry(period: Period, number: int) -> None:
     buckets = RollingBuckets()
     expiry = buckets.expiry(period, number)
     assert buckets.number(period, expiry) == number + buckets.slots
@@ -67,14 +67,14 @@ def test_calendar_periods_follow_each_other_without_gap_or_overlap(name: str, pe
     end = int(buckets.end(period, start))
     assert start <= second < end
     assert buckets.expiry(period, start) == end
-    fresh = CalendarBuckets(name)  # nothing remembered
+    fresh = CalendarBuckets(name)  # without cached bounds
     assert {fresh.number(period, at) for at in (end - 1, start, second)} == {start}
     assert fresh.number(period, end) == end
     assert CalendarBuckets(name).number(period, start - 1) < start
 
 
 @given(st.sampled_from(ZONES), st.integers(SINCE, UNTIL))
-def test_dates_begin_at_their_first_instant(name: str, second: int) -> None:
+def test_calendar_days_weeks_and_months_begin_at_the_first_instant_of_a_date(name: str, second: int) -> None:
     buckets, zone = CalendarBuckets(name), ZoneInfo(name)
 
     def day(at: float) -> int:
@@ -83,13 +83,13 @@ def test_dates_begin_at_their_first_instant(name: str, second: int) -> None:
     start = buckets.number(Period.DAY, second)
     assert day(start - 1) < day(start) <= day(second)
     week = datetime.fromtimestamp(buckets.number(Period.WEEK, second), zone)
-    # Apia began the Monday after its missing Friday as ever; no zone of these skipped a Monday or a first of a month.
+    # None of these zones skipped a Monday or the first day of a month.
     assert week.isoweekday() == 1
     assert datetime.fromtimestamp(buckets.number(Period.MONTH, second), zone).day == 1
 
 
 @given(st.sampled_from(ZONES), st.sampled_from([Period.MINUTE, Period.HOUR]), st.integers(SINCE, UNTIL))
-def test_hours_and_minutes_begin_when_the_clock_shows_it(name: str, period: Period, second: int) -> None:
+def test_calendar_hours_and_minutes_begin_when_the_local_clock_shows_it(name: str, period: Period, second: int) -> None:
     buckets, zone = CalendarBuckets(name), ZoneInfo(name)
 
     def shows_full(at: float) -> bool:
@@ -116,7 +116,7 @@ LENGTHS = [
     ("Asia/Beirut", Period.DAY, "2022-03-27T12:00", 23),
     ("Australia/Lord_Howe", Period.DAY, "2025-04-06T12:00", 24.5),
     ("Australia/Lord_Howe", Period.DAY, "2025-10-05T12:00", 23.5),
-    ("America/St_Johns", Period.DAY, "2006-10-28T12:00", 24),  # left at 00:01 of the 29th; entering that began it
+    ("America/St_Johns", Period.DAY, "2006-10-28T12:00", 24),  # the 29th was first entered here, and left at 00:01
     ("America/St_Johns", Period.DAY, "2006-10-29T12:00", 25),
     ("Pacific/Apia", Period.DAY, "2011-12-29T12:00", 24),
     ("Pacific/Apia", Period.MONTH, "2011-12-29T12:00", 30 * 24),
@@ -137,13 +137,15 @@ LENGTHS = [
 
 
 @pytest.mark.parametrize(("zone", "period", "local", "hours"), LENGTHS)
-def test_lengths_of_calendar_periods(zone: str, period: Period, local: str, hours: float) -> None:
+def test_calendar_periods_have_the_length_that_the_local_clock_gives_them(
+    zone: str, period: Period, local: str, hours: float
+) -> None:
     buckets = CalendarBuckets(zone)
     start = buckets.number(period, datetime.fromisoformat(local).replace(tzinfo=ZoneInfo(zone)).timestamp())
     assert buckets.end(period, start) - start == hours * HOUR
 
 
-def test_the_repeated_hour_is_two_hours() -> None:
+def test_the_hour_repeated_at_the_end_of_daylight_saving_is_two_buckets() -> None:
     buckets = CalendarBuckets("Europe/Berlin")
     change = int(datetime(2025, 10, 26, 1, tzinfo=UTC).timestamp())  # 03:00 becomes 02:00
     starts = [buckets.number(Period.HOUR, change + quarter * 900) for quarter in range(-8, 8)]
@@ -152,13 +154,13 @@ def test_the_repeated_hour_is_two_hours() -> None:
     assert local == [1, 2, 2, 3]
 
 
-def test_a_day_without_midnight_begins_at_one() -> None:
+def test_a_day_without_midnight_begins_at_one_o_clock() -> None:
     zone = ZoneInfo("America/Sao_Paulo")
     start = CalendarBuckets(zone.key).number(Period.DAY, datetime(2018, 11, 4, 20, tzinfo=zone).timestamp())
     assert datetime.fromtimestamp(start, zone).isoformat() == "2018-11-04T01:00:00-02:00"
 
 
-def test_a_date_that_is_entered_twice_began_once() -> None:
+def test_a_date_that_the_clock_enters_twice_begins_once() -> None:
     buckets = CalendarBuckets("America/St_Johns")
     midnight = int(
         datetime(2006, 10, 29, 2, 30, tzinfo=UTC).timestamp()
@@ -168,7 +170,7 @@ def test_a_date_that_is_entered_twice_began_once() -> None:
     assert buckets.end(Period.DAY, midnight) == midnight + 25 * HOUR
 
 
-def test_hours_of_a_zone_with_three_quarters() -> None:
+def test_hours_begin_at_the_local_hour_in_a_zone_with_a_quarter_hour_offset() -> None:
     start = CalendarBuckets("Asia/Kathmandu").number(Period.HOUR, datetime(2025, 5, 1, 12, tzinfo=UTC).timestamp())
     assert datetime.fromtimestamp(start, UTC).isoformat() == "2025-05-01T11:15:00+00:00"
 
@@ -190,7 +192,7 @@ def test_iso_weeks_cross_the_end_of_a_year(day: str, monday: str) -> None:
     assert datetime.fromtimestamp(start, UTC).date().isoformat() == monday
 
 
-def test_months_of_a_year_add_up() -> None:
+def test_the_lengths_of_24_calendar_months_are_right() -> None:
     buckets, zone = CalendarBuckets("America/New_York"), ZoneInfo("America/New_York")
     starts = [buckets.number(Period.MONTH, datetime(2024, 1, 9, tzinfo=zone).timestamp())]
     for _ in range(24):
@@ -200,11 +202,11 @@ def test_months_of_a_year_add_up() -> None:
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "Europe", "", "../etc/passwd", "/etc/localtime", "UTC\0"])
-def test_an_unknown_timezone_is_a_sentence(name: str) -> None:
+def test_an_unknown_timezone_is_refused_with_a_message_for_the_user(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown timezone .*: an IANA name is needed"):
         load_zone(name)
 
 
-def test_strategies_and_periods_go_by_the_names_in_settings_and_metrics() -> None:
+def test_strategies_and_periods_have_the_names_of_the_settings_and_metrics() -> None:
     assert [*Period] == ["minute", "hour", "day", "week", "month"]
     assert [*Strategy] == ["rolling", "fixed"]

@@ -1,4 +1,4 @@
-"""One scope: what is admitted, charged, given back, reported and forecast."""
+"""One scope: admission, charges, refunds, settlements, and invalid values."""
 
 import math
 from datetime import UTC, datetime
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from common.settings.model_limits import Strategy
+from common.wire.messages import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
-from stages.rate_limiter.quota.buckets import SECONDS, Period
+from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import WINDOWS, Unit, WindowId
-from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Quota, QuotaLimits, Usage
+from stages.rate_limiter.quota.scope import MAX_LIMIT, UNLIMITED, Quota, QuotaLimits
 
 NOON = datetime(2025, 5, 14, 12, tzinfo=UTC).timestamp()  # a Wednesday; a full minute, hour, and half a day
 TASKS_MINUTE = WindowId(Unit.TASKS, Period.MINUTE)
@@ -23,19 +24,19 @@ both = pytest.mark.parametrize("strategy", Strategy)
 
 
 def spend(quota: Quota, tasks: int, now: float, tokens: int = 0) -> int:
-    """Admit and charge as many of so many tasks as fit."""
+    """Admit and charge as many of these tasks as fit; returns their number."""
     admitted = quota.admits([tokens] * tasks, now)
     quota.charge(Amounts(admitted, tokens * admitted, 1), now)
     return admitted
 
 
-def only(usage: list[Usage]) -> Usage:
+def only(usage: list[QuotaWindow]) -> QuotaWindow:
     (one,) = usage
     return one
 
 
 @both
-def test_a_batch_takes_what_is_left(strategy: Strategy) -> None:
+def test_a_batch_gets_at_most_the_rest_of_the_quota(strategy: Strategy) -> None:
     quota = Quota({TASKS_MINUTE: 30}, strategy)
     assert [spend(quota, 20, NOON) for _ in range(3)] == [20, 10, 0]
 
@@ -61,7 +62,7 @@ def test_without_limits_everything_is_admitted(strategy: Strategy) -> None:
     assert (quota.remaining(NOON) > UNLIMITED / 2).all()
 
 
-def test_tokens_are_admitted_in_order_up_to_the_last_that_fits() -> None:
+def test_tasks_are_admitted_in_order_until_their_tokens_exceed_the_quota() -> None:
     quota = Quota({TOKENS_MINUTE: 100}, Strategy.ROLLING)
     assert quota.admits([40, 60, 1], NOON) == 2
     assert quota.admits([40, 61, 1], NOON) == 1
@@ -69,13 +70,13 @@ def test_tokens_are_admitted_in_order_up_to_the_last_that_fits() -> None:
     assert quota.admits([], NOON) == 0
 
 
-def test_no_request_left_admits_nothing() -> None:
+def test_no_task_is_admitted_when_no_request_is_left() -> None:
     quota = Quota({REQUESTS_MINUTE: 2}, Strategy.ROLLING)
     assert [spend(quota, 50, NOON) for _ in range(3)] == [50, 50, 0]
     assert quota.opens_at(1, NOON) == NOON + 60.5
 
 
-def test_remaining_is_units_by_periods() -> None:
+def test_the_remaining_amounts_are_an_array_of_units_by_periods() -> None:
     quota = Quota({TASKS_HOUR: 10, TOKENS_DAY: 500}, Strategy.FIXED)
     quota.charge(Amounts(4, 123, 1), NOON)
     remaining = quota.remaining(NOON)
@@ -93,7 +94,7 @@ def test_a_rolling_minute_frees_each_half_second_a_minute_later() -> None:
     assert spend(quota, 9, NOON + 61) == 6
 
 
-def test_a_fixed_minute_opens_with_the_next() -> None:
+def test_a_fixed_minute_opens_when_the_next_minute_begins() -> None:
     quota = Quota({TASKS_MINUTE: 10}, Strategy.FIXED)
     assert spend(quota, 20, NOON + 59.9) == 10
     assert quota.opens_at(1, NOON + 59.95) == NOON + 60
@@ -102,7 +103,7 @@ def test_a_fixed_minute_opens_with_the_next() -> None:
 
 
 @both
-def test_a_clock_that_steps_back_grants_nothing(strategy: Strategy) -> None:
+def test_a_clock_that_is_set_back_frees_no_quota(strategy: Strategy) -> None:
     quota = Quota({TASKS_MINUTE: 5}, strategy)
     assert spend(quota, 5, NOON) == 5
     for now in (NOON - 1, NOON - 3_600, NOON - 10**8, 0.0):
@@ -115,7 +116,7 @@ def test_a_clock_that_steps_back_grants_nothing(strategy: Strategy) -> None:
 
 
 @both
-def test_a_refund_frees_what_was_charged_and_never_more(strategy: Strategy) -> None:
+def test_a_refund_frees_at_most_what_was_charged(strategy: Strategy) -> None:
     quota = Quota({TASKS_MINUTE: 10, TOKENS_MINUTE: 100, REQUESTS_MINUTE: 1}, strategy)
     receipt = quota.charge(Amounts(8, 80, 1), NOON)
     assert quota.admits([1], NOON + 1) == 0
@@ -136,15 +137,15 @@ def test_a_refund_reaches_only_windows_that_still_count_it(strategy: Strategy) -
     assert all(usage.current == 0 for usage in quota.usage(NOON + 7_300))
 
 
-def test_a_refund_that_comes_too_late_takes_nothing_from_the_bucket_in_its_slot() -> None:
+def test_a_refund_of_an_expired_charge_does_not_change_the_bucket_in_its_slot() -> None:
     quota = Quota({TASKS_MINUTE: 10}, Strategy.ROLLING)
     receipt = quota.charge(Amounts(8, 0, 1), NOON)
-    quota.charge(Amounts(3, 0, 1), NOON + 60.5)  # 121 buckets later: the same slot of the ring
+    quota.charge(Amounts(3, 0, 1), NOON + 60.5)  # 121 buckets later: the same slot
     quota.refund(receipt, Amounts(8, 0, 1), NOON + 60.5)
     assert only(quota.usage(NOON + 60.5)).current == 3
 
 
-def test_every_call_tells_the_time() -> None:
+def test_every_call_advances_the_latest_time() -> None:
     quota = Quota({}, Strategy.FIXED)
     receipt = quota.charge(Amounts(1, 1, 1), NOON)
     quota.refund(receipt, Amounts(1, 0, 1), NOON + 100)
@@ -154,7 +155,7 @@ def test_every_call_tells_the_time() -> None:
 
 
 @both
-def test_a_settlement_frees_what_was_reserved_too_much(strategy: Strategy) -> None:
+def test_a_settlement_frees_the_excess_of_the_reservation(strategy: Strategy) -> None:
     quota = Quota({TOKENS_MINUTE: 100}, strategy)
     receipt = quota.charge(Amounts(1, 90, 1), NOON)
     assert quota.admits([20], NOON + 5) == 0
@@ -163,7 +164,7 @@ def test_a_settlement_frees_what_was_reserved_too_much(strategy: Strategy) -> No
 
 
 @both
-def test_a_settlement_above_the_limit_admits_nothing_till_it_is_past(strategy: Strategy) -> None:
+def test_a_settlement_above_the_limit_admits_nothing_until_enough_has_expired(strategy: Strategy) -> None:
     quota = Quota({TOKENS_MINUTE: 100}, strategy)
     receipt = quota.charge(Amounts(1, 90, 1), NOON)
     quota.settle(receipt, 90, 250, NOON + 5)
@@ -174,7 +175,7 @@ def test_a_settlement_above_the_limit_admits_nothing_till_it_is_past(strategy: S
     assert quota.admits([100], opens) == 1
 
 
-def test_what_holds_work_back_is_named() -> None:
+def test_the_windows_that_block_a_task_are_named() -> None:
     quota = Quota({TASKS_MINUTE: 2, TASKS_HOUR: 9, TOKENS_MINUTE: 100}, Strategy.ROLLING)
     quota.charge(Amounts(2, 60, 1), NOON)
     assert quota.blocked_by(40, NOON) == [TASKS_MINUTE]
@@ -182,14 +183,14 @@ def test_what_holds_work_back_is_named() -> None:
     assert quota.blocked_by(41, NOON + 61) == []
 
 
-def test_a_task_too_large_for_a_window_never_fits() -> None:
+def test_a_task_with_more_tokens_than_a_limit_never_fits() -> None:
     quota = Quota({TOKENS_MINUTE: 100, TOKENS_DAY: 1_000, TASKS_HOUR: 5}, Strategy.FIXED)
     assert not quota.never_fits(100)
     assert quota.never_fits(101)
     assert quota.opens_at(101, NOON) == math.inf
 
 
-def test_it_opens_when_the_last_of_several_windows_does() -> None:
+def test_a_task_fits_when_the_last_of_several_windows_has_room() -> None:
     quota = Quota({TASKS_MINUTE: 2, TASKS_HOUR: 3}, Strategy.ROLLING)
     quota.charge(Amounts(2, 0, 1), NOON)
     assert quota.opens_at(1, NOON) == NOON + 60.5
@@ -198,7 +199,7 @@ def test_it_opens_when_the_last_of_several_windows_does() -> None:
     assert quota.opens_at(1, NOON + 3_629) == NOON + 3_630
 
 
-def test_tokens_open_when_enough_has_expired() -> None:
+def test_a_task_fits_when_enough_tokens_have_expired() -> None:
     quota = Quota({TOKENS_MINUTE: 100}, Strategy.ROLLING)
     for second in range(10):
         quota.charge(Amounts(1, 10, 1), NOON + second)
@@ -210,84 +211,8 @@ def test_tokens_open_when_enough_has_expired() -> None:
     ]
 
 
-@pytest.mark.parametrize("period", Period)
-def test_usage_of_a_fixed_window_resets_with_the_calendar(period: Period) -> None:
-    quota = Quota({WindowId(Unit.TASKS, period): 7}, Strategy.FIXED, "Europe/Berlin")
-    resets = {
-        "minute": "2025-05-14T14:01",
-        "hour": "2025-05-14T15:00",
-        "day": "2025-05-15",
-        "week": "2025-05-19",
-        "month": "2025-06-01",
-    }
-    reset_at = datetime.fromisoformat(
-        f"{resets[period]}+02:00" if "T" in resets[period] else f"{resets[period]}T00:00+02:00"
-    )
-    assert only(quota.usage(NOON)) == Usage("", Unit.TASKS, period, 0, 7, 7, reset_at.timestamp(), None)
-    quota.charge(Amounts(5, 0, 1), NOON)
-    usage = only(quota.usage(NOON))
-    assert (usage.current, usage.remaining, usage.reset_at) == (5, 2, reset_at.timestamp())
-
-
-@pytest.mark.parametrize("period", Period)
-def test_usage_of_a_rolling_window_resets_when_it_next_frees(period: Period) -> None:
-    quota = Quota({WindowId(Unit.TASKS, period): 7}, Strategy.ROLLING)
-    length = SECONDS[period]
-    start = NOON - NOON % (210 * 86_400)  # where a bucket of every period begins
-    assert only(quota.usage(start)).reset_at == start
-    quota.charge(Amounts(5, 0, 1), start)
-    quota.charge(Amounts(1, 0, 1), start + length / 2)
-    assert only(quota.usage(start + length / 2)).reset_at == start + length * 121 / 120
-    later = only(quota.usage(start + length * 121 / 120))
-    assert (later.current, later.reset_at) == (1, start + length * 1.5 + length / 120)
-
-
-@both
-def test_a_forecast_at_a_steady_rate(strategy: Strategy) -> None:
-    quota = Quota({TASKS_HOUR: 1_000}, strategy)
-    assert only(quota.usage(NOON)).exhausted_at is None
-    for minute in range(20):
-        quota.charge(Amounts(30, 0, 1), NOON + 60 * minute)
-    now = NOON + 20 * 60 - 1
-    forecast = only(quota.usage(now)).exhausted_at
-    assert forecast is not None  # 600 are used, 30 a minute: 400 more take 13 minutes
-    assert forecast - now == pytest.approx(400 * 2, rel=0.2)
-
-
-@both
-def test_no_forecast_for_traffic_that_fits(strategy: Strategy) -> None:
-    quota = Quota({TASKS_HOUR: 1_000}, strategy)
-    for minute in range(59):
-        quota.charge(Amounts(15, 0, 1), NOON + 60 * minute)
-    assert only(quota.usage(NOON + 59 * 60)).exhausted_at is None
-
-
-def test_a_forecast_counts_what_expires_meanwhile() -> None:
-    quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
-    quota.charge(Amounts(900, 0, 1), NOON)
-    for minute in range(50, 60):
-        quota.charge(Amounts(5, 0, 1), NOON + 60 * minute)
-    # 50 are left and 5 a minute are used; in a minute 900 more are free, and 5 a minute fit for good.
-    assert only(quota.usage(NOON + 3_590)).exhausted_at is None
-
-
-def test_a_forecast_is_not_misled_by_what_expires_after_it() -> None:
-    quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
-    quota.charge(Amounts(900, 0, 1), NOON)
-    quota.charge(Amounts(99, 0, 1), NOON + 3_601)
-    now = NOON + 3_602  # one is left; the last tenth began 332 s ago; 900 expire in 28 s
-    assert only(quota.usage(now)).exhausted_at == pytest.approx(now + 332 / 99, abs=0.01)
-
-
-def test_a_forecast_ends_when_traffic_does() -> None:
-    quota = Quota({TASKS_HOUR: 1_000}, Strategy.ROLLING)
-    quota.charge(Amounts(900, 0, 1), NOON)
-    assert only(quota.usage(NOON + 60)).exhausted_at is not None
-    assert only(quota.usage(NOON + 500)).exhausted_at is None
-
-
 @pytest.mark.parametrize("limit", [-1, MAX_LIMIT + 1, 1.5, "10", None, True, math.nan])
-def test_a_bad_limit_is_a_sentence(limit: object) -> None:
+def test_an_invalid_limit_is_refused_with_a_message_for_the_user(limit: object) -> None:
     limits: QuotaLimits = {TASKS_HOUR: limit}  # type: ignore[dict-item]
     with pytest.raises(
         ValueError, match=r"tasks per hour is .*: a whole number from 0 \(no limit\) to 10\^15 is needed"
@@ -295,7 +220,7 @@ def test_a_bad_limit_is_a_sentence(limit: object) -> None:
         Quota(limits, Strategy.ROLLING)
 
 
-def test_a_bad_strategy_or_timezone_is_refused() -> None:
+def test_an_invalid_strategy_or_timezone_is_refused() -> None:
     with pytest.raises(ValueError, match="'sliding' is not a valid Strategy"):
         Quota({}, "sliding")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown timezone 'Mars'"):
@@ -321,7 +246,7 @@ def test_the_largest_limits_do_not_overflow() -> None:
     assert {usage.remaining for usage in quota.usage(NOON)} == {0}
 
 
-def test_a_charge_that_reached_its_provider_late_counts_from_then_on() -> None:
+def test_a_charge_that_reached_its_provider_late_expires_later() -> None:
     quota = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING)
     receipt = quota.charge(Amounts(10, 0, 1), 1_000_000.0)
     quota.move(receipt, Amounts(10, 0, 1), 1_000_004.0, 1_000_010.0)
@@ -330,4 +255,4 @@ def test_a_charge_that_reached_its_provider_late_counts_from_then_on() -> None:
     calendar = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.FIXED)
     late = calendar.charge(Amounts(10, 0, 1), 1_000_019.0)  # a minute ends a second later
     calendar.move(late, Amounts(10, 0, 1), 1_000_021.0, 1_000_022.0)
-    assert calendar.usage(1_000_022.0)[0].current == 0, "a calendar's minute keeps what it admitted"
+    assert calendar.usage(1_000_022.0)[0].current == 0, "a calendar minute counts a charge when it was admitted"

@@ -1,10 +1,10 @@
-"""The promise itself, on random histories of simulated months.
+"""The promise of the quotas, checked with random histories of simulated months.
 
-Whatever arrives, is refunded or settled, however the clock steps and whenever the process dies: in no interval of a
-period's length (rolling), in no period of the calendar (fixed), is more charged than the limit. It is checked on the
-whole trace, for every interval that begins at a charge: two pointers move along the charges, and the span between them
-is never longer than the period. Nothing is held back either that would have fitted, and what waits can come in at the
-very instant that was announced.
+Tasks arrive, charges are refunded and settled, the clock is set back, and the process is killed. The charges in any
+interval of a period's length (rolling) and in any calendar period (fixed) must not exceed the limit. The whole trace is
+checked for every interval that begins at a charge: two pointers move along the charges, and the time between them is
+never longer than the period. The test also checks that every task that fits is admitted, and that a waiting task is
+admitted exactly at the time that `opens_at` returned.
 """
 
 import math
@@ -26,17 +26,18 @@ from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 
 ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu"]
 MODELS = ["limited", "free"]
-# Just before daylight saving ends in Berlin, a February of 29 days begins, and a year with a week across its end.
+# Shortly before: daylight saving ends in Berlin; a February of 29 days begins; a year begins within a week.
 BEGINNINGS = [
     datetime.fromisoformat(f"{day}Z").timestamp()
     for day in ("2025-10-25T00:00", "2024-01-31T23:00", "2020-12-31T23:00")
 ]
-TINY = 1 / 1024  # times are multiples of it, which floats of this size hold exactly: so are the checks
+TINY = 1 / 1024
+"""All times are multiples of it. Floats of this size hold them exactly, so the checks are exact too."""
 
 
 @dataclass
 class Charge:
-    """One batch, less what was given back."""
+    """One batch, without the amounts that were refunded."""
 
     receipt: Receipt
     amounts: dict[Unit, int]
@@ -44,7 +45,7 @@ class Charge:
 
 @dataclass
 class Machine:
-    """The quotas, a clock moved by hand, and the trace of all that was charged."""
+    """The quotas, a clock that the test moves, and the trace of all charges."""
 
     limits: QuotaLimits
     own: QuotaLimits
@@ -60,9 +61,9 @@ class Machine:
         return Quotas(self.limits, {"limited": self.own}, self.strategy, self.timezone)
 
     def restored(self) -> Quotas:
-        again = self.fresh()
-        again.restore(self.quotas.dump(), self.now)
-        return again
+        quotas = self.fresh()
+        quotas.restore(self.quotas.dump(), self.now)
+        return quotas
 
     def crash(self) -> None:
         self.quotas = self.restored()
@@ -95,7 +96,7 @@ class Machine:
         assert self.restored().admits(model, [tokens], opens) == 1
 
     def wake(self, model: str, tokens: list[int]) -> None:
-        """Arrive as soon as it is possible."""
+        """Move the clock to the time at which the tasks fit, and send them."""
         opens = self.quotas.opens_at(model, tokens[0], self.now)
         if opens < math.inf:
             self.now = opens
@@ -132,7 +133,7 @@ class Machine:
 
 
 def most_within(charges: list[tuple[float, int]], seconds: int) -> int:
-    """Return the largest sum of charges in any closed interval of this length."""
+    """The largest sum of charges in any closed interval of this length."""
     most = held = first = 0
     for at, amount in charges:
         held += amount
@@ -144,7 +145,7 @@ def most_within(charges: list[tuple[float, int]], seconds: int) -> int:
 
 
 def most_of_calendar(charges: list[tuple[float, int]], period: Period, zone: ZoneInfo) -> int:
-    """Return the largest sum of charges in any calendar period, found by what a calendar and a clock would show."""
+    """The largest sum of charges in any calendar period, found from the local date and time."""
     held: Counter[tuple[object, ...]] = Counter()
     for at, amount in charges:
         local = datetime.fromtimestamp(math.floor(at), zone)
@@ -200,7 +201,9 @@ def test_no_interval_admits_more_than_its_limit(machine: Machine, history: list[
 
 @settings(max_examples=15, deadline=None)
 @given(machines, st.lists(st.tuples(models, tokens, spans), min_size=100, max_size=200))
-def test_nor_does_one_under_steady_demand(machine: Machine, demand: list[tuple[str, list[int], float]]) -> None:
+def test_no_interval_admits_more_than_its_limit_under_steady_demand(
+    machine: Machine, demand: list[tuple[str, list[int], float]]
+) -> None:
     for place, (model, waiting, pause) in enumerate(demand):
         machine.arrive(model, waiting)
         machine.wait(pause)
@@ -209,12 +212,12 @@ def test_nor_does_one_under_steady_demand(machine: Machine, demand: list[tuple[s
     machine.check_trace()
 
 
-def test_the_check_itself_sees_one_too_many() -> None:
+def test_the_check_finds_an_interval_with_one_task_too_many() -> None:
     charges = [(0.0, 3), (30.0, 2), (60.0, 1), (60.0 + TINY, 4), (120.0, 1)]
     assert most_within(charges, 60) == 7
     assert most_within(charges, 61) == 10
     assert most_of_calendar(charges, Period.MINUTE, ZoneInfo("UTC")) == 5
 
 
-def test_windows_of_the_trace_are_the_windows_of_the_quota() -> None:
+def test_every_unit_and_period_is_a_window() -> None:
     assert {WindowId(unit, period) for unit in Unit for period in Period} == set(WINDOWS)

@@ -1,4 +1,4 @@
-"""What survives a restart, and what is said of a file that does not fit."""
+"""What survives a restart of the rate limiter, and which snapshots are refused."""
 
 import math
 import zlib
@@ -38,7 +38,7 @@ def current(some: Quotas, now: float) -> dict[str, int]:
 
 
 @both
-def test_the_windows_go_on_as_they_were(strategy: Strategy) -> None:
+def test_restored_windows_are_equal_to_the_saved_ones(strategy: Strategy) -> None:
     old = quotas(strategy)
     for hour in range(60):
         old.charge(MODEL, Amounts(1, 10, 1), NOON + 3_600 * hour)
@@ -50,7 +50,7 @@ def test_the_windows_go_on_as_they_were(strategy: Strategy) -> None:
 
 
 @both
-def test_what_expired_while_it_was_down_is_free(strategy: Strategy) -> None:
+def test_charges_that_expired_while_the_process_was_down_are_not_counted(strategy: Strategy) -> None:
     old = quotas(strategy)
     old.charge(MODEL, Amounts(100, 0, 1), NOON)
     new = restored(old, NOON + 86_400 * 1.5, quotas(strategy))
@@ -58,7 +58,7 @@ def test_what_expired_while_it_was_down_is_free(strategy: Strategy) -> None:
 
 
 @both
-def test_a_clock_set_back_during_the_restart_grants_nothing(strategy: Strategy) -> None:
+def test_a_clock_that_was_set_back_during_a_restart_frees_no_quota(strategy: Strategy) -> None:
     old = quotas(strategy)
     old.charge(MODEL, Amounts(100, 0, 1), NOON)
     new = restored(old, NOON - 86_400, quotas(strategy))
@@ -67,7 +67,7 @@ def test_a_clock_set_back_during_the_restart_grants_nothing(strategy: Strategy) 
 
 
 @both
-def test_a_receipt_outlives_the_process(strategy: Strategy) -> None:
+def test_a_receipt_can_be_settled_and_refunded_after_a_restart(strategy: Strategy) -> None:
     old = quotas(strategy, limits={TOKENS_DAY: 1_000})
     receipt = msgspec.msgpack.decode(msgspec.msgpack.encode(old.charge(MODEL, Amounts(9, 900, 1), NOON)), type=Receipt)
     new = restored(old, NOON + 60, quotas(strategy, limits={TOKENS_DAY: 1_000}))
@@ -78,7 +78,7 @@ def test_a_receipt_outlives_the_process(strategy: Strategy) -> None:
 
 
 @both
-def test_a_limit_lowered_below_what_is_used_admits_nothing_till_that_is_past(strategy: Strategy) -> None:
+def test_a_limit_lowered_below_its_usage_admits_nothing_until_enough_has_expired(strategy: Strategy) -> None:
     old = quotas(strategy)
     old.charge(MODEL, Amounts(90, 0, 1), NOON)
     lower = restored(old, NOON + 1, quotas(strategy, limits={WindowId(Unit.TASKS, Period.HOUR): 50}))
@@ -90,14 +90,14 @@ def test_a_limit_lowered_below_what_is_used_admits_nothing_till_that_is_past(str
 
 
 @both
-def test_a_limit_set_later_knows_what_was_used_before(strategy: Strategy) -> None:
+def test_a_limit_that_is_set_later_counts_earlier_charges(strategy: Strategy) -> None:
     old = Quotas({}, {MODEL: {}}, strategy)
     old.charge(MODEL, Amounts(30, 0, 1), NOON)
     assert current(restored(old, NOON, quotas(strategy)), NOON) == dict.fromkeys(Period, 30)
 
 
 @pytest.mark.parametrize(("before", "after"), [(Strategy.ROLLING, Strategy.FIXED), (Strategy.FIXED, Strategy.ROLLING)])
-def test_a_change_of_strategy_finds_right_counters(before: Strategy, after: Strategy) -> None:
+def test_the_counters_are_right_after_a_change_of_the_strategy(before: Strategy, after: Strategy) -> None:
     changed, always = quotas(before), quotas(after)
     for charged in (NOON - 86_400, NOON - 1_800.5, NOON - 0.5, NOON):
         receipts = [each.charge(MODEL, Amounts(7, 0, 1), charged) for each in (changed, always)]
@@ -119,7 +119,7 @@ def test_another_timezone_starts_from_the_larger_count() -> None:
     assert current(new, NOON + 3 * 3_600)["day"] == 0  # midnight in Tokyo
 
 
-def test_the_month_so_far_is_kept_in_another_timezone() -> None:
+def test_the_charges_of_the_month_are_kept_in_another_timezone() -> None:
     end_of_month = 1_748_736_000.0 - 60  # 2025-05-31T23:59Z: a rolling month of 30 days has lost the first day
     old = quotas(Strategy.FIXED, "UTC")
     old.charge(MODEL, Amounts(40, 0, 1), end_of_month - 31 * 86_400 + 120)
@@ -127,7 +127,7 @@ def test_the_month_so_far_is_kept_in_another_timezone() -> None:
     assert current(restored(old, end_of_month, quotas(Strategy.FIXED, "America/Lima")), end_of_month)["month"] == 45
 
 
-def test_the_size_does_not_depend_on_what_passed() -> None:
+def test_the_size_of_a_snapshot_does_not_depend_on_the_charges() -> None:
     some = quotas()
     sizes = {len(some.dump())}
     now = 0.0
@@ -139,7 +139,7 @@ def test_the_size_does_not_depend_on_what_passed() -> None:
     assert sizes.pop() < 32_000
 
 
-def test_models_that_lost_their_limits_are_forgotten_and_new_ones_start_empty() -> None:
+def test_models_that_lost_their_limits_are_dropped_and_new_models_start_empty() -> None:
     old = Quotas(TASKS, {"old": TASKS, "kept": TASKS}, Strategy.ROLLING)
     for model in ("old", "kept"):
         old.charge(model, Amounts(10, 0, 1), NOON)
@@ -150,14 +150,14 @@ def test_models_that_lost_their_limits_are_forgotten_and_new_ones_start_empty() 
     assert {(usage.scope, usage.current) for usage in new.usage(NOON)} == {("", 10), ("kept", 10), ("new", 0)}
 
 
-def test_a_file_of_another_version_is_refused_by_name() -> None:
+def test_a_snapshot_of_another_version_is_refused() -> None:
     data = bytes([VERSION + 1]) + quotas().dump()[1:]
     with pytest.raises(QuotaFileError, match="are of version 2, and this service reads version 1"):
         quotas().restore(data, NOON)
 
 
 @given(st.data())
-def test_a_damaged_file_is_refused_and_changes_nothing(data: st.DataObject) -> None:
+def test_a_damaged_snapshot_is_refused_and_changes_nothing(data: st.DataObject) -> None:
     some = quotas()
     some.charge(MODEL, Amounts(7, 70, 1), NOON)
     good = some.dump()
@@ -172,7 +172,7 @@ def test_a_damaged_file_is_refused_and_changes_nothing(data: st.DataObject) -> N
 
 
 @given(st.binary(max_size=64))
-def test_anything_else_is_refused(data: bytes) -> None:
+def test_random_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(QuotaFileError):
         quotas().restore(data, NOON)
 
@@ -180,7 +180,7 @@ def test_anything_else_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"\xc1", msgspec.msgpack.encode(["UTC"]), msgspec.msgpack.encode({"timezone": "UTC"})]
 )
-def test_a_body_of_another_shape_is_refused(body: bytes) -> None:
+def test_a_snapshot_with_another_structure_is_refused(body: bytes) -> None:
     data = bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "little") + body
     with pytest.raises(QuotaFileError, match="are damaged"):
         quotas().restore(data, NOON)
@@ -200,6 +200,6 @@ GOOD = decode(quotas().dump()).scopes[""]
         msgspec.structs.replace(GOOD, fixed=b"\xff" * len(GOOD.fixed)),
     ],
 )
-def test_what_was_written_wrong_is_refused(bad: ScopeSnapshot) -> None:
+def test_a_snapshot_with_impossible_values_is_refused(bad: ScopeSnapshot) -> None:
     with pytest.raises(QuotaFileError, match="the saved quotas are damaged: scope 'model'"):
         quotas().restore(encode(Snapshot("UTC", {"": GOOD, MODEL: bad})), NOON)

@@ -1,4 +1,4 @@
-"""The windows' edge: which settings become which limits, and what is said of a file that cannot be used."""
+"""The quota store: which settings become which limits, and the errors for a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(**fields: Any) -> Settings:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Open]:
-    """Open the windows in the test's folder, as a process that starts at `NOW` does."""
+    """Opens the quota store in the folder of the test, as a process that starts at `NOW` does."""
     before: list[QuotaStore] = []
 
     def reopen(**fields: Any) -> QuotaStore:
@@ -52,7 +52,7 @@ def commit(windows: QuotaStore) -> None:
     windows.store.commit()
 
 
-def test_every_setting_is_the_limit_of_its_window() -> None:
+def test_every_setting_becomes_the_limit_of_its_window() -> None:
     fields = {f"rate_limit_per_{period}": 1 + number for number, period in enumerate(Period)}
     fields |= {f"rate_limit_tokens_per_{period}": 11 + number for number, period in enumerate(Period)}
     limits, models = limits_of(settings(**fields, rate_limit_requests_per_minute=21))
@@ -64,7 +64,7 @@ def test_every_setting_is_the_limit_of_its_window() -> None:
     assert models == {}
 
 
-def test_a_model_has_limits_of_its_own(opened: Open) -> None:
+def test_the_limits_of_a_model_apply_beside_the_global_limits(opened: Open) -> None:
     windows = opened(rate_limit_models=f'{{"{MODEL}": {{"per_day": 3}}}}', rate_limit_per_hour=5)
     shown = {(usage.scope, usage.unit, usage.period, usage.limit) for usage in windows.quotas.usage(NOW)}
     assert shown == {("", Unit.TASKS, Period.HOUR, 5), (MODEL, Unit.TASKS, Period.DAY, 3)}
@@ -72,7 +72,7 @@ def test_a_model_has_limits_of_its_own(opened: Open) -> None:
     assert windows.quotas.admits("another", [1] * 9, NOW) == 5
 
 
-def test_one_switch_turns_all_off(opened: Open) -> None:
+def test_rate_limit_enabled_false_turns_all_limits_off(opened: Open) -> None:
     fields: dict[str, Any] = {f"rate_limit_per_{period}": 1 for period in Period}
     fields["rate_limit_models"] = f'{{"{MODEL}": {{"per_day": 1, "requests_per_minute": 1}}}}'
     windows = opened(**fields, rate_limit_requests_per_minute=1, rate_limit_enabled=False)
@@ -82,14 +82,14 @@ def test_one_switch_turns_all_off(opened: Open) -> None:
     assert not windows.quotas.limits(MODEL)
 
 
-def test_what_was_spent_while_all_was_off_counts_when_it_is_on_again(opened: Open) -> None:
+def test_charges_count_while_the_limits_are_turned_off(opened: Open) -> None:
     windows = opened(rate_limit_enabled=False, rate_limit_per_day=10)
     windows.quotas.charge(MODEL, Amounts(8, 0, 1), NOW)
     commit(windows)
     assert opened(rate_limit_per_day=10).quotas.admits(MODEL, [1] * 9, NOW) == 2
 
 
-def test_a_limit_lowered_below_its_use_admits_nothing_until_enough_has_expired(opened: Open) -> None:
+def test_a_limit_lowered_below_its_usage_in_the_settings_admits_nothing_until_enough_has_expired(opened: Open) -> None:
     windows = opened(rate_limit_per_hour=10)
     windows.quotas.charge(MODEL, Amounts(4, 0, 1), NOW)
     windows.quotas.charge(MODEL, Amounts(6, 0, 1), NOW + 1800)
@@ -99,7 +99,7 @@ def test_a_limit_lowered_below_its_use_admits_nothing_until_enough_has_expired(o
     assert (usage.current, usage.limit, usage.remaining) == (10, 5, 0)
     assert windows.quotas.admits(MODEL, [1], NOW + 1800) == 0
     opens = windows.quotas.opens_at(MODEL, 1, NOW + 1800)
-    assert opens > NOW + 1800 + 3600, "the four that expire first leave six, which is still too many"
+    assert opens > NOW + 1800 + 3600, "when the first four expire, six are left, which is still too many"
     assert windows.quotas.admits(MODEL, [1] * 9, opens) == 5
 
 
@@ -112,9 +112,9 @@ def test_a_limit_lowered_below_its_use_admits_nothing_until_enough_has_expired(o
         (lambda _: b"", "damaged: only 0 bytes"),
         (lambda _: bytes([VERSION]) + zlib.crc32(b"junk").to_bytes(4, "little") + b"junk", "damaged: "),
     ],
-    ids=["another version", "cut off", "a flipped byte", "empty", "not ours"],
+    ids=["another version", "cut off", "a flipped byte", "empty", "not a snapshot"],
 )
-def test_a_record_that_cannot_be_read_is_never_misread(
+def test_a_stored_record_that_cannot_be_read_stops_the_start(
     opened: Open, tmp_path: Path, damage: Callable[[bytes], bytes], says: str
 ) -> None:
     windows = opened(rate_limit_per_hour=10)
@@ -137,14 +137,14 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         QuotaStore(settings(), tmp_path, NOW)
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     QuotaStore(settings(), tmp_path, NOW).store.close()
     (tmp_path / "rate_limiter" / "data.mdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(Fatal, match=r"STATE_DIR: .* cannot be opened"):
         QuotaStore(settings(), tmp_path, NOW)
 
 
-def test_the_file_does_not_grow_with_what_passes(opened: Open, tmp_path: Path) -> None:
+def test_the_file_does_not_grow_with_the_number_of_charges(opened: Open, tmp_path: Path) -> None:
     windows = opened(**{f"rate_limit_per_{period}": 10**9 for period in Period})
     sizes = []
     for hour in range(200):

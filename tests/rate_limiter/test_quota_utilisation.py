@@ -1,4 +1,4 @@
-"""At full demand over a long run, a quota is used up: at least 98 % of it, whatever the period."""
+"""At full demand, at least 98 % of a quota is used over a long time, for every period."""
 
 import random
 
@@ -14,7 +14,7 @@ NEW_YEAR = 1_735_689_600.0  # 2025-01-01T00:00Z
 
 
 def used_at_full_demand(quota: Quota, unit: Unit, start: float, end: float, tokens: int = 0) -> int:
-    """Let work in whenever it opens, from long before `start`; return what was used since."""
+    """Admit tasks whenever they fit, from long before `start`. Returns the amount used from `start` to `end`."""
     total, now = 0, start - (end - start) / 8
     while now < end:
         admitted = quota.admits([tokens] * 5_000, now)
@@ -28,7 +28,7 @@ def used_at_full_demand(quota: Quota, unit: Unit, start: float, end: float, toke
 @pytest.mark.parametrize("unit", Unit)
 @pytest.mark.parametrize("period", Period)
 @pytest.mark.parametrize("limit", [1, 8])
-def test_a_rolling_window_is_used_in_bursts(unit: Unit, period: Period, limit: int) -> None:
+def test_98_percent_of_a_rolling_window_are_used_in_bursts(unit: Unit, period: Period, limit: int) -> None:
     periods = 130
     quota = Quota({WindowId(unit, period): limit}, Strategy.ROLLING)
     end = NEW_YEAR + periods * SECONDS[period]
@@ -37,7 +37,7 @@ def test_a_rolling_window_is_used_in_bursts(unit: Unit, period: Period, limit: i
 
 
 @pytest.mark.parametrize("period", Period)
-def test_a_rolling_window_is_used_when_charges_are_spread_over_it(period: Period) -> None:
+def test_98_percent_of_a_rolling_window_are_used_when_charges_are_spread_over_it(period: Period) -> None:
     periods, limit, length = 12, 1_000, SECONDS[period]
     quota = Quota({WindowId(Unit.TOKENS, period): limit}, Strategy.ROLLING)
     moments = random.Random(4)
@@ -50,7 +50,7 @@ def test_a_rolling_window_is_used_when_charges_are_spread_over_it(period: Period
 
 @pytest.mark.parametrize("period", Period)
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
-def test_a_fixed_window_is_used_whole(period: Period, zone: str) -> None:
+def test_a_fixed_window_is_used_completely(period: Period, zone: str) -> None:
     quota = Quota({WindowId(Unit.TASKS, period): 10}, Strategy.FIXED, zone)
     now, admitted = NEW_YEAR, []
     for _ in range(300):
@@ -61,7 +61,7 @@ def test_a_fixed_window_is_used_whole(period: Period, zone: str) -> None:
     assert now - NEW_YEAR == pytest.approx(300 * SECONDS[period], rel=0.02)
 
 
-def test_of_several_windows_the_tightest_is_used() -> None:
+def test_the_tightest_of_several_windows_is_used_to_98_percent() -> None:
     limits: QuotaLimits = {WindowId(Unit.TASKS, Period.MINUTE): 10, WindowId(Unit.TASKS, Period.HOUR): 500}
     hours = 60
     end = NEW_YEAR + hours * 3_600
@@ -69,8 +69,8 @@ def test_of_several_windows_the_tightest_is_used() -> None:
     assert 0.98 * 500 * hours <= used <= 500 * (hours + 1)
 
 
-def test_what_is_settled_is_used_again() -> None:
-    """Estimates four times too high, settled a second later, cost nothing of a quota."""
+def test_tokens_that_a_settlement_frees_are_used_again() -> None:
+    """Estimates are four times too high and are settled a second later; still 98 % of the quota are used."""
     quota = Quota({WindowId(Unit.TOKENS, Period.HOUR): 10_000}, Strategy.ROLLING)
     used, now, hours = 0, NEW_YEAR, 60
     while now < NEW_YEAR + hours * 3_600:

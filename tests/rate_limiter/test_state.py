@@ -1,4 +1,4 @@
-"""What the rate limiter hands out: which tasks, in which batches, to which embedder."""
+"""What the rate limiter dispatches: which tasks, in which batches, to which embedder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from common.wire import messages as m
 from common.wire.timing import LEARNING_S
 from stages.rate_limiter.actions import PutQuota
-from tests.decisions import kinds, of, sent_to
+from tests.decisions import kinds, of_type, sent_to
 from tests.rate_limiter.limiter import PER_MINUTE, REQUESTS_PER_MINUTE, Limiter, ids_of
 from tests.samples import names
 
@@ -21,7 +21,7 @@ def test_a_task_goes_to_the_embedder_that_has_a_free_slot() -> None:
     assert (batch.boot_id, batch.type, batch.key, ids_of(batch)) == ("boot", "text_embedding", "model", ["a"])
 
 
-def test_it_waits_while_there_is_no_embedder_and_goes_when_one_comes() -> None:
+def test_a_task_without_an_embedder_is_dispatched_when_one_reports_ready() -> None:
     limiter = Limiter()
     limiter.tasks("a")
     assert limiter.batches == []
@@ -29,7 +29,7 @@ def test_it_waits_while_there_is_no_embedder_and_goes_when_one_comes() -> None:
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_it_waits_while_no_slot_is_free_and_goes_when_a_batch_is_finished() -> None:
+def test_a_task_without_a_free_slot_is_dispatched_when_a_batch_is_finished() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a")
@@ -40,20 +40,20 @@ def test_it_waits_while_no_slot_is_free_and_goes_when_a_batch_is_finished() -> N
     assert ids_of(limiter.batch) == ["b"]
 
 
-def test_the_charge_is_in_the_same_turn_as_the_batch() -> None:
+def test_a_batch_and_its_charge_are_stored_and_sent_in_the_same_turn() -> None:
     limiter = Limiter({PER_MINUTE: 10})
     limiter.ready(1)
     assert kinds(limiter.tasks("a", "b")) == ["Holding", "Batch", "PutQuota"]
     assert limiter.used() == 2
 
 
-def test_without_a_batch_there_is_nothing_to_store() -> None:
+def test_a_turn_without_a_batch_stores_no_quota_windows() -> None:
     limiter = Limiter()
     limiter.ready(0)
-    assert of(PutQuota, limiter.tasks("a")) == []
+    assert of_type(PutQuota, limiter.tasks("a")) == []
 
 
-def test_batches_have_names_of_their_own_in_every_life() -> None:
+def test_batch_ids_are_unique_and_contain_the_boot_id_of_the_rate_limiter() -> None:
     limiter = Limiter(batch_size=1)
     limiter.ready(3)
     limiter.tasks("a", "b", "c")
@@ -61,14 +61,14 @@ def test_batches_have_names_of_their_own_in_every_life() -> None:
     assert all(batch.batch_id.startswith("limiterb") for batch in limiter.batches)
 
 
-def test_what_waits_is_divided_by_the_free_slots() -> None:
+def test_waiting_tasks_are_divided_evenly_among_the_free_slots() -> None:
     limiter = Limiter()
     limiter.ready(4)
     limiter.tasks(*names(10))
     assert limiter.sizes == [3, 3, 2, 2]
 
 
-def test_but_no_batch_is_larger_than_the_settings_allow() -> None:
+def test_no_batch_is_larger_than_the_configured_batch_size() -> None:
     limiter = Limiter(batch_size=4)
     limiter.ready(2)
     limiter.tasks(*names(20))
@@ -76,7 +76,7 @@ def test_but_no_batch_is_larger_than_the_settings_allow() -> None:
     assert limiter.waiting == names(20)[8:]
 
 
-def test_slots_that_cannot_take_the_key_do_not_count() -> None:
+def test_slots_whose_key_is_in_a_cooldown_do_not_divide_the_waiting_tasks() -> None:
     limiter = Limiter()
     limiter.ready(3, embedder="embedder_01", key_cooldowns={"model": limiter.now.wall + 30})
     limiter.ready(1)
@@ -84,7 +84,7 @@ def test_slots_that_cannot_take_the_key_do_not_count() -> None:
     assert limiter.sizes == [8]
 
 
-def test_the_embedder_with_most_room_comes_first() -> None:
+def test_the_embedder_with_most_free_slots_gets_the_first_batch() -> None:
     limiter = Limiter(batch_size=1)
     limiter.ready(1)
     limiter.ready(3, embedder="embedder_01")
@@ -103,7 +103,7 @@ def test_only_tasks_of_one_type_and_key_share_a_batch() -> None:
     ]  # fmt: skip
 
 
-def test_groups_take_turns_when_slots_come_free_one_at_a_time() -> None:
+def test_batch_keys_take_turns_when_slots_become_free_one_at_a_time() -> None:
     limiter = Limiter(batch_size=1)
     for key in ("a", "b", "c"):
         limiter.tasks(*names(5, key), key=key)
@@ -115,7 +115,7 @@ def test_groups_take_turns_when_slots_come_free_one_at_a_time() -> None:
     assert order == list("abc") * 3
 
 
-def test_a_task_that_is_already_here_was_only_sent_twice() -> None:
+def test_a_task_that_is_received_twice_is_processed_once() -> None:
     limiter = Limiter()
     limiter.tasks("a", "a")
     limiter.tasks("a", "b")
@@ -125,7 +125,7 @@ def test_a_task_that_is_already_here_was_only_sent_twice() -> None:
     assert limiter.batches == []
 
 
-def test_a_task_that_was_finished_may_come_again() -> None:
+def test_a_finished_task_that_is_received_again_is_dispatched_again() -> None:
     limiter = Limiter()
     limiter.ready(1)
     limiter.tasks("a")
@@ -134,7 +134,7 @@ def test_a_task_that_was_finished_may_come_again() -> None:
     assert ids_of(limiter.batch) == ["a"]
 
 
-def test_nothing_is_handed_out_before_every_embedder_has_said_what_it_holds() -> None:
+def test_nothing_is_dispatched_before_the_inventory_is_complete() -> None:
     limiter = Limiter(learnt=False)
     limiter.tasks("a", "b")
     limiter.ready(5)
@@ -145,11 +145,11 @@ def test_nothing_is_handed_out_before_every_embedder_has_said_what_it_holds() ->
     assert [ids_of(batch) for batch in limiter.batches] == [["a"]]
 
 
-def test_learning_takes_longer_than_the_second_between_two_readies() -> None:
-    assert LEARNING_S > 1.0 + 0.1 + 0.05  # READY_EVERY, a tick, and RECONNECT_IVL
+def test_the_learning_time_is_longer_than_the_interval_between_two_ready_messages() -> None:
+    assert LEARNING_S > 1.0 + 0.1 + 0.05  # the interval of `Ready`, a tick, and the reconnect interval
 
 
-def test_a_paused_key_waits_and_others_go() -> None:
+def test_a_key_in_a_cooldown_waits_while_other_keys_are_dispatched() -> None:
     limiter = Limiter()
     limiter.ready(2, key_cooldowns={"down": limiter.now.wall + 30})
     limiter.tasks("a", key="down")
@@ -158,10 +158,10 @@ def test_a_paused_key_waits_and_others_go() -> None:
     assert limiter.waiting == ["a"]
 
 
-@pytest.mark.parametrize("paused", ["down", "*"])
-def test_it_goes_when_the_pause_is_over(paused: str) -> None:
+@pytest.mark.parametrize("cooling", ["down", "*"])
+def test_tasks_of_a_key_are_dispatched_when_its_cooldown_is_over(cooling: str) -> None:
     limiter = Limiter()
-    limiter.ready(2, key_cooldowns={paused: limiter.now.wall + 1.5})
+    limiter.ready(2, key_cooldowns={cooling: limiter.now.wall + 1.5})
     limiter.tasks("a", key="down")
     limiter.live(1)
     assert limiter.batches == []
@@ -169,14 +169,14 @@ def test_it_goes_when_the_pause_is_over(paused: str) -> None:
     assert limiter.batch.key == "down"
 
 
-def test_a_star_pauses_every_key() -> None:
+def test_a_cooldown_of_the_key_star_applies_to_every_key() -> None:
     limiter = Limiter()
     limiter.ready(2, key_cooldowns={"*": limiter.now.wall + 30})
     limiter.tasks("a", key="any")
     assert limiter.batches == []
 
 
-def test_a_paused_key_goes_to_an_embedder_that_is_not_paused() -> None:
+def test_a_key_in_a_cooldown_goes_to_an_embedder_without_that_cooldown() -> None:
     limiter = Limiter()
     limiter.ready(5, key_cooldowns={"model": limiter.now.wall + 30})
     limiter.ready(1, embedder="embedder_01")
@@ -184,16 +184,16 @@ def test_a_paused_key_goes_to_an_embedder_that_is_not_paused() -> None:
     assert limiter.inboxes == ["ipc://embedder_01"]
 
 
-def test_what_is_on_its_way_takes_a_slot_that_the_embedder_does_not_know_of_yet() -> None:
+def test_a_batch_that_its_embedder_has_not_yet_reported_takes_one_of_its_slots() -> None:
     limiter = Limiter(batch_size=1)
     limiter.ready(2)
     limiter.tasks("a", "b", "c")
     assert len(limiter.batches) == 2
-    limiter.ready(2)  # said before the batches came
+    limiter.ready(2)  # sent before the batches arrived
     assert limiter.batches == []
 
 
-def test_what_it_holds_takes_no_slot_twice() -> None:
+def test_a_batch_that_its_embedder_reports_does_not_take_a_second_slot() -> None:
     limiter = Limiter(batch_size=1)
     limiter.ready(3)
     limiter.tasks("a")
@@ -214,54 +214,54 @@ def test_a_finished_batch_frees_its_slot_at_once() -> None:
     assert [ids_of(batch) for batch in done] == [["t0"], ["t1"], ["t2"]]
 
 
-def test_every_third_of_a_lease_it_says_what_it_is_answerable_for() -> None:
+def test_the_inventory_is_sent_after_every_third_of_a_lease() -> None:
     limiter = Limiter(lease_seconds=3.0, batch_size=1)
     limiter.ready(1)
     limiter.tasks("a", "b")
     batch = limiter.batch
     assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", ["b"], ["a"], inventory_complete=True)]
-    assert of(m.Holding, limiter.after(0.9).tick()) == []
+    assert of_type(m.Holding, limiter.after(0.9).tick()) == []
     limiter.ready(0, batch, m.HeldBatch("other", "", ["c"]))
-    assert of(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a", "c"])]
+    assert of_type(m.Holding, limiter.after(0.1).tick()) == [m.Holding("rate_limiter", ["b"], ["a", "c"])]
 
 
-def test_it_says_so_even_if_it_is_nothing_so_that_it_is_known_to_live() -> None:
+def test_an_empty_inventory_is_sent_too_so_that_the_fetcher_knows_the_rate_limiter_lives() -> None:
     limiter = Limiter(learnt=False)
     assert sent_to("fetcher", limiter.tick()) == [m.Holding("rate_limiter", [], [])]
-    assert of(m.Holding, limiter.live(5, 0.1)) == [
+    assert of_type(m.Holding, limiter.live(5, 0.1)) == [
         m.Holding("rate_limiter", [], [], inventory_complete=True),
     ]
-    assert of(m.Holding, limiter.live(5, 0.1)) == [m.Holding("rate_limiter", [], [])]
+    assert of_type(m.Holding, limiter.live(5, 0.1)) == [m.Holding("rate_limiter", [], [])]
 
 
-def test_when_it_knows_what_embedders_have_it_says_once_that_this_is_all() -> None:
+def test_the_first_inventory_after_the_learning_time_is_marked_as_complete() -> None:
     limiter = Limiter(learnt=False)
     limiter.ready(0, m.HeldBatch("x", "", ["a"]))
     limiter.tasks("b")
     limiter.tick()
-    assert of(m.Holding, limiter.after(LEARNING_S - 0.1).tick()) == []
-    assert of(m.Holding, limiter.after(0.1).tick()) == [
+    assert of_type(m.Holding, limiter.after(LEARNING_S - 0.1).tick()) == []
+    assert of_type(m.Holding, limiter.after(0.1).tick()) == [
         m.Holding("rate_limiter", ["b"], ["a"], inventory_complete=True)
     ]
-    assert not any(told.inventory_complete for told in of(m.Holding, limiter.live(600)))
+    assert not any(holding.inventory_complete for holding in of_type(m.Holding, limiter.live(600)))
 
 
-def test_a_stop_of_it_is_no_new_start() -> None:
+def test_an_inventory_after_a_pause_of_the_process_is_not_marked_as_complete_again() -> None:
     limiter = Limiter()
     limiter.tick()
-    assert [told.inventory_complete for told in of(m.Holding, limiter.after(60).tick())] == [False]
+    assert [holding.inventory_complete for holding in of_type(m.Holding, limiter.after(60).tick())] == [False]
 
 
-def test_before_a_batch_leaves_it_says_that_a_worker_has_its_tasks() -> None:
-    """Killed in between, it must not leave the fetcher in the belief that they waited here."""
+def test_an_inventory_that_lists_the_tasks_as_embedding_is_sent_before_their_batch() -> None:
+    """If it is killed in between, the fetcher must not believe that the tasks still wait in the rate limiter."""
     limiter = Limiter()
     limiter.tasks("a", "b", "c")
     done = limiter.ready(2)
-    assert [told.embedding for told in of(m.Holding, done)] == [["a", "b"], ["c"]]
+    assert [holding.embedding for holding in of_type(m.Holding, done)] == [["a", "b"], ["c"]]
     assert kinds(done) == ["Holding", "Batch", "Holding", "Batch", "PutQuota"]
 
 
-def test_draining_hands_out_nothing_more() -> None:
+def test_no_batch_is_dispatched_while_draining() -> None:
     limiter = Limiter()
     limiter.tasks("a")
     assert list(limiter.state.on_drain(limiter.now)) == []
@@ -269,7 +269,7 @@ def test_draining_hands_out_nothing_more() -> None:
     assert limiter.batches == []
 
 
-def test_the_report_says_what_waits_what_works_and_why_nothing_passes() -> None:
+def test_the_report_counts_waiting_and_embedding_tasks_and_names_the_blocker() -> None:
     limiter = Limiter({PER_MINUTE: 1}, models={"small": {PER_MINUTE: 2}}, hold_seconds=100)
     assert limiter.state.report(limiter.now).blockers == ["no embedder has reported ready"]
     limiter.ready(1)
@@ -283,7 +283,7 @@ def test_the_report_says_what_waits_what_works_and_why_nothing_passes() -> None:
     ]
 
 
-def test_a_used_up_count_of_requests_is_no_reason_to_name() -> None:
+def test_a_used_up_request_quota_is_not_a_blocker() -> None:
     limiter = Limiter({REQUESTS_PER_MINUTE: 1})
     limiter.ready(1)
     limiter.tasks("a")

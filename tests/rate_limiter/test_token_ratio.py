@@ -1,4 +1,4 @@
-"""The ratio of reported to estimated tokens, and what /metrics shows of the windows."""
+"""The ratio of reported to estimated tokens, and the gauges of the quota windows in /metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.rate_limiter.limiter import Limiter
 SAMPLE = ("", "tokens", "hour")
 
 
-def test_the_ratio_is_of_sums_and_forgets_slowly() -> None:
+def test_the_token_ratio_is_a_slow_moving_ratio_of_sums() -> None:
     ratios = TokenRatios()
     ratios.learn("small", 100, 20)
     ratios.learn("small", 100, 40)
@@ -28,7 +28,7 @@ def test_the_ratio_is_of_sums_and_forgets_slowly() -> None:
     assert ratios.by_model()["small"] == pytest.approx(1.0, abs=0.001)
 
 
-def test_nothing_is_learnt_from_nothing_and_models_are_bounded() -> None:
+def test_the_token_ratio_ignores_zero_tokens_and_keeps_a_limited_number_of_models() -> None:
     ratios = TokenRatios()
     ratios.learn("small", 0, 0)
     ratios.learn("small", 10, 0)
@@ -38,11 +38,11 @@ def test_nothing_is_learnt_from_nothing_and_models_are_bounded() -> None:
     assert len(ratios.by_model()) == MOST_MODELS
 
 
-def test_only_batches_that_were_sent_whole_and_once_teach_it() -> None:
+def test_the_token_ratio_learns_only_from_batches_sent_completely_in_one_request() -> None:
     limiter = Limiter()
     learnt = limiter.state.charging.ratios
-    told: list[dict[str, Any]] = [{"uncharged": 1}, {"requests": 2}, {"deferred": ["a"]}, {"requeue": {1: ["a"]}}]
-    for number, fields in enumerate(told):
+    finishes: list[dict[str, Any]] = [{"uncharged": 1}, {"requests": 2}, {"deferred": ["a"]}, {"requeue": {1: ["a"]}}]
+    for number, fields in enumerate(finishes):
         limiter.ready(1)
         limiter.tasks(f"a{number}", f"b{number}", tokens=8)
         limiter.finished(limiter.batch, **{"tokens": 4, **fields})
@@ -57,7 +57,7 @@ def value(gauge: str, labels: dict[str, str]) -> float | None:
     return metrics.REGISTRY.get_sample_value(gauge, labels)
 
 
-def test_every_window_is_a_gauge_and_a_forecast_is_there_only_while_it_holds() -> None:
+def test_every_window_has_gauges_and_its_forecast_is_shown_only_while_it_holds() -> None:
     labels = dict(zip(("scope", "unit", "period"), SAMPLE, strict=True))
     quota_metrics.show([QuotaWindow(*SAMPLE, 5, 10, 5, 1e9, 2e9)], {"small": 0.5})
     assert value("rate_limit_window_current", labels) == 5
@@ -68,7 +68,7 @@ def test_every_window_is_a_gauge_and_a_forecast_is_there_only_while_it_holds() -
     quota_metrics.show([QuotaWindow(*SAMPLE, 5, 10, 5, 1e9)], {})
     assert value("rate_limit_exhausted_timestamp_seconds", labels) is None
     assert not any(math.isnan(sample.value) for family in metrics.snapshot() for sample in family.samples)
-    assert value("rate_limit_current_usage", {"period": "hour"}) is None, "that one is for tasks"
+    assert value("rate_limit_current_usage", {"period": "hour"}) is None, "this gauge is for tasks only"
     quota_metrics.show([QuotaWindow("", "tasks", "hour", 3, 9, 6, 1e9)], {})
     shown = [value(f"rate_limit_{name}", {"period": "hour"}) for name in ("current_usage", "max_allowed", "remaining")]
     assert shown == [3, 9, 6]

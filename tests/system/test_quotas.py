@@ -42,7 +42,7 @@ def test_an_exhausted_quota_costs_no_polls_and_work_continues_when_it_opens(sand
     pipeline = start(**BASE, RATE_LIMIT_PER_MINUTE=7)
     sandbox.queue(30, distinct=True)
     sandbox.wait_until(lambda summary: summary["api"]["accepted"] == 7)
-    pipeline.wait_until(lambda: pipeline.events("deferred"), "the other tasks to be deferred")
+    pipeline.wait_until(lambda: pipeline.events("tasks_deferred"), "the other tasks to be deferred")
     shown = "to be shown in the next heartbeat"
     pipeline.wait_until(lambda: limiting(pipeline)["current_usage"]["minute"]["remaining"] == 0, shown)
     minute = limiting(pipeline)["current_usage"]["minute"]
@@ -73,7 +73,7 @@ def test_a_model_that_waits_for_its_quota_blocks_no_other(sandbox: Sandbox, star
     pipeline.wait_until(lambda: window(pipeline)["remaining"] == 0, "the next heartbeat")
     assert (window(pipeline)["scope"], window(pipeline)["current"]) == (LARGE, 2)
     assert pipeline.get("/ready")[0] == 200
-    (deferred,) = {event["key"] for event in pipeline.events("deferred")}
+    (deferred,) = {event["key"] for event in pipeline.events("tasks_deferred")}
     assert deferred == LARGE
 
 
@@ -81,7 +81,7 @@ def test_a_token_quota_is_used_completely_and_not_exceeded(sandbox: Sandbox, sta
     limit = 20_000
     pipeline = start(**BASE, RATE_LIMIT_TOKENS_PER_DAY=limit)
     sandbox.queue_tasks({"text": secrets.token_hex(100)} for _ in range(800))  # 50 tokens each, as the sandbox counts
-    pipeline.wait_until(lambda: pipeline.events("deferred"), "the quota to be used up", 60.0)
+    pipeline.wait_until(lambda: pipeline.events("tasks_deferred"), "the quota to be used up", 60.0)
     assert limit * 0.98 <= spent(sandbox, "tokens") <= limit
     pipeline.wait_until(lambda: window(pipeline)["current"] == spent(sandbox, "tokens"), "all to be settled")
     assert window(pipeline)["unit"] == "tokens"

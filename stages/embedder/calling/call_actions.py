@@ -73,7 +73,7 @@ class RequestFailed(NamedTuple):
     reason: str
     retry_after_s: float = 0.0
     """The least time to wait, if the provider named one."""
-    closed_until: float = 0.0
+    cooldown_until: float = 0.0
     """When the provider may be asked again (monotonic seconds), if this failure opened a circuit breaker."""
     is_server_error: bool = False
     """Whether the provider reported an error of its own: one of the items may be the cause."""

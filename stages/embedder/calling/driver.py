@@ -167,8 +167,8 @@ class Driver(Generic[Resp, R]):
                     self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
                 retry_after_s = error.delay if isinstance(error, Throttled) else 0.0
                 is_server_error = isinstance(error, ProviderServerError)
-                closed_until = self._gate.closed_until(self._model)
-                return RequestFailed(now, words, retry_after_s, closed_until, is_server_error)
+                cooldown_until = self._gate.cooldown_until(self._model)
+                return RequestFailed(now, words, retry_after_s, cooldown_until, is_server_error)
             case AskAgain():
                 return RetryAtOnce(now)
             case BadInput():
@@ -176,7 +176,7 @@ class Driver(Generic[Resp, R]):
                 return InputRefused(now, failure, words)
         self._budget.add_payment(texts, 0)
         if isinstance(error, NeedsOperator):
-            return ProviderUnavailable(now, self._gate.closed_until(self._model))
+            return ProviderUnavailable(now, self._gate.cooldown_until(self._model))
         return CallRefused(now, Failure(error.code, words))
 
     def _texts_at(self, positions: Sequence[int]) -> list[str]:

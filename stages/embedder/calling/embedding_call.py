@@ -67,7 +67,7 @@ class EmbeddingExchange:
         """A fallback with vectors of another length is another model, whatever FALLBACK_MODELS says."""
         words = f"FALLBACK_MODELS maps {self._task_model} to {self._model}, which is another model: {reason}"
         self._gate.block_model(self._model, words)
-        return ProviderUnavailable(now, self._gate.closed_until(self._model))
+        return ProviderUnavailable(now, self._gate.cooldown_until(self._model))
 
 
 class EmbeddingOutcomes(NamedTuple):
@@ -75,7 +75,7 @@ class EmbeddingOutcomes(NamedTuple):
 
     by_text: dict[str, Vector | Failure | None]
     """None: deferred."""
-    retry_at: float
+    wait_until: float
     """When the deferred texts may be sent again (monotonic seconds)."""
 
 
@@ -97,4 +97,4 @@ def embed_texts(
         if isinstance(outcome, Failure):
             label = "invalid" if outcome.code == INVALID_VECTOR else "refused"
             metrics.EMBEDDED_INPUTS.labels(backend.provider.name, label).inc()
-    return EmbeddingOutcomes(dict(zip(texts, call.outcomes, strict=True)), call.retry_at)
+    return EmbeddingOutcomes(dict(zip(texts, call.outcomes, strict=True)), call.wait_until)

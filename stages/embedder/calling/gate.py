@@ -49,16 +49,16 @@ class Gate:
     def enter(self, model: str) -> float:
         """Return 0.0 if a request for the model may be made, and count it as begun; otherwise when to ask again."""
         with self._lock:
-            until = self._closed_until(model)
+            until = self._cooldown_until(model)
             if not until:
                 for breaker in self._breakers(model):
                     breaker.began()
             return until
 
-    def closed_until(self, model: str | None = None) -> float:
+    def cooldown_until(self, model: str | None = None) -> float:
         """When to ask again for the model, or (None) for any model; 0.0 if requests may be made now."""
         with self._lock:
-            return self._closed_until(model)
+            return self._cooldown_until(model)
 
     @contextmanager
     def outcome(self, model: str) -> Iterator[None]:
@@ -97,7 +97,7 @@ class Gate:
         now = self._clock().mono
         with self._lock:
             whole = ""
-            if self._closed_until(None):
+            if self._cooldown_until(None):
                 whole = self._breaker.reason or self._cooldown.reason
             models = {model: breaker.reason for model, breaker in self._model_breakers.items() if breaker.reason}
             models |= {model: rest.reason for model, rest in self._model_cooldowns.items() if not rest.is_over(now)}
@@ -113,7 +113,7 @@ class Gate:
         own = self._model_breakers.get(model) if model is not None else None
         return [self._breaker, own] if own else [self._breaker]
 
-    def _closed_until(self, model: str | None) -> float:
+    def _cooldown_until(self, model: str | None) -> float:
         now = self._clock().mono
         until = 0.0 if self._cooldown.is_over(now) else self._cooldown.until
         if model is not None and model in self._model_cooldowns:

@@ -117,7 +117,7 @@ class ProviderCall(Generic[R]):
         self._searches_left = 2 * math.ceil(math.log2(len(items) + 1)) + 2
         self.outcomes: list[R | Failure | None] = [None] * len(items)
         """One for each item; None: deferred."""
-        self.retry_at = 0.0
+        self.wait_until = 0.0
         """When to try the deferred items again (monotonic seconds)."""
         self.open_rechecks: list[int] = []
         """Positions of items whose results were rejected once, and which the budget did not allow to ask for again."""
@@ -137,7 +137,7 @@ class ProviderCall(Generic[R]):
                     # isolation comes last: each success in between shows the breaker that the provider works
                     (pieces.appendleft if left.is_isolation else pieces.append)(left)
         except CallStopped as stopped:
-            self.retry_at = stopped.until
+            self.wait_until = stopped.until
 
     def _first_pieces(self) -> deque[Piece]:
         """All items; those to be checked again are apart."""
@@ -214,14 +214,14 @@ class ProviderCall(Generic[R]):
         yield Log("provider_request_failed", {"failures": failures, "reason": event.reason}, "warning")
         until = self._now + max(self._policy.backoff.delay(failures), event.retry_after_s)
         if failures > self._policy.max_retries:
-            raise CallStopped(max(until, event.closed_until))
+            raise CallStopped(max(until, event.cooldown_until))
         is_last = not self._budget.allows(self._items_of(piece))
         is_doubtful = len(piece.positions) > 1 and (is_last or failures == 2)
         if event.is_server_error and (piece.is_isolation or is_doubtful):
             yield from self._wait(until)
             return (yield from self._isolate(piece, event.reason))
         if is_last:
-            raise CallStopped(max(until, event.closed_until))
+            raise CallStopped(max(until, event.cooldown_until))
         yield from self._wait(until)
         return None
 
@@ -230,7 +230,7 @@ class ProviderCall(Generic[R]):
         positions = piece.positions
         if len(positions) == 1:
             yield Log("text_deferred_alone", {"seconds": ISOLATED_RETRY_S, "reason": reason}, "warning")
-            self.retry_at = max(self.retry_at, self._now + ISOLATED_RETRY_S)
+            self.wait_until = max(self.wait_until, self._now + ISOLATED_RETRY_S)
             return []
         yield Log("request_halved", {"inputs": len(positions), "reason": reason})
         return [Piece(half, piece.is_recheck, is_isolation=True) for half in _halves(positions)]

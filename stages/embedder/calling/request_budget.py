@@ -39,7 +39,7 @@ class RequestBudget:
         self.reached_at = max(self.reached_at, min(began + MAX_TRANSIT_S, ended))
 
     def add_payment(self, texts: Iterable[str], tokens: int) -> None:
-        """Note that these texts may have been paid for, with so many tokens at most."""
+        """Note that these texts may have been paid for, and that they cost at most this number of tokens."""
         self.maybe_paid.update(texts)
         self.tokens += tokens
 

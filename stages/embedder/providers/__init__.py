@@ -1,4 +1,4 @@
-"""Providers: the services that embed texts. Each is one file, and one line in `BUILT_IN`.
+"""Providers: the services that embed texts. Each is one file, and one line in `registry.py`.
 
 Another Python package adds a provider with an entry point in the group `ai_task_processor.providers`: the name is what
 FALLBACK_MODELS and the logs use, the value is a function of the settings that returns a `Provider`.
@@ -18,15 +18,13 @@ errors, and the rest of this package knows what to do about each:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.failures.errors import Permanent, Throttled, Transient
-from common.settings.settings import Mode, Settings
 
 Matrix = NDArray[np.float32]
 """(n, d) float32: one vector for each text."""
@@ -109,50 +107,3 @@ class Provider(Protocol):
     def close(self) -> None:
         """Close connections and end threads."""
         ...
-
-
-Factory = Callable[[Settings], Provider]
-
-ENTRY_POINTS = "ai_task_processor.providers"
-
-
-def _mock(settings: Settings) -> Provider:
-    from stages.embedder.providers.mock import Mock  # noqa: PLC0415  load a provider's library only if it is used
-
-    return Mock(settings)
-
-
-def _openai(settings: Settings) -> Provider:
-    from stages.embedder.providers.openai import OpenAI  # noqa: PLC0415
-
-    return OpenAI(settings)
-
-
-def _ollama(settings: Settings) -> Provider:
-    from stages.embedder.providers.ollama import Ollama  # noqa: PLC0415
-
-    return Ollama(settings)
-
-
-BUILT_IN: Mapping[str, Factory] = {"mock": _mock, "openai": _openai, "ollama": _ollama}
-
-PROVIDERS_OF_MODE: Mapping[Mode, tuple[str, ...]] = {
-    Mode.MOCK: ("mock",),
-    Mode.OPENAI: ("openai",),
-    Mode.OLLAMA: ("ollama",),
-    Mode.HYBRID: ("ollama", "openai"),
-}
-"""The providers of each PROCESSING_MODE, the first choice first."""
-
-
-def registered() -> Mapping[str, Factory]:
-    """Return all providers by name: the built-in ones, and those of other installed packages."""
-    others = {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}
-    return {**BUILT_IN, **others}
-
-
-def of_settings(settings: Settings) -> list[Provider]:
-    """Make the providers of PROCESSING_MODE; those of other packages come first, except in the mode `mock`."""
-    factories = registered()
-    others = [name for name in factories if name not in BUILT_IN and settings.mode is not Mode.MOCK]
-    return [factories[name](settings) for name in (*others, *PROVIDERS_OF_MODE[settings.mode])]

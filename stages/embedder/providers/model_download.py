@@ -63,8 +63,8 @@ class ModelDownload:
     def want(self, model: str) -> None:
         """Start to download a missing model, unless it is being downloaded or has failed a short time ago."""
         with self._mutex:
-            failures, not_before, _ = self._failures.get(model, (0, 0.0, ""))
-            if model in self._progress or time.monotonic() < not_before or self._closing.is_set():
+            failures, cooldown_until, _ = self._failures.get(model, (0, 0.0, ""))
+            if model in self._progress or time.monotonic() < cooldown_until or self._closing.is_set():
                 return
             self._progress[model] = f"{model} is being downloaded"
             threading.Thread(target=self._fetch, args=(model, failures), name=f"pull {model}", daemon=True).start()
@@ -74,8 +74,8 @@ class ModelDownload:
         with self._mutex:
             if model in self._progress:
                 raise NoModelYet(self._progress[model], CHECK_INTERVAL_S)
-            _, not_before, reason = self._failures.get(model, (0, 0.0, ""))
-            if (left := not_before - time.monotonic()) > 0:
+            _, cooldown_until, reason = self._failures.get(model, (0, 0.0, ""))
+            if (left := cooldown_until - time.monotonic()) > 0:
                 raise NoModelYet(reason, left)
 
     def progress(self) -> Mapping[str, str]:

@@ -1,1 +1,1 @@
-"""Quotas: counters by bucket, without I/O."""
+"""The quotas: how they are counted, charged and refunded, without I/O and without a clock."""

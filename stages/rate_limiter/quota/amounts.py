@@ -1,4 +1,4 @@
-"""What work takes of the quotas: tasks, tokens and requests, as one value."""
+"""An amount of work, as the quotas count it: tasks, tokens and requests in one value."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class Amounts(NamedTuple):
     tasks: int = 0
     tokens: int = 0
     requests: int = 0
+    """HTTP requests to the provider."""
 
     def counts(self) -> NDArray[np.int64]:
-        """As the counters take it: (units,) int64. Raises ValueError for a negative amount."""
+        """The amounts as an int64 array `(units,)`, in the order of `Unit`. Raises ValueError for a negative amount."""
         if min(self) < 0:
             raise ValueError(f"a negative amount: {self.tasks} tasks, {self.tokens} tokens, {self.requests} requests")
         return np.array(self, np.int64)
 
     def minus(self, other: Amounts) -> Amounts:
-        """What is left after taking the other away; nothing falls below 0."""
+        """The difference of each unit, at least 0."""
         return Amounts(*(max(0, mine - theirs) for mine, theirs in zip(self, other, strict=True)))

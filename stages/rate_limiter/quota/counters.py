@@ -1,9 +1,9 @@
-"""The counters of all windows, in rings that never grow.
+"""The counters of all quota windows, in arrays of constant size.
 
-There are fifteen windows: three units by five periods. Each has one counter for every bucket that is still counted
-(periods.py), in one array `(units, periods, slots)`; bucket `number` is kept in slot `number % slots`. When time moves
-on, the slots of the buckets that came to an end are emptied and used again. The sums over the slots are kept beside
-them, so that a check of all windows is one comparison of two `(3, 5)` arrays, whatever the number of tasks.
+There are fifteen windows: three units times five periods. Each window has one counter for each bucket that is counted
+(see `buckets.py`). All counters are in one array `(units, periods, slots)`; the counter of bucket `number` is in slot
+`number % slots`. When a bucket expires, its slot is set to zero and used for a new bucket. The sums over the slots are
+stored too. So a check of all windows compares two `(3, 5)` arrays and takes the same time for any number of tasks.
 """
 
 import math
@@ -19,22 +19,24 @@ Counts = NDArray[np.int64]
 
 
 class Unit(StrEnum):
-    """What a quota counts."""
+    """The unit of a quota."""
 
     TASKS = "tasks"
-    TOKENS = "tokens"  # reserved from an estimate, then settled to what the provider reported
-    REQUESTS = "requests"  # HTTP requests to a provider
+    TOKENS = "tokens"
+    """Charged by an estimate, then settled to the number that the provider reported."""
+    REQUESTS = "requests"
+    """HTTP requests to a provider."""
 
 
 class WindowId(NamedTuple):
-    """What is limited: one unit in one period. The key of every table of limits."""
+    """Identifies a quota window: one unit in one period. Limits are stored by it."""
 
     unit: Unit
     period: Period
 
     @property
     def cell(self) -> tuple[int, int]:
-        """Where it stands in a `(units, periods)` array."""
+        """Its index in a `(units, periods)` array."""
         return _CELLS[self]
 
 
@@ -45,38 +47,45 @@ _CELLS: Final = {window: divmod(place, len(Period)) for place, window in enumera
 
 
 class Counters:
-    """The fifteen windows under one way of cutting time.
+    """The counters of the fifteen windows under one strategy. All times are Unix seconds.
 
-    `turn` comes before anything else at a new time; times must not decrease.
+    Call `advance` with a new time before any other method. Times must not decrease.
     """
 
     def __init__(self, buckets: Buckets) -> None:
         self._buckets = buckets
         self._slots = buckets.slots
         self.counts: Counts = np.zeros((*SHAPE, self._slots), np.int64)
-        self.used: Counts = np.zeros(SHAPE, np.int64)  # the sums of `counts` over the slots
-        self._heads = [0] * len(Period)  # each period's current bucket, by number
-        self._flat = self.counts.reshape(-1)  # the same memory: one index is quicker than three
-        self._rows = np.arange(len(WINDOWS)).reshape(SHAPE) * self._slots  # where each window begins in it
-        self._current = self._rows.copy()  # where each window's current bucket is in it
-        self._ends = [-math.inf] * len(Period)  # when each current bucket ends
-        self._turns_at = -math.inf  # when the first of them does
+        self.used: Counts = np.zeros(SHAPE, np.int64)
+        """The sums of `counts` over the slots."""
+        self._heads = [0] * len(Period)
+        """The number of the current bucket of each period."""
+        self._flat = self.counts.reshape(-1)
+        """The same memory as `counts`, with one index, which is faster than three."""
+        self._rows = np.arange(len(WINDOWS)).reshape(SHAPE) * self._slots
+        """The index in `_flat` at which each window begins."""
+        self._current = self._rows.copy()
+        """The index in `_flat` of the current bucket of each window."""
+        self._ends = [-math.inf] * len(Period)
+        """When the current bucket of each period ends."""
+        self._next_end = -math.inf
+        """The earliest of `_ends`."""
 
-    def turn(self, now: float) -> None:
-        """Empty the buckets that are no longer counted at `now` (Unix seconds)."""
-        if now >= self._turns_at:
+    def advance(self, now: float) -> None:
+        """Set the counters of all buckets that have expired at `now` to zero."""
+        if now >= self._next_end:
             for column, period in enumerate(_PERIODS):
                 if now >= self._ends[column]:
                     self._move_to(self._buckets.number(period, now), column)
-            self._turns_at = min(self._ends)
+            self._next_end = min(self._ends)
 
     def _move_to(self, number: int, column: int) -> None:
-        """Make this the current bucket of a period."""
-        # Never back: were the timezone's rules changed by an update, the old bucket would just last longer.
+        """Make this bucket the current one of a period, and empty the slots of the expired buckets."""
+        # Never move back. If an update of the timezone database changes the rules, the old bucket only lasts longer.
         number = max(number, self._heads[column])
         emptied = min(number - self._heads[column], self._slots)
-        for turned in range(number - emptied + 1, number + 1):
-            expired = self.counts[:, column, turned % self._slots]
+        for reused in range(number - emptied + 1, number + 1):
+            expired = self.counts[:, column, reused % self._slots]
             self.used[:, column] -= expired
             expired[:] = 0
         self._set_head(number, column)
@@ -87,21 +96,24 @@ class Counters:
         self._current[:, column] = self._rows[:, column] + number % self._slots
 
     def load(self, counts: Counts, now: float) -> None:
-        """Take over counters that were saved at `now`."""
+        """Replace the counters by those that were saved at `now`."""
         self.counts[:] = counts.reshape(self.counts.shape)
         self.used = self.counts.sum(axis=-1)
         for column, period in enumerate(_PERIODS):
             self._set_head(self._buckets.number(period, now), column)
-        self._turns_at = min(self._ends)
+        self._next_end = min(self._ends)
 
     def add(self, amounts: Counts) -> None:
-        """Count `(units,)` amounts in the current bucket of every period."""
+        """Add amounts `(units,)` to the current bucket of every period."""
         column = amounts[:, None]
         self._flat[self._current] += column
         self.used += column
 
-    def amend(self, amounts: Counts, at: float) -> None:
-        """Change what was counted at the time `at`, wherever that bucket still counts; none falls below zero."""
+    def adjust(self, amounts: Counts, at: float) -> None:
+        """Add amounts `(units,)`, which may be negative, to the buckets of the time `at` that are still counted.
+
+        No counter falls below zero.
+        """
         for column, period in enumerate(_PERIODS):
             number, head = self._buckets.number(period, at), self._heads[column]
             if head - self._slots < number <= head:
@@ -111,38 +123,39 @@ class Counters:
                 self.used[:, column] += change
 
     def frees_at(self, window: WindowId, amount: int) -> float:
-        """Return when `amount` of what this window holds will have expired (Unix seconds)."""
+        """When at least `amount` of the amount counted in this window will have expired."""
         freed = np.cumsum(self._oldest_first(window))
         place = min(int(np.searchsorted(freed, amount)), self._slots - 1)
         return self._expiry(window, place)
 
     def rate(self, window: WindowId, buckets: int, now: float) -> float:
-        """Return what was counted per second over the latest buckets, the current, partial one included."""
+        """The amount per second in the latest `buckets` buckets, including the current one."""
         head = self._heads[window.cell[1]]
         elapsed = now - self._buckets.end(window.period, head - buckets)
         return float(self._oldest_first(window)[-buckets:].sum()) / elapsed
 
     def exhausts_at(self, window: WindowId, room: int, rate: float, now: float) -> float | None:
-        """Return when `room` and all that expires meanwhile will be used up at `rate` a second; None for never.
+        """When a window with this much `room` will be used up at `rate` per second; None for never.
 
-        Between two expiries the room is constant, so the first stretch in which traffic catches up with it decides. If
-        none does until all that is counted today has expired, the traffic fits into the window for good.
+        Amounts that expire in the meantime add to the room. Between two expiries the room is constant, so the window
+        is used up in the first interval in which the traffic exceeds the room. If that does not happen before all
+        present counts have expired, the traffic always fits.
         """
         if rate <= 0:
             return None
         expired = np.cumsum(self._oldest_first(window)[:-1])
         caught_up = now + (room + np.concatenate(([0], expired))) / rate
-        stretches = np.linspace(
-            self._expiry(window, 0), self._expiry(window, self._slots - 1), self._slots
-        )  # equal buckets
-        caught = np.flatnonzero(caught_up <= stretches)
+        # `linspace` gives the expiries of all buckets, because the buckets are equally long.
+        expiries = np.linspace(self._expiry(window, 0), self._expiry(window, self._slots - 1), self._slots)
+        caught = np.flatnonzero(caught_up <= expiries)
         return float(caught_up[caught[0]]) if caught.size else None
 
     def _oldest_first(self, window: WindowId) -> Counts:
+        """The counters of a window `(slots,)`, from the oldest to the current bucket."""
         row, column = window.cell
         return np.roll(self.counts[row, column], -1 - self._heads[column] % self._slots)
 
     def _expiry(self, window: WindowId, place: int) -> float:
-        """Return when the bucket at this place, oldest first, is no longer counted."""
+        """When the bucket at this place, counted from the oldest, expires."""
         oldest = self._heads[window.cell[1]] - self._slots + 1
         return self._buckets.expiry(window.period, oldest + place)

@@ -1,17 +1,18 @@
-"""The quotas of one scope: all that goes to the providers, or what one model may spend of it.
+"""The quotas of one scope: of all models together, or of one model.
 
-A quota is a window (tasks, tokens or requests; in a minute, hour, day, week or month) and a limit. Work is admitted if
-it fits into every window that has a limit. It is charged before it is sent. Then the charge is either kept, refunded
-(it was certainly not sent) or settled (the provider reported other tokens than were reserved), always in the buckets
-where it was made; once these have expired there is nothing left to amend.
+A quota is a window (tasks, tokens or requests in a minute, hour, day, week or month) and a limit. Tasks are admitted if
+they fit into every window that has a limit. They are charged before they are sent. Later the charge is kept, refunded
+(it was certainly not sent) or settled (the provider reported a different number of tokens than was reserved). Refunds
+and settlements change the buckets of the charge; buckets that have expired are not changed.
 
-Every charge is counted twice, in a rolling ring and in a calendar's (periods.py); the strategy only says which one
-limits. So a change of strategy finds right counters. The timezone matters to the calendar's alone: when it changes, the
-new calendar's periods start with the larger of the old one's count and the rolling one, which is never too low except
-for what is older than 30 days. Windows without a limit are counted too, and a limit that is set later finds its past.
+Every charge is counted twice: in rolling buckets and in calendar buckets (see `buckets.py`). The strategy only decides
+which counters are compared with the limits, so they are right after a change of the strategy. The timezone affects only
+the calendar buckets. When it changes, each new calendar period starts with the larger of its old count and the rolling
+count. That may be too low only for charges that are older than 30 days. Windows without a limit are counted too, so a
+limit that is set later applies to earlier charges.
 
-There is no clock here: every method is told the time, as Unix seconds, and never goes back. A time before the latest
-one seen is taken as that one, so a clock that steps back grants nothing; the windows wait till it has caught up.
+This module has no clock: the caller passes the time to every method, as Unix seconds. A time before the latest one is
+replaced by the latest one. So when the clock is set back, nothing expires until the clock has caught up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,48 +22,37 @@ import msgspec
 import numpy as np
 
 from common.settings.model_limits import Strategy
+from common.wire.messages import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
-from stages.rate_limiter.quota.buckets import BUCKETS, CalendarBuckets, Period, RollingBuckets
+from stages.rate_limiter.quota.buckets import BUCKETS, CalendarBuckets, RollingBuckets
 from stages.rate_limiter.quota.counters import SHAPE, WINDOWS, Counters, Counts, Unit, WindowId
 from stages.rate_limiter.quota.snapshot import ScopeSnapshot, pack, unpack
 
 QuotaLimits = Mapping[WindowId, int]
-"""Window → how much is allowed; 0 or absent: no limit."""
+"""Window → limit; 0 or absent: unlimited."""
 
 MAX_LIMIT: Final = 10**15
-"""No sum of counters below it can overflow an int64."""
+"""The largest limit. Sums of counters up to it cannot overflow an int64."""
 
 UNLIMITED: Final = 2**62
-"""What remains in a window without a limit."""
+"""The ceiling of a window without a limit."""
 
 _RECENT: Final = BUCKETS // 10
-"""A forecast takes the rate of a period's last tenth: long enough to be steady, short enough to be the present."""
+"""Buckets from which a forecast takes the rate: the last tenth of a period, long enough to be steady, and recent."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """When a charge was made, and for which model: all that is needed to find its buckets, even after a restart."""
+    """Identifies the buckets of a charge, also after a restart."""
 
-    at: float  # the windows' time, Unix seconds: not earlier than the caller's
+    at: float
+    """When it was charged (Unix seconds, not earlier than the caller's time)."""
     model: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True):
-    """One quota at one moment. Times are Unix seconds."""
-
-    scope: str  # the model that is limited; "" for the global quotas
-    unit: Unit
-    period: Period
-    current: int  # may be above the limit: after a settlement, or a lowered limit
-    limit: int
-    remaining: int  # never below 0
-    reset_at: float  # fixed: the end of the calendar period; rolling: when anything expires next, now if it is empty
-    exhausted_at: float | None  # at the present rate; None if it never will be, or not before it resets
-
-
 class Quota:
-    """The fifteen windows of one scope, and the limits of some.
+    """The fifteen windows of one scope and their limits. All times are Unix seconds.
 
-    Raises ValueError for a limit that is no whole number from 0 to `MAX_LIMIT`, and for an unknown timezone.
+    Raises ValueError for a limit that is not a whole number from 0 to `MAX_LIMIT`, and for an unknown timezone.
     """
 
     def __init__(self, limits: QuotaLimits, strategy: Strategy, timezone: str = "UTC", scope: str = "") -> None:
@@ -78,7 +68,7 @@ class Quota:
 
     @property
     def latest(self) -> float:
-        """The latest time seen, Unix seconds."""
+        """The latest time seen."""
         return self._latest
 
     @property
@@ -87,28 +77,28 @@ class Quota:
         return bool(self._limited)
 
     def requests_left(self, now: float) -> int | None:
-        """Return what is left of the quotas of requests; None if there is none."""
+        """The requests that may be made now; None if requests are not limited."""
         self.advance(now)
         used = self._limiting.used
         left = [limit - int(used[cell]) for cell, limit in self._request_limits]
         return max(0, min(left)) if left else None
 
     def advance(self, now: float) -> float:
-        """Move the windows on to `now`; returns their time, which is later if the clock was set back."""
+        """Advance the windows to `now`. Returns the latest time seen, which is later if the clock was set back."""
         if now > self._latest:
             self._latest = now
-            self._rolling.turn(now)
-            self._fixed.turn(now)
+            self._rolling.advance(now)
+            self._fixed.advance(now)
         return self._latest
 
     def remaining(self, now: float) -> Counts:
-        """Return what is left in each window, `(units, periods)`; `UNLIMITED` or nearly so where there is no limit."""
+        """What remains in each window, `(units, periods)` int64; about `UNLIMITED` in windows without a limit."""
         self.advance(now)
         remaining: Counts = np.maximum(self._ceilings - self._limiting.used, 0)
         return remaining
 
     def admits(self, token_estimates: Sequence[int] | Counts, now: float) -> int:
-        """Return how many of the first waiting tasks fit now, in one request, given the tokens of each."""
+        """The number of tasks from the front of the queue that fit now in one request, given the tokens of each."""
         tasks, tokens, requests = self.remaining(now).min(axis=1).tolist()
         if not requests:
             return 0
@@ -116,7 +106,7 @@ class Quota:
         return int(np.searchsorted(reserved, tokens, side="right"))
 
     def charge(self, amounts: Amounts, now: float) -> Receipt:
-        """Count what is about to be sent, whether it fits or not: `admits` is asked first."""
+        """Count a batch that is about to be sent. This does not check that it fits: call `admits` first."""
         at = self.advance(now)
         counts = amounts.counts()
         self._rolling.add(counts)
@@ -124,42 +114,44 @@ class Quota:
         return Receipt(at)
 
     def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
-        """Give back what was charged and certainly not sent. Each part of a charge may be given back once."""
-        self._amend(receipt, -amounts.counts(), now)
+        """Refund amounts that were charged and certainly not sent. Each part of a charge may be refunded once."""
+        self._adjust(receipt, -amounts.counts(), now)
 
     def settle(self, receipt: Receipt, reserved_tokens: int, actual_tokens: int, now: float) -> None:
-        """Replace the tokens reserved by those that the provider reported.
+        """Replace the reserved tokens by the tokens that the provider reported.
 
-        If they were more, a window may then hold more than its limit; it admits nothing until that has passed.
+        If the provider reported more, a window may contain more than its limit. Then it admits nothing until enough
+        has expired.
         """
         change = Amounts(tokens=actual_tokens).counts() - Amounts(tokens=reserved_tokens).counts()
-        self._amend(receipt, change, now)
+        self._adjust(receipt, change, now)
 
     def move(self, receipt: Receipt, amounts: Amounts, at: float, now: float) -> None:
-        """Count what is left of a charge from the time `at` on, when it reached the provider.
+        """Count the rest of a charge at the time `at`, when it reached the provider.
 
-        The provider counts it from then on, and a rolling window must not forget it sooner. A calendar's period keeps
-        it where it was admitted.
+        The provider counts it from that time, so it must not expire earlier in a rolling window. Calendar periods
+        count it when it was admitted.
         """
         self.advance(now)
         counts = amounts.counts()
-        self._rolling.amend(-counts, receipt.at)
-        self._rolling.amend(counts, min(max(at, receipt.at), self._latest))
+        self._rolling.adjust(-counts, receipt.at)
+        self._rolling.adjust(counts, min(max(at, receipt.at), self._latest))
 
     def blocked_by(self, tokens_of_first: int, now: float) -> list[WindowId]:
-        """Return the windows that hold back the first waiting task, which needs so many tokens, at this moment."""
+        """The windows that the first waiting task must wait for; `tokens_of_first` is its number of tokens."""
         remaining = self.remaining(now)
         needs = _needs(tokens_of_first)
         return [window for window in self._limited if remaining[window.cell] < needs[window.unit]]
 
     def never_fits(self, tokens: int) -> bool:
-        """Tell whether a task of so many tokens is more than some window could ever hold."""
+        """Whether a task with this number of tokens exceeds a token limit, so that it never fits."""
         return any(window.unit is Unit.TOKENS and tokens > self._ceilings[window.cell] for window in self._limited)
 
     def opens_at(self, tokens_of_first: int, now: float) -> float:
-        """Return the earliest time at which the first waiting task fits, if nothing else is charged meanwhile.
+        """The earliest time at which the first waiting task fits, if nothing else is charged until then.
 
-        That is `now` if it fits already, and infinity if it never will. Exact: an instant earlier it is not admitted.
+        It is `now` if the task fits already, and infinity if the task never fits. It is exact: one instant earlier the
+        task is not admitted.
         """
         if self.never_fits(tokens_of_first):
             return float("inf")
@@ -167,38 +159,44 @@ class Quota:
         blocking = self.blocked_by(tokens_of_first, now)
         return max((self._frees(window, needs[window.unit]) for window in blocking), default=now)
 
-    def usage(self, now: float) -> list[Usage]:
-        """Return where each quota stands; windows without a limit are left out."""
+    def usage(self, now: float) -> list[QuotaWindow]:
+        """The state of each window that has a limit.
+
+        `current` may exceed the limit after a settlement or when a limit was lowered. `reset_at` of an empty rolling
+        window is `now`.
+        """
         at = self.advance(now)
         return [self._usage(window, at) for window in self._limited]
 
     def snapshot(self) -> ScopeSnapshot:
-        """Return all that must survive."""
+        """The state that must survive a restart."""
         return ScopeSnapshot(self._latest, pack(self._rolling.counts), pack(self._fixed.counts))
 
-    def adopt(self, saved: ScopeSnapshot, *, same_timezone: bool, now: float) -> None:
-        """Take over what was saved, under whatever limits and strategy hold today."""
+    def load(self, saved: ScopeSnapshot, *, same_timezone: bool, now: float) -> None:
+        """Load the saved counters. Limits and strategy may have changed since."""
         self._latest = saved.latest
         self._rolling.load(unpack(saved.rolling), saved.latest)
         fixed = unpack(saved.fixed)
         self._fixed.load(fixed if same_timezone else np.maximum(fixed, self._rolling.used.reshape(-1)), saved.latest)
         self.advance(now)
 
-    def _amend(self, receipt: Receipt, change: Counts, now: float) -> None:
+    def _adjust(self, receipt: Receipt, change: Counts, now: float) -> None:
+        """Change a charge under both strategies."""
         self.advance(now)
-        self._rolling.amend(change, receipt.at)
-        self._fixed.amend(change, receipt.at)
+        self._rolling.adjust(change, receipt.at)
+        self._fixed.adjust(change, receipt.at)
 
     def _frees(self, window: WindowId, need: int) -> float:
+        """When `need` will fit into a window that has too little room now."""
         excess = self._limiting.used[window.cell] + need - self._ceilings[window.cell]
         return self._limiting.frees_at(window, int(excess))
 
-    def _usage(self, window: WindowId, now: float) -> Usage:
+    def _usage(self, window: WindowId, now: float) -> QuotaWindow:
         used, limit = int(self._limiting.used[window.cell]), int(self._ceilings[window.cell])
         resets = used > 0 or self._strategy is Strategy.FIXED
-        # The rolling ring knows the last tenth of a period under both strategies; a calendar's has one bucket.
+        # The rate comes from the rolling counters under both strategies: a calendar period has only one bucket.
         rate = self._rolling.rate(window, _RECENT, now)
-        return Usage(
+        return QuotaWindow(
             scope=self.scope,
             unit=window.unit,
             period=window.period,
@@ -211,6 +209,7 @@ class Quota:
 
 
 def _ceilings(limits: QuotaLimits) -> Counts:
+    """The limits as an array `(units, periods)`, with `UNLIMITED` for windows without a limit."""
     ceilings = np.full(SHAPE, UNLIMITED, np.int64)
     for window, limit in limits.items():
         unit, period = WindowId(*window)
@@ -222,5 +221,5 @@ def _ceilings(limits: QuotaLimits) -> Counts:
 
 
 def _needs(tokens: int) -> dict[Unit, int]:
-    """Return what a batch of one task takes."""
+    """The amounts that a batch of one task with this number of tokens needs."""
     return {Unit.TASKS: 1, Unit.TOKENS: tokens, Unit.REQUESTS: 1}

@@ -1,9 +1,9 @@
-"""What is kept of the windows on disk, and how it is told from anything else.
+"""The counters as they are stored on disk, and the checks when they are read.
 
-A snapshot has the same size however many tasks have passed. It is read again by whatever starts next: perhaps with
-other limits, another strategy or timezone, perhaps a newer version of this service, perhaps after a bad disk. So it
-begins with a version (one byte) and a checksum (CRC-32, four bytes) of the msgpack that follows. Which bucket is where
-need not be stored: it follows from the time of the snapshot.
+The size of a snapshot does not depend on the number of tasks. The process that reads it may have other limits, another
+strategy or timezone, or a newer version of this service, and the disk may have damaged the file. So a snapshot begins
+with a version (one byte) and a checksum (CRC-32, four bytes) of the msgpack data that follows. The numbers of the
+buckets are not stored: they follow from the time of the snapshot.
 """
 
 import math
@@ -17,27 +17,34 @@ from stages.rate_limiter.quota.buckets import BUCKETS
 from stages.rate_limiter.quota.counters import WINDOWS, Counts
 
 VERSION: Final = 1
-_HEADER: Final = 5
-_LATEST_DATE: Final = 250_000_000_000.0  # the year 9892, Unix seconds: nearly as far as the calendar reaches
+_HEADER_BYTES: Final = 5
+"""Version and checksum."""
+_LATEST_DATE: Final = 250_000_000_000.0
+"""The latest time that is accepted (Unix seconds, in the year 9892): Python's dates end in the year 9999."""
 
 
 class QuotaFileError(Exception):
-    """What was saved of the quotas cannot be read. The message is a sentence for the operator."""
+    """The saved quotas cannot be read. The message is a sentence for the operator."""
 
 
 class ScopeSnapshot(msgspec.Struct, frozen=True):
     """The counters of one scope: little-endian int64, in the order of `WINDOWS`."""
 
-    latest: float  # the time that was reached, Unix seconds
-    rolling: bytes  # (3, 5, 121)
-    fixed: bytes  # (3, 5, 1)
+    latest: float
+    """The latest time seen (Unix seconds)."""
+    rolling: bytes
+    """Counters of the rolling buckets, `(3, 5, 121)`."""
+    fixed: bytes
+    """Counters of the calendar buckets, `(3, 5, 1)`."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The counters of every scope, by its name."""
+    """The counters of all scopes."""
 
-    timezone: str  # where the calendar of the fixed counters was
+    timezone: str
+    """The timezone of the calendar buckets."""
     scopes: dict[str, ScopeSnapshot]
+    """Name of the scope → its counters."""
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(Snapshot)
@@ -45,19 +52,19 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """Return a snapshot as bytes."""
+    """A snapshot as bytes."""
     body = _ENCODER.encode(snapshot)
     return b"".join((bytes([VERSION]), zlib.crc32(body).to_bytes(4, "little"), body))
 
 
 def decode(data: bytes) -> Snapshot:
-    """Return the snapshot in these bytes; raises QuotaFileError if they are not one of this version."""
-    if len(data) < _HEADER:
+    """The snapshot in these bytes. Raises QuotaFileError if they are damaged or have another version."""
+    if len(data) < _HEADER_BYTES:
         raise QuotaFileError(f"the saved quotas are damaged: only {len(data)} bytes")
     if data[0] != VERSION:
         raise QuotaFileError(f"the saved quotas are of version {data[0]}, and this service reads version {VERSION}")
-    body = data[_HEADER:]
-    if zlib.crc32(body) != int.from_bytes(data[1:_HEADER], "little"):
+    body = data[_HEADER_BYTES:]
+    if zlib.crc32(body) != int.from_bytes(data[1:_HEADER_BYTES], "little"):
         raise QuotaFileError("the saved quotas are damaged: their checksum is wrong")
     try:
         snapshot = _DECODER.decode(body)
@@ -69,17 +76,17 @@ def decode(data: bytes) -> Snapshot:
 
 
 def pack(counts: Counts) -> bytes:
-    """Return counters as little-endian bytes."""
+    """Counters as little-endian bytes."""
     return counts.astype("<i8", copy=False).tobytes()
 
 
 def unpack(data: bytes) -> Counts:
-    """Return counters from little-endian bytes, flat and read-only."""
+    """Counters from little-endian bytes, one-dimensional and read-only."""
     return np.frombuffer(data, "<i8").astype(np.int64, copy=False)
 
 
 def _check(name: str, scope: ScopeSnapshot) -> None:
-    """Refuse what the checksum cannot: a file that was written wrong."""
+    """Raise QuotaFileError for values that are wrong although the checksum is right."""
     for data, slots in ((scope.rolling, BUCKETS + 1), (scope.fixed, 1)):
         if len(data) != len(WINDOWS) * slots * 8:
             raise QuotaFileError(f"the saved quotas are damaged: scope {name!r} has {len(data)} bytes of counters")
