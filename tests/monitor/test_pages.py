@@ -43,9 +43,9 @@ class Shown:
         self.state = Monitor(ALL, START)
         self.pages = Pages(configured(**settings), self.state.view, lambda: self.now)
         for instance in ALL:
-            self.tell(beat(instance))
+            self.receive(beat(instance))
 
-    def tell(self, heartbeat: Heartbeat, now: Instant | None = None) -> None:
+    def receive(self, heartbeat: Heartbeat, now: Instant | None = None) -> None:
         for publish in self.state.on_heartbeat(heartbeat, now or self.now):
             self.pages.publish(publish)
 
@@ -69,7 +69,7 @@ def test_every_process_of_supervisord_is_expected() -> None:
 
 def test_health_of_a_healthy_service_shows_every_process() -> None:
     shown = Shown(rate_limit_strategy="fixed")
-    shown.tell(beat("token_broker", facts={"token_expires_in": 40}))
+    shown.receive(beat("token_broker", facts={"token_expires_in": 40}))
     shown.now = later(1.26)
     status, health = shown.json("/health")
     assert status == 200
@@ -93,7 +93,7 @@ def test_health_names_the_processes_that_are_not_alive() -> None:
     shown = Shown()
     shown.now = later(7)
     for instance in ALL[1:]:
-        shown.tell(beat(instance))
+        shown.receive(beat(instance))
     status, health = shown.json("/health")
     assert (status, health["status"]) == (503, "unhealthy")
     assert [reason.split(":")[0] for reason in health["reasons"]] == ["fetcher is dead"]
@@ -123,7 +123,7 @@ def test_health_shows_the_global_task_windows_by_period_and_the_details_of_all_w
         QuotaWindow("", "tokens", "minute", 300, 1000, 700, reset),
         QuotaWindow("text-embedding-3-large", "tasks", "day", 1, 2, 1, math.inf),
     ]
-    shown.tell(beat("rate_limiter", windows=windows))
+    shown.receive(beat("rate_limiter", windows=windows))
     limiting = shown.json("/health")[1]["rate_limiting"]
     assert limiting["enabled"] is False
     assert limiting["current_usage"] == {
@@ -142,7 +142,7 @@ def test_health_shows_the_global_task_windows_by_period_and_the_details_of_all_w
 
 def test_a_fact_can_neither_replace_a_field_nor_break_the_page() -> None:
     shown = Shown()
-    shown.tell(beat("fetcher", facts={"alive": "yes", "odd": b"\xff", "nan": math.nan, 5: 6}))
+    shown.receive(beat("fetcher", facts={"alive": "yes", "odd": b"\xff", "nan": math.nan, 5: 6}))
     process = shown.json("/health")[1]["processes"]["fetcher"]
     assert process["alive"] is True
     assert process["nan"] is None
@@ -155,7 +155,7 @@ def test_a_fact_can_neither_replace_a_field_nor_break_the_page() -> None:
 def test_ready_depends_on_blockers_and_health_does_not() -> None:
     shown = Shown()
     assert shown.json("/ready") == (200, {"status": "ready"})
-    shown.tell(beat("fetcher", blockers=["the API does not answer"]))
+    shown.receive(beat("fetcher", blockers=["the API does not answer"]))
     reasons = ["fetcher: the API does not answer"]
     assert shown.json("/ready") == (503, {"status": "not ready", "reasons": reasons})
     assert shown.json("/health")[0] == 200
@@ -164,9 +164,9 @@ def test_ready_depends_on_blockers_and_health_does_not() -> None:
 def test_ready_shows_notices_whether_or_not_there_is_a_blocker() -> None:
     shown = Shown()
     facts = {"notices": ["nomic is being fetched: 40 % of 274 MB"]}
-    shown.tell(beat("embedder_00", facts=facts))
+    shown.receive(beat("embedder_00", facts=facts))
     assert shown.json("/ready") == (200, {"status": "ready", **facts})
-    shown.tell(beat("embedder_00", blockers=["no"], facts=facts))
+    shown.receive(beat("embedder_00", blockers=["no"], facts=facts))
     expected = {"status": "not ready", "reasons": ["embedder_00: no"], **facts}
     assert shown.json("/ready") == (503, expected)
 
@@ -186,7 +186,7 @@ def test_metrics_are_merged_over_processes_and_restarts() -> None:
     for instance in ("embedder_00", "embedder_01"):
         for boot, done in (("one", 5), ("two", 1)):
             sums = [counter("ai_tasks_processed", done, status="succeeded"), histogram("took_seconds", 1, done)]
-            shown.tell(beat(instance, boot, metrics=[*sums, gauge("stage_memory_bytes", done, instance=instance)]))
+            shown.receive(beat(instance, boot, metrics=[*sums, gauge("stage_memory_bytes", done, instance=instance)]))
     found = shown.metrics()
     assert found["ai_tasks_processed"].samples[0].value == 12
     assert [sample.value for sample in found["took_seconds"].samples] == [4, 12, 12, 120]
@@ -196,7 +196,7 @@ def test_metrics_are_merged_over_processes_and_restarts() -> None:
 def test_the_monitor_adds_metrics_of_which_processes_are_alive() -> None:
     shown = Shown()
     shown.now = later(9)
-    shown.tell(beat("fetcher"), later(8))
+    shown.receive(beat("fetcher"), later(8))
     found = shown.metrics()
     up = {sample.labels["instance"]: (sample.labels["stage"], sample.value) for sample in found["process_up"].samples}
     assert [up["fetcher"], up["embedder_00"]] == [("fetcher", 1), ("embedder", 0)]
@@ -227,7 +227,7 @@ def _with_every_metric() -> Shown:
             families.append(make[metric.type](metric.name, 1))
     sent = decode(encode(beat("fetcher", metrics=families)))
     assert isinstance(sent, Heartbeat)
-    shown.tell(sent)
+    shown.receive(sent)
     return shown
 
 
@@ -240,7 +240,7 @@ def test_every_label_and_value_is_valid_in_the_text_format(
     family = gauge("odd", 0)
     family.help = documentation
     family.samples = [Sample("odd", labels, value)]
-    shown.tell(beat("fetcher", metrics=[family]))
+    shown.receive(beat("fetcher", metrics=[family]))
     (sample,) = shown.metrics()["odd"].samples
     assert sample.labels == labels
     assert sample.value == value or math.isnan(value)

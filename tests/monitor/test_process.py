@@ -32,8 +32,8 @@ def running(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 def get(url: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as refused:
         return refused.code, refused.read()
 

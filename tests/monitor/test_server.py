@@ -1,4 +1,4 @@
-"""The HTTP server over real sockets, with well-behaved and other clients."""
+"""The HTTP server over real sockets, with normal, slow and malformed clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.monitor.server import LARGEST_CONNECTION_COUNT, PageServer
 from tests.waiting import wait_until
 
 SECONDS = 1.0
-"""How long these tests let a connection last."""
+"""How long a connection may last in these tests."""
 
 
 def _answer(target: str) -> HttpResponse:
@@ -45,14 +45,14 @@ def send(server: PageServer, data: bytes) -> socket.socket:
 
 
 def test_get_and_head_are_answered_with_the_page(server: PageServer) -> None:
-    answer = request(server, "GET", "/health")
-    assert (answer.status, json.loads(answer.read())) == (200, {"target": "/health"})
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["server"] == "ai-task-processor"
+    response = request(server, "GET", "/health")
+    assert (response.status, json.loads(response.read())) == (200, {"target": "/health"})
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["server"] == "ai-task-processor"
     head = request(server, "HEAD", "/health")
     assert (head.status, head.read()) == (200, b"")
-    assert head.headers["content-length"] == answer.headers["content-length"]
+    assert head.headers["content-length"] == response.headers["content-length"]
     assert request(server, "GET", "/nothing").status == 404
 
 
@@ -66,9 +66,9 @@ def test_the_server_listens_on_ipv6_too(server: PageServer) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
 def test_methods_other_than_get_and_head_are_refused_with_405(server: PageServer, method: str) -> None:
-    answer = request(server, method, "/health", b"x" * 50_000 if method == "POST" else None)
-    assert (answer.status, json.loads(answer.read())) == (405, {"error": "method not allowed"})
-    assert answer.headers["allow"] == "GET, HEAD"
+    response = request(server, method, "/health", b"x" * 50_000 if method == "POST" else None)
+    assert (response.status, json.loads(response.read())) == (405, {"error": "method not allowed"})
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(

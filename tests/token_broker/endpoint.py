@@ -1,4 +1,4 @@
-"""A token endpoint that answers whatever a test wants, over real HTTP."""
+"""A token endpoint on real HTTP whose responses the test sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 
 class Asked(NamedTuple):
-    """One request as it came."""
+    """One request, as it was received."""
 
     path: str
     headers: Message
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def answers(status: int = 200, body: bytes | None = None, *, headers: dict[str, str] | None = None) -> Reply:
-    """Answer with this."""
+    """A reply with this status, body and these headers."""
     content = json.dumps({"access_token": "granted", "expires_in": 60}).encode() if body is None else body
 
     def reply(handler: Handler) -> None:
@@ -63,7 +63,7 @@ def answers(status: int = 200, body: bytes | None = None, *, headers: dict[str, 
 
 @dataclass
 class Endpoint:
-    """What the endpoint was asked, and what it will answer: in this order, the last one for ever."""
+    """The requests that were received, and the replies to send: in this order, the last one repeatedly."""
 
     url: str = ""
     replies: list[Reply] = field(default_factory=lambda: [answers()])

@@ -131,7 +131,7 @@ def test_a_rotated_secret_is_read_again_when_the_client_is_refused(
     with pytest.raises(Permanent) as raised:
         broker.fetch()
     assert raised.value.code == "invalid_client"
-    assert len(endpoint.asked) == 5, "a secret that is the same is not tried twice"
+    assert len(endpoint.asked) == 5, "an unchanged secret is not tried twice"
 
 
 # The thread
@@ -170,12 +170,12 @@ def test_the_secret_and_the_token_appear_in_no_log_and_no_error(
     endpoint: Endpoint, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told = b'{"error": "invalid_request", "error_description": "canary"}'
+    refusal = b'{"error": "invalid_request", "error_description": "canary"}'
     replies = [
         answers(200, b'{"access_token": "canary-token", "expires_in": 5}'),
         answers(200, b'{"access_token": ["canary-token"]}'),
-        answers(400, told),
-        answers(500, told),
+        answers(400, refusal),
+        answers(500, refusal),
         hang_up,
     ]
     shown = []

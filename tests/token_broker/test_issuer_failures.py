@@ -51,14 +51,14 @@ def test_a_redirect_is_not_followed(endpoint: Endpoint) -> None:
 
 
 def _silent(handler: Handler) -> None:
-    """Until the client has gone."""
+    """Send nothing until the client disconnects."""
     handler.connection.recv(1)
 
 
 def _dribbled_body(handler: Handler) -> None:
     handler.send_response(200)
     handler.end_headers()
-    while True:  # until the client has gone
+    while True:  # until the client disconnects
         handler.wfile.write(b" ")
         time.sleep(0.05)
 

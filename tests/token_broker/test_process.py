@@ -20,7 +20,7 @@ def start(folder: Path, token_url: str) -> subprocess.Popen[bytes]:
 
 
 def receive(inbox: Sockets, meanwhile: Callable[[], object]) -> Token:
-    """The next token; until it comes, do something again and again."""
+    """The next token; `meanwhile` is called until it is received."""
     found: list[Token] = []
 
     def came() -> bool:
@@ -52,7 +52,7 @@ def test_a_restarted_broker_requests_a_token_at_once_and_keeps_it(folder: Path) 
         assert receive(inbox, inbox.flush).access_token == "canary-1", "a new broker fetches one at once"
         rejecting = TokenRequest(inbox.wiring.inbox, rejected=first.fingerprint)
         answered = receive(inbox, lambda: inbox.send("token_broker", rejecting))
-        assert answered.access_token == "canary-1", "what is not current any more is not replaced"
+        assert answered.access_token == "canary-1", "a token that is no longer current is not replaced"
         again.terminate()
         assert again.wait(30) == 0
     inbox.close()

@@ -1,4 +1,4 @@
-"""What the token endpoint's answers mean."""
+"""What each response of the token endpoint means."""
 
 from __future__ import annotations
 
