@@ -29,6 +29,7 @@ define install
 	@{ $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '$(2)' 2>&1 || echo FAILED; } | \
 	while read -r word name rest; do case "$$word" in \
 	  Collecting) echo "  $${name%%[<>=!~;[]*}" ;; \
+	  Processing) name="$${name##*/}"; echo "  $${name%%-[0-9]*}" ;; \
 	  Installing) if [ "$$name" = collected ]; then echo "  unpacking all of them …"; fi ;; \
 	  ERROR:* | error:* | FAILED) echo "$$word $$name $$rest"; if [ "$$word" = FAILED ]; then exit 1; fi ;; \
 	esac; done
