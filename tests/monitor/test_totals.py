@@ -84,7 +84,7 @@ _families = st.lists(_family(), max_size=3)
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(_families, st.booleans()), max_size=4), _families)
-def test_merging_never_loses_a_count_and_may_be_done_in_steps(
+def test_merging_never_loses_a_count_and_gives_the_same_in_steps(
     sources: list[tuple[list[Family], bool]], more: list[Family]
 ) -> None:
     before = values([family for family in merge(sources) if family.kind != "gauge"])
