@@ -126,7 +126,7 @@ class OpenAI:
             self._metrics.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
         found = self._metrics.read(model, str(raw.status_code), lambda: responses.decode_openai(body, len(texts)))
-        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens))
+        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens, time.time()))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
