@@ -25,6 +25,8 @@ Vector = NDArray[np.float32]
 
 MOST_TOKENS = 10**9
 """No request of at most 300,000 tokens reports more; a larger number is a mistake, and would upset the quotas."""
+TOKENS_AROUND = 1000
+"""Tokens that a server may add to a text: marks at its ends, and the instruction that some models need."""
 LONGEST_VECTOR = 65_536
 """Numbers; the longest that EMBEDDING_DIMENSIONS can ask for."""
 ROWS_TO_JUDGE = 8
@@ -94,6 +96,11 @@ def positions(indexes: Sequence[object], count: int) -> list[int] | None:
 def bounded(count: int) -> int:
     """A number of tokens from any provider; 0, so that the estimate counts, for one that cannot be true."""
     return count if 0 <= count <= MOST_TOKENS else 0
+
+
+def most_tokens(texts: Sequence[str]) -> int:
+    """More tokens than these texts can have with any tokenizer: one for each byte, and an instruction before each."""
+    return sum(4 * len(text) + TOKENS_AROUND for text in texts)
 
 
 def tokens(usage: object, most: int = MOST_TOKENS) -> int | None:
