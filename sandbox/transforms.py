@@ -3,9 +3,17 @@
 Vectors:     nan (in the first), zero (the first), too_few, too_many, wrong_length, not_normalised (the first)
 Order:       shuffled: reversed, each with its correct `index` (OpenAI only: Ollama sends no index)
 Whole body:  truncated_json, html, error_in_200, string_error (an error under the key "detail", status 500)
+Odd forms:   the right vectors as some compatible servers send them (OpenAI only, without `encoding_format: float`)
+             float64, urlsafe, unpadded, line_breaks: base64 of another kind
+             strings: numbers as strings; index_zero, index_one_based, index_missing, index_text: other numbering
+             usage_negative, usage_huge, usage_null: `usage` without a usable number
+             bom, comment: before the JSON
 """
 
+import base64
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +68,49 @@ def _string_error(_response: Response) -> Response:
     return Response(500, b'{"detail":"Internal error"}')
 
 
+def _packed(vector: Matrix, kind: str = "<f4") -> str:
+    return base64.b64encode(vector.astype(kind).tobytes()).decode()
+
+
+def _line_breaks(vector: Matrix) -> str:
+    return base64.encodebytes(vector.astype("<f4").tobytes()).decode()
+
+
+def _with_usage(tokens: int | None) -> Callable[[dict[str, Any]], object]:
+    usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
+    return lambda body: body.update(usage=usage)
+
+
+def _changed_items(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    return lambda body: [change(item) for item in body["data"]]
+
+
+def _other_form(form: Callable[[Matrix], object]) -> Callable[[dict[str, Any]], object]:
+    """Write each vector in another form."""
+
+    def change(item: dict[str, Any]) -> None:
+        if isinstance(item["embedding"], str):
+            item["embedding"] = form(np.frombuffer(base64.b64decode(item["embedding"]), "<f4"))
+
+    return _changed_items(change)
+
+
+_BODY_TRANSFORMS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "float64": _other_form(lambda vector: _packed(vector, "<f8")),
+    "urlsafe": _other_form(lambda vector: base64.urlsafe_b64encode(vector.tobytes()).decode()),
+    "unpadded": _other_form(lambda vector: _packed(vector).rstrip("=")),
+    "line_breaks": _other_form(_line_breaks),
+    "strings": _other_form(lambda vector: [str(number) for number in vector.tolist()]),
+    "index_zero": _changed_items(lambda item: item.update(index=0)),
+    "index_one_based": _changed_items(lambda item: item.update(index=item["index"] + 1)),
+    "index_missing": _changed_items(lambda item: item.pop("index")),
+    "index_text": _changed_items(lambda item: item.update(index=str(item["index"]))),
+    "usage_negative": _with_usage(-1),
+    "usage_huge": _with_usage(10**25),
+    "usage_null": _with_usage(None),
+}
+_PREFIXES = {"bom": b"\xef\xbb\xbf", "comment": b": PROCESSING\n\n"}
+
 _VECTOR_TRANSFORMS: dict[str, Callable[[Matrix], Matrix]] = {
     "nan": _nan,
     "zero": _zero,
@@ -75,7 +126,7 @@ _RESPONSE_TRANSFORMS: dict[str, Callable[[Response], Response]] = {
     "string_error": _string_error,
 }
 ANY_PROVIDER = frozenset(_VECTOR_TRANSFORMS) | frozenset(_RESPONSE_TRANSFORMS)
-OPENAI_ONLY = frozenset({"shuffled"})
+OPENAI_ONLY = frozenset({"shuffled", *_BODY_TRANSFORMS, *_PREFIXES})
 
 
 def transform_vectors(name: str | None, vectors: Matrix) -> Matrix:
@@ -86,5 +137,12 @@ def transform_vectors(name: str | None, vectors: Matrix) -> Matrix:
 
 def transform_response(name: str | None, response: Response) -> Response:
     """Apply the named transform to the response, if it is one for responses."""
-    change = _RESPONSE_TRANSFORMS.get(name or "")
+    name = name or ""
+    if name in _BODY_TRANSFORMS:
+        body = json.loads(response.body)
+        _BODY_TRANSFORMS[name](body)
+        return Response(response.status, json.dumps(body).encode(), response.content_type, response.headers)
+    if name in _PREFIXES:
+        return Response(response.status, _PREFIXES[name] + response.body, response.content_type, response.headers)
+    change = _RESPONSE_TRANSFORMS.get(name)
     return response if change is None else change(response)

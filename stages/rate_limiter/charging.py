@@ -16,6 +16,9 @@ MOST_REQUESTS_PER_BATCH = 8
 """Requests that a batch is charged where there are quotas: for retries, and for halving a refused batch. What it does
 not use is refunded. Tasks that would need more requests are queued again, in a batch of their own."""
 
+MOST_TOKENS = 10**12
+"""No batch uses more tokens; a larger number is a mistake, and would block or break the quotas."""
+
 
 class Charging:
     """Charges and settles. Times are wall seconds."""
@@ -39,18 +42,24 @@ class Charging:
         receipt, quotas = Receipt(charge.at, sent.key), self._quotas
         free = message.uncharged + (len(message.deferred) if message.unsent else 0)
         unused = max(charge.requests - message.requests, 0)
-        quotas.settle(receipt, charge.tokens, message.tokens, wall)
+        tokens = _plausible(message.tokens, charge.tokens)
+        quotas.settle(receipt, charge.tokens, tokens, wall)
         quotas.refund(receipt, Amounts(tasks=free, requests=unused), wall)
         if message.requests > charge.requests:  # where requests have no quota, and are only counted
             quotas.charge(sent.key, Amounts(requests=message.requests - charge.requests), wall)
-        spent = Amounts(max(0, len(sent.ids) - free), message.tokens, min(charge.requests, message.requests))
+        spent = Amounts(max(0, len(sent.ids) - free), tokens, min(charge.requests, message.requests))
         quotas.move(receipt, spent, wall - message.reached_ago_s, wall)
         if message.requests == 1 and not (free or message.deferred or message.requeue):
-            self.ratios.learn(sent.key, charge.tokens, message.tokens)
+            self.ratios.learn(sent.key, charge.tokens, tokens)
 
     def windows(self, wall: float) -> list[m.QuotaWindow]:
         """The present state of each quota window."""
         return self._quotas.usage(wall)
+
+
+def _plausible(tokens: int, charged: int) -> int:
+    """The tokens that a batch used; what it was charged if the number cannot be true."""
+    return charged if tokens > MOST_TOKENS else max(tokens, 0)
 
 
 def exhausted(windows: Sequence[m.QuotaWindow]) -> str:

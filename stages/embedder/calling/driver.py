@@ -35,7 +35,15 @@ from stages.embedder.calling.call_actions import (
 )
 from stages.embedder.calling.provider_call import ProviderCall, RetryPolicy
 from stages.embedder.calling.request_budget import RequestBudget
-from stages.embedder.providers import AskAgain, BadInput, NeedsOperator, NoModelYet, NotSent, ProviderServerError
+from stages.embedder.providers import (
+    AskAgain,
+    BadInput,
+    NeedsOperator,
+    NoModelYet,
+    NotSent,
+    ProviderServerError,
+    odd_forms,
+)
 
 log = structlog.get_logger()
 
@@ -151,7 +159,8 @@ class Driver(Generic[Resp, R]):
         finally:
             self._budget.add_request(began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
-        self._budget.add_payment(texts, response.tokens or sum(len(text.encode()) for text in texts))
+        tokens = odd_forms.bounded(response.tokens)
+        self._budget.add_payment(texts, tokens or sum(len(text.encode()) for text in texts))
         self._gate.cool_down(response.pause, "its quota is nearly used up, as its response headers say")
         self._backend.caps.request_passed(len(texts))
         return self._exchange.check(texts, response, self._now())
@@ -170,6 +179,8 @@ class Driver(Generic[Resp, R]):
                 cooldown_until = self._gate.cooldown_until(self._model)
                 return RequestFailed(now, words, retry_after_s, cooldown_until, is_server_error)
             case AskAgain():
+                if error.may_be_paid:
+                    self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
                 return RetryAtOnce(now)
             case BadInput():
                 failure = Failure(error.code, f"{self._backend.provider.name} refused the text: {words}")

@@ -50,7 +50,12 @@ class BadInput(Permanent):
 
 
 class AskAgain(Permanent):
-    """The request was refused because of an optional field; the next request leaves it out."""
+    """The request failed because of an optional field; the next request leaves it out."""
+
+    def __init__(self, message: str, code: str = "ask_again", *, may_be_paid: bool = False) -> None:
+        """`may_be_paid`: the server did not refuse the request, so it may charge for it."""
+        super().__init__(message, code)
+        self.may_be_paid = may_be_paid
 
 
 class NeedsOperator(Permanent):

@@ -25,8 +25,12 @@ Vector = NDArray[np.float32]
 
 MOST_TOKENS = 10**9
 """No request of at most 300,000 tokens reports more; a larger number is a mistake, and would upset the quotas."""
+TOKENS_AROUND = 1000
+"""Tokens that a server may add to a text: marks at its ends, and the instruction that some models need."""
 LONGEST_VECTOR = 65_536
 """Numbers; the longest that EMBEDDING_DIMENSIONS can ask for."""
+ROWS_TO_JUDGE = 8
+"""Rows of a response that are looked at to tell float64 from float32; more than one, because one may be broken."""
 PLAUSIBLE = 1e4
 """No number of an embedding is larger: those of models that do not normalise are below 100."""
 
@@ -89,6 +93,16 @@ def positions(indexes: Sequence[object], count: int) -> list[int] | None:
     raise OddFormError("the indexes of the embeddings contradict each other")
 
 
+def bounded(count: int) -> int:
+    """A number of tokens from any provider; 0, so that the estimate counts, for one that cannot be true."""
+    return count if 0 <= count <= MOST_TOKENS else 0
+
+
+def most_tokens(texts: Sequence[str]) -> int:
+    """More tokens than these texts can have with any tokenizer: one for each byte, and an instruction before each."""
+    return sum(4 * len(text) + TOKENS_AROUND for text in texts)
+
+
 def tokens(usage: object, most: int = MOST_TOKENS) -> int | None:
     """The tokens that a `usage` reports; None where it says nothing usable, so that the estimate counts."""
     if isinstance(usage, dict):
@@ -143,16 +157,34 @@ def _from_base64(text: str, length: int) -> Vector:
 
 def from_bytes(raw: bytes, length: int = 0) -> Vector:
     """Read little-endian float32, or float64 where the number of bytes and the numbers themselves say so."""
-    if length and len(raw) == length * 4:
-        return np.frombuffer(raw, "<f4").astype(np.float32)
-    if length and len(raw) == length * 8:
-        return _double(raw)
     if len(raw) % 4 or len(raw) > LONGEST_VECTOR * 8:
         raise OddFormError(f"{len(raw)} bytes of base64 are not a vector of float32")
-    single = np.frombuffer(raw, "<f4").astype(np.float32)
-    if len(raw) % 8 == 0 and not _plausible(single) and _plausible(double := _double(raw)):
-        return double
-    return single
+    return _double(raw) if are_float64([raw], length) else np.frombuffer(raw, "<f4").astype(np.float32)
+
+
+def are_float64(rows: Sequence[bytes], length: int = 0) -> bool:
+    """Whether the rows of one response, all of one size, are float64. `length` as in `vector`.
+
+    A row whose norm is 1 as float32 settles it, so this costs a microsecond for a usual response.
+    """
+    size = len(rows[0]) if rows else 0
+    if not size or size % 8 or size == length * 4:
+        return False
+    rows = rows[:ROWS_TO_JUDGE]
+    singles = [np.frombuffer(raw, "<f4") for raw in rows]
+    if any(_is_unit(single) for single in singles):
+        return False
+    if size == length * 8:
+        return True
+    return not any(map(_plausible, singles)) and any(_plausible(_double(raw)) for raw in rows)
+
+
+def _is_unit(vector: Vector) -> bool:
+    """Whether the norm is 1. Float64 read as float32 has a norm above 1.4, if there are enough numbers to tell."""
+    if vector.size < 16:
+        return False
+    with np.errstate(all="ignore"):
+        return abs(float(np.dot(vector, vector)) - 1.0) < 0.02
 
 
 def _double(raw: bytes) -> Vector:

@@ -27,6 +27,7 @@ from stages.embedder.providers import (
     NoModelYet,
     ProviderServerError,
     model_download,
+    odd_forms,
     responses,
 )
 from stages.embedder.providers.model_list import ModelList
@@ -72,7 +73,8 @@ class Ollama:
         if wrong:
             self._metrics.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
-        return self._metrics.read(model, "200", lambda: responses.decode_ollama(body))
+        length, most = self._options.get("dimensions", 0), odd_forms.most_tokens(texts)
+        return self._metrics.read(model, "200", lambda: responses.decode_ollama(body, length, most))
 
     def has(self, model: str) -> bool | None:
         """Whether the server lists the model; None if it has not answered yet."""

@@ -15,26 +15,31 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 import openai
-import structlog
 
-from common.failures.errors import Error
+from common.failures.errors import Error, Permanent, Transient
 from common.process import metrics
 from common.settings.settings import Settings
-from stages.embedder.providers import AskAgain, BadInput, Caps, Embeddings, rate_limit_headers, responses
+from stages.embedder.providers import (
+    AskAgain,
+    BadInput,
+    Caps,
+    Embeddings,
+    ProviderServerError,
+    odd_forms,
+    rate_limit_headers,
+    responses,
+)
 from stages.embedder.providers.model_list import ModelList
-from stages.embedder.providers.openai_errors import dropped_field, refusal
+from stages.embedder.providers.openai_errors import dropped_field, names_a_limit, refusal
+from stages.embedder.providers.optional_fields import OptionalFields
 from stages.embedder.providers.redaction import redact
 from stages.embedder.providers.request_metrics import RequestMetrics
 
 MAX_INPUTS = 2048
 """Inputs of one request (API reference). Its limit of 300,000 tokens is the upper bound of EMBED_BATCH_TOKENS."""
-NO_DIMENSIONS = ("text-embedding-ada-002",)
-"""Models that refuse `dimensions` (API reference). Other such models are detected by their first refusal."""
 
 LIST_TIMEOUT_S = 5.0
 """Seconds to wait for the list of models of a compatible server."""
-
-log = structlog.get_logger()
 
 
 class _Model(msgspec.Struct):
@@ -55,9 +60,8 @@ class OpenAI:
         self.caps = Caps(MAX_INPUTS, settings.embed_batch_tokens)
         self.vendor = settings.openai_base_url
         self._key = settings.openai_api_key.get_secret_value()
-        self._dimensions = settings.embedding_dimensions
-        self._dropped: dict[str, set[str]] = {}
         self._official = urlsplit(settings.openai_base_url).hostname == "api.openai.com"
+        self._fields = OptionalFields(settings.embedding_dimensions, is_base64_certain=self._official)
         self._models = ModelList(self._list)
         self._metrics = RequestMetrics(metrics.OPENAI_REQUESTS, metrics.OPENAI_TOKENS, "OPENAI_TIMEOUT")
         self._client = openai.OpenAI(
@@ -70,16 +74,30 @@ class OpenAI:
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Embed the texts with one request."""
-        fields = self._fields(model)
+        fields = self._fields.of(model)
         try:
-            return self._request(model, texts, fields)
+            found = self._request(model, texts, fields)
         except BadInput as error:
+            self._fields.refused(model, fields)
             field = dropped_field(error, fields, model)
-            if field is None:
-                raise
-            log.warning("openai_field_dropped", model=model, field=field, reason=str(error))
-            self._dropped.setdefault(model, set()).add(field)
-            raise AskAgain(f"requests for {model} leave out {field} from now on") from error
+            if field is not None:
+                self._fields.drop(model, field, str(error))
+                raise AskAgain(f"requests for {model} leave out {field} from now on") from error
+            if not names_a_limit(error) and self._begin_trial(model, fields, str(error)):
+                raise AskAgain(f"the next request for {model} does not ask for base64") from error
+            raise
+        except (Transient, Permanent) as error:
+            self._fields.failed(model, fields, time.monotonic())
+            if isinstance(error, ProviderServerError):  # the retry, after the usual back-off, is the trial
+                self._begin_trial(model, fields, str(error))
+            raise
+        if found.matrix.size:
+            self._fields.succeeded(model, fields)
+            return found
+        self._fields.refused(model, fields)
+        if self._begin_trial(model, fields, "the response has no vectors"):
+            raise AskAgain(f"the next request for {model} does not ask for base64", may_be_paid=True)
+        return found
 
     def has(self, model: str) -> bool | None:
         """Whether the server has the model: OpenAI's are known by name, a compatible server is asked."""
@@ -103,13 +121,8 @@ class OpenAI:
         except (openai.OpenAIError, msgspec.MsgspecError):
             return None
 
-    def _fields(self, model: str) -> dict[str, Any]:
-        fields: dict[str, Any] = {"encoding_format": "base64"}
-        if self._dimensions and model not in NO_DIMENSIONS:
-            fields["dimensions"] = self._dimensions
-        for name in self._dropped.get(model, ()):
-            fields.pop(name, None)
-        return fields
+    def _begin_trial(self, model: str, fields: dict[str, Any], reason: str) -> bool:
+        return self._fields.begin_trial(model, fields, reason, time.monotonic())
 
     def _request(self, model: str, texts: Sequence[str], fields: dict[str, Any]) -> Embeddings:
         request = {"model": model, "input": list(texts), **fields}
@@ -125,8 +138,9 @@ class OpenAI:
         if responses.has_error(body):
             self._metrics.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
-        found = self._metrics.read(model, str(raw.status_code), lambda: responses.decode_openai(body, len(texts)))
-        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens))
+        decode, length, most = responses.decode_openai, fields.get("dimensions", 0), odd_forms.most_tokens(texts)
+        found = self._metrics.read(model, str(raw.status_code), lambda: decode(body, len(texts), length, most))
+        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens, time.time()))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)

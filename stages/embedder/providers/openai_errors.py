@@ -32,6 +32,8 @@ _UNKNOWN_FIELD = re.compile(
     r"encoding_format|\bdimensions\b.{0,60}?(?:support|permitted|allowed|unknown|invalid|matryoshka)"
     r"|(?:support|permitted|allowed|unknown|matryoshka|specifying).{0,60}?\bdimensions\b"
 )
+_LIMIT = re.compile(r"at most|\bmax|context.{0,20}?length|too (?:long|large|many)|exceed|budget")
+"""A refusal with these words is about the size of the request or about a quota, not about one of its fields."""
 _REQUEST_FIELDS = ("model", "dimensions", "encoding_format")
 """Fields that are the same for every text: halving does not help if one of them is refused."""
 
@@ -87,6 +89,11 @@ def _refused(details: ErrorBody, words: str) -> Error:
     if field is None and (found := _UNKNOWN_FIELD.search(words.lower())):
         field = found[0] if found[0] == "encoding_format" else "dimensions"
     return BadField(words, field) if field else BadInput(words)
+
+
+def names_a_limit(error: BadInput) -> bool:
+    """Whether a limit is the reason of a refusal, so that no field can be."""
+    return bool(_LIMIT.search(str(error).lower()))
 
 
 def dropped_field(error: BadInput, fields: Mapping[str, Any], model: str) -> str | None:

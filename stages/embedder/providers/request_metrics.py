@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import structlog
 from prometheus_client import Counter
 
 from common.failures.errors import Error, Permanent, Throttled, Transient
@@ -22,6 +23,7 @@ from stages.embedder.providers import (
     NotSent,
     Provider,
     ProviderServerError,
+    odd_forms,
 )
 
 STATUS: Mapping[type[Error], str] = {
@@ -36,6 +38,8 @@ STATUS: Mapping[type[Error], str] = {
 }
 """The label `status` of `provider_requests_total` for each error, the most specific first; a success is `ok`."""
 
+log = structlog.get_logger()
+
 
 def counted_embed(provider: Provider, model: str, texts: Sequence[str]) -> Embeddings:
     """Call `provider.embed` and count the request; any error passes through. `NoModelYet` means no request."""
@@ -48,6 +52,7 @@ def counted_embed(provider: Provider, model: str, texts: Sequence[str]) -> Embed
         status = next((word for kind, word in STATUS.items() if isinstance(error, kind)), "error")
         metrics.PROVIDER_REQUESTS.labels(provider.name, label, status).inc()
         raise
+    embeddings = embeddings._replace(tokens=odd_forms.bounded(embeddings.tokens))
     metrics.PROVIDER_REQUESTS.labels(provider.name, label, "ok").inc()
     for kind in ("prompt", "total"):  # an embedding has no completion, so both are the same
         metrics.PROVIDER_TOKENS.labels(provider.name, label, kind).inc(embeddings.tokens)
@@ -61,6 +66,7 @@ class RequestMetrics:
         self._requests = requests
         self._tokens = tokens
         self._timeout = timeout
+        self._is_told = False
 
     def count(self, model: str, status: str) -> None:
         """Count a request by its HTTP status, or by a word for what came instead of a response."""
@@ -83,6 +89,9 @@ class RequestMetrics:
             self.count(model, "unreadable")
             raise
         self.count(model, status)
+        if not found.tokens and found.matrix.size and not self._is_told:
+            self._is_told = True
+            log.warning("usage_ignored", model=model, reason="the response reports no usable number of tokens")
         for kind in ("prompt", "total"):  # an embedding has no completion, so both are the same
             self._tokens.labels(model_label(model), kind).inc(found.tokens)
         return found

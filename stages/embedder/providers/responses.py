@@ -1,21 +1,22 @@
 """Decode the bodies of responses: vectors into one matrix, errors into their message.
 
 The SDK's list of floats costs 123 µs for an input of 1,536 numbers (measured for the design); here msgspec decodes the
-base64 while it parses, and one copy makes the matrix: 8 µs. Servers without base64 send lists of numbers.
+base64 while it parses, and one copy makes the matrix: 8 µs. Servers without base64 send lists of numbers. A response
+that does not fit is read by odd_forms.py, which is slower.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from common.failures.errors import Transient
-from stages.embedder.providers import Embeddings, Matrix
+from stages.embedder.providers import Embeddings, Matrix, odd_forms
+from stages.embedder.providers.odd_forms import MOST_TOKENS, OddFormError
 
 Numbers = list[float | None]
 """A vector as JSON; some servers write null for NaN."""
@@ -24,22 +25,17 @@ Numbers = list[float | None]
 class _Item(msgspec.Struct, gc=False):
     embedding: bytes | Numbers
     """Base64 of little-endian float32, or numbers."""
-    index: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
+    index: Any = None
 
 
 class _OpenAI(msgspec.Struct):
     data: list[_Item]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class _Ollama(msgspec.Struct):
     embeddings: list[Numbers]
-    prompt_eval_count: int | None = None
+    prompt_eval_count: Any = None
 
 
 class ErrorBody(msgspec.Struct):
@@ -52,53 +48,104 @@ class ErrorBody(msgspec.Struct):
     """The field of the request that is refused."""
 
 
-T = TypeVar("T")
+def decode_openai(body: bytes, count: int, length: int = 0, most_tokens: int = MOST_TOKENS) -> Embeddings:
+    """Decode the response to a request of `count` texts; raises `Transient` if it cannot be read without guessing.
 
-
-def decode_openai(body: bytes, count: int) -> Embeddings:
-    """Decode the response to a request of `count` texts; raises `Transient` if it is not valid."""
-    response = _decode(body, _OpenAI)
-    indexes = [item.index for item in response.data]
-    positions: list[int] | None = None
-    if indexes != list(range(count)):
-        numbered = [index for index in indexes if index is not None]
-        positions = numbered if len(numbered) == len(indexes) and indexes else None
-    usage = response.usage or _Usage()
-    tokens = usage.prompt_tokens or usage.total_tokens or 0
-    return Embeddings(_matrix([item.embedding for item in response.data]), tokens, positions)
-
-
-def decode_ollama(body: bytes) -> Embeddings:
-    """Decode Ollama's response; raises `Transient` if it is not valid."""
-    response = _decode(body, _Ollama)
-    return Embeddings(_matrix(response.embeddings), response.prompt_eval_count or 0)
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
+    `length` is the number of dimensions that was asked for, 0 if none was. A `usage` above `most_tokens` is ignored.
+    """
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        if b"NaN" in body or b"Infinity" in body:  # Python's json writes these, though JSON does not have them
-            try:
-                return msgspec.convert(json.loads(body), kind)
-            except (ValueError, msgspec.MsgspecError):
-                pass
-        what = "an HTML page" if body.lstrip()[:1] == b"<" else "JSON that is cut short or not a list of embeddings"
-        raise Transient(f"the response ({len(body)} bytes, status 200) is {what}") from error
+        try:
+            response = msgspec.json.decode(body, type=_OpenAI)
+            matrix = _matrix([item.embedding for item in response.data], length)
+            indexes, usage = [item.index for item in response.data], response.usage
+        except msgspec.MsgspecError:
+            matrix, indexes, usage = _odd_openai(odd_forms.json_value(body), length)
+        positions = None if indexes == list(range(count)) else _positions(indexes, count)
+    except OddFormError as error:
+        raise _unreadable(body, error) from error
+    return Embeddings(matrix, odd_forms.tokens(usage, most_tokens) or 0, positions)
 
 
-def _matrix(rows: Sequence[bytes | Numbers]) -> Matrix:
+def decode_ollama(body: bytes, length: int = 0, most_tokens: int = MOST_TOKENS) -> Embeddings:
+    """Decode Ollama's response; parameters and errors are those of `decode_openai`."""
+    try:
+        try:
+            response = msgspec.json.decode(body, type=_Ollama)
+            matrix, usage = _matrix(response.embeddings, length), response.prompt_eval_count
+        except msgspec.MsgspecError:
+            value = odd_forms.json_value(body)
+            if not isinstance(value, dict) or not isinstance(rows := value.get("embeddings"), list):
+                raise OddFormError("it has no list of embeddings") from None
+            matrix, usage = _odd_matrix(rows, length), value.get("prompt_eval_count")
+    except OddFormError as error:
+        raise _unreadable(body, error) from error
+    return Embeddings(matrix, odd_forms.tokens(usage, most_tokens) or 0)
+
+
+def _unreadable(body: bytes, error: OddFormError) -> Transient:
+    what = "an HTML page" if body.lstrip()[:1] == b"<" else f"cut short, or not what is understood: {error}"
+    return Transient(f"the response ({len(body)} bytes, status 200) is {what}")
+
+
+def _odd_openai(value: Any, length: int) -> tuple[Matrix, list[Any], Any]:
+    """Take the vectors, their indexes and the usage from a response that is not in OpenAI's own form."""
+    if not isinstance(value, dict) or "data" not in value:
+        raise OddFormError("it has no list of embeddings")
+    data = [] if value["data"] is None else value["data"]
+    if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
+        raise OddFormError("its data is not a list of embeddings")
+    matrix = _odd_matrix([item["embedding"] for item in data], length)
+    return matrix, [item.get("index") for item in data], value.get("usage")
+
+
+def _odd_matrix(rows: Sequence[object], length: int) -> Matrix:
+    """Read rows in odd forms; a row that cannot be read becomes NaN if others can be read."""
+    vectors: list[bytes] = []
+    problem: OddFormError | None = None
+    for row in rows:
+        try:
+            vectors.append(b"" if row is None else odd_forms.vector(row, length).astype("<f4").tobytes())
+        except OddFormError as error:
+            problem = error
+            vectors.append(b"")
+    if problem and not any(vectors):
+        raise problem
+    return _join(vectors, size=_usual_size(list(filter(None, vectors))), are_float64=False)
+
+
+def _positions(indexes: Sequence[object], count: int) -> list[int] | None:
+    if len(indexes) == count:
+        return odd_forms.positions(indexes, count)
+    numbered = [index for index in indexes if isinstance(index, int)]
+    # too few or too many: which texts they belong to is known only if they are certainly counted from 0
+    return numbered if len(numbered) == len(indexes) and 0 in numbered else None
+
+
+def _matrix(rows: Sequence[bytes | Numbers], length: int) -> Matrix:
     """Put the rows into one matrix, (n, d) float32; a row of another length than most becomes NaN."""
-    arrays = [row if isinstance(row, bytes) else np.array(row, dtype="<f4").tobytes() for row in rows]
-    lengths = Counter(map(len, arrays))
-    if not lengths:
+    with np.errstate(over="ignore"):
+        arrays = [row if isinstance(row, bytes) else np.array(row, dtype="<f4").tobytes() for row in rows]
+    size = _usual_size(arrays)
+    judged = [row for row in rows[: odd_forms.ROWS_TO_JUDGE] if isinstance(row, bytes) and len(row) == size]
+    return _join(arrays, size=size, are_float64=odd_forms.are_float64(judged, length))
+
+
+def _usual_size(arrays: Sequence[bytes]) -> int:
+    """The number of bytes that most rows have."""
+    return Counter(map(len, arrays)).most_common(1)[0][0] if arrays else 0
+
+
+def _join(arrays: Sequence[bytes], *, size: int, are_float64: bool) -> Matrix:
+    if not arrays:
         return np.empty((0, 0), dtype=np.float32)
-    length = lengths.most_common(1)[0][0] // 4 * 4
-    if len(lengths) > 1 or length not in lengths:
-        broken = np.full(length // 4, np.nan, dtype="<f4").tobytes()
-        arrays = [row if len(row) == length else broken for row in arrays]
-    matrix = np.frombuffer(bytearray().join(arrays), dtype="<f4").reshape(len(arrays), length // 4)
-    return matrix.astype(np.float32, copy=False)
+    kind = np.dtype("<f8" if are_float64 else "<f4")
+    size = size // kind.itemsize * kind.itemsize
+    if any(len(row) != size for row in arrays):
+        broken = np.full(size // kind.itemsize, np.nan, dtype=kind).tobytes()
+        arrays = [row if len(row) == size else broken for row in arrays]
+    matrix = np.frombuffer(bytearray().join(arrays), dtype=kind).reshape(len(arrays), size // kind.itemsize)
+    with np.errstate(over="ignore"):
+        return matrix.astype(np.float32, copy=False)
 
 
 def error_body(body: bytes) -> ErrorBody:
