@@ -8,6 +8,7 @@ import re
 import time
 import zlib
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import msgspec
 import numpy as np
@@ -112,7 +113,12 @@ class ApiStandIn(StandIn[ApiSettings]):
             limit = settings.page_cap if limit is None else min(limit, settings.page_cap)
         if path == "/api/ai-tasks":
             return Response(200, self.tasks.in_state(query.get("state", "pending"), limit))
-        return Response(200, self.tasks.page(limit, settings.order))
+        page = self.tasks.page(limit, settings.order)
+        if settings.page_key:
+            page = b'{"total":%d,"links":{"next":[]},"%b":%b,"page":1}' % (len(page), settings.page_key.encode(), page)
+        elif settings.no_content and page == b"[]":
+            return Response(settings.no_content, b"")
+        return Response(200, page)
 
     def _patch(self, request: Request) -> Response:
         self._patches += 1
@@ -121,7 +127,7 @@ class ApiStandIn(StandIn[ApiSettings]):
             return self._reject(request, _error_response(413, "request entity too large"))
         if not self._tokens.is_valid(request.headers.get(b"authorization")):
             return self._reject(request, _error_response(401, "Unauthorized"))
-        task_id = raw_id.decode("latin-1")
+        task_id = unquote(raw_id.decode("latin-1"))
         task = self.tasks.get(task_id)
         if task is None and _ID.fullmatch(raw_id) is None:
             return self._reject(
@@ -165,7 +171,7 @@ class ApiStandIn(StandIn[ApiSettings]):
         return response
 
     def _note(self, request: Request, status: int) -> None:
-        task_id = request.url[len(_PREFIX) :].decode("latin-1")
+        task_id = unquote(request.url[len(_PREFIX) :].decode("latin-1"))
         self.tasks.note(task_id, RecordedPatch(time.time(), False, status, digest=zlib.crc32(request.body)))
 
 

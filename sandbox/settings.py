@@ -32,6 +32,10 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     """The largest number of tasks in a page, whatever `limit` says; 0: no cap."""
     order: Literal["createdAt", "shuffled", "newest"] = "createdAt"
     """The order of the tasks in a page."""
+    page_key: str = ""
+    """If set, a page of pending tasks is an object with the array under this key."""
+    no_content: Literal[0, 200, 204] = 0
+    """If set, the response without a body when nothing is pending."""
     body_limit: Count = 100 * 1024
     """Bytes; the default is that of express. Larger bodies are refused with 413; 0: no limit."""
     keep_results: bool = False

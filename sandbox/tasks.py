@@ -74,6 +74,15 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _own_id(element: dict[str, Any]) -> str:
+    """The id as it is written in a path; empty if the element has none."""
+    for value in (element.get("_id"), element.get("id")):
+        plain = value.get("$oid") if isinstance(value, dict) else value
+        if isinstance(plain, str | int) and not isinstance(plain, bool) and plain != "":
+            return str(plain)
+    return ""
+
+
 class TaskStore:
     """All tasks; the pending ones are ordered by `createdAt`."""
 
@@ -127,11 +136,11 @@ class TaskStore:
         return task_id
 
     def add_raw(self, text: bytes) -> str:
-        """Put any JSON into the pending page. Returns its id: its own `_id` if it can be used."""
+        """Put any JSON into the pending page. Returns its id: its own one if it can be used, in any of the forms."""
         number = next(self._numbers)
         element = msgspec.json.decode(text)
-        own = element.get("_id") if isinstance(element, dict) else None
-        task_id = own if isinstance(own, str) and own not in self._tasks else f"raw-{number}"
+        own = _own_id(element) if isinstance(element, dict) else ""
+        task_id = own if own and own not in self._tasks else f"raw-{number}"
         task = StandInTask(text, (timestamp(), number), "raw")
         self._tasks[task_id] = task
         self._queue(task_id, task)

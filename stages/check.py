@@ -60,7 +60,9 @@ def _settings(settings: Settings) -> str:
 def _api(settings: Settings, tokens: list[str]) -> str:
     if not tokens:
         raise Error("not tried: the token endpoint gave no token")
-    upstream = Upstream(settings, Reader(task_types.registered()), _ignore)
+    upstream = Upstream(
+        settings, Reader(task_types.registered(default_model=settings.default_embedding_model)), _ignore
+    )
     token = Token(tokens[0], float("inf"), "")
     answer = upstream.fetch(Poll(1, 1, frozenset(), frozenset(), token))
     upstream.close()

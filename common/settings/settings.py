@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.failures.errors import SettingsError
+from common.settings.empty_values import EmptyValueSource
 from common.settings.model_limits import Limit, Models, Strategy, unique_members
 from common.settings.secret_files import FileSource, UnreadableValue
 
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     embedder_processes: Annotated[int, Field(ge=1, le=64)] = 1
     embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 256
     embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
+    default_embedding_model: str = "text-embedding-3-small"
     embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
     embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)] = 256 * 2**20
     truncate_long_texts: bool = False
@@ -182,8 +184,10 @@ class Settings(BaseSettings):
             init_settings,
             FileSource(settings_cls, env_settings),
             env_settings,
+            EmptyValueSource(settings_cls, env_settings),
             FileSource(settings_cls, dotenv_settings),
             dotenv_settings,
+            EmptyValueSource(settings_cls, dotenv_settings),
         )
 
     @model_validator(mode="after")

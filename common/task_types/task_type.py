@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -43,6 +44,14 @@ class TaskType(Generic[C]):
     """The `type` of its tasks in the API."""
     content: type[C]
     """The class of its `content`, a msgspec Struct. A task whose content does not decode is reported failed."""
+
+    def decode(self, raw: bytes) -> C:
+        """Decode a task's `content` from JSON; the fetcher and the embedder both use this. Raises a msgspec error."""
+        return self._decoder.decode(raw)
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[C]:
+        return msgspec.json.Decoder(self.content)
 
     def invalid(self, content: C) -> str | None:  # noqa: ARG002  subclasses use it
         """Why a content that decodes is invalid, as a sentence without the task's text; None if it is valid."""

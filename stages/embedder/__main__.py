@@ -26,7 +26,8 @@ def start() -> None:
     engine = EmbeddingEngine(read)
     state = Embedder(INSTANCE, loop.boot_id, loop.wiring.inbox, read.concurrency_limit)
     metrics.MOCK_MODE.set(read.mode is settings.Mode.MOCK)
-    pool = WorkerPool(read.concurrency_limit, task_types.registered(), engine, loop.background)
+    kinds = task_types.registered(default_model=read.default_embedding_model)
+    pool = WorkerPool(read.concurrency_limit, kinds, engine, loop.background)
 
     def on_tick(now: Instant) -> Actions:
         state.key_cooldowns, state.provider_cooldowns = engine.key_cooldowns(now.wall), engine.provider_cooldowns(now)

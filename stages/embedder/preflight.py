@@ -6,9 +6,11 @@ A text that is refused here costs nothing. A provider would refuse it too, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from common.task_types import token_count
+from common.task_types.content_guard import guarded
 from common.wire.messages import Failure
 
 
@@ -27,18 +29,22 @@ def run_preflight(model: str, texts: Sequence[str], *, truncate: bool) -> Prefli
     refused: dict[int, Failure] = {}
     limit = token_count.limit_of(model)
     for position, text in enumerate(texts):
-        failure = _refusal(text)
-        if failure is not None:
-            refused[position] = failure
-            continue
-        kept = text
-        if limit is not None and len(text) * 4 > limit and (excess := token_count.excess(text, limit)):
-            if not truncate:
-                refused[position] = _too_long(model, excess, limit)
-                continue
-            kept = token_count.truncated(text, limit)
-        wanted.setdefault(kept, []).append(position)
+        kept = guarded("text_embedding", partial(_checked, model, text, limit, truncate=truncate))
+        if isinstance(kept, Failure):
+            refused[position] = kept
+        else:
+            wanted.setdefault(kept, []).append(position)
     return Preflight(wanted, refused)
+
+
+def _checked(model: str, text: str, limit: int | None, *, truncate: bool) -> str | Failure:
+    """The text to embed, which may be truncated, or why it is refused."""
+    failure = _refusal(text)
+    if failure is not None:
+        return failure
+    if limit is not None and len(text) * 4 > limit and (excess := token_count.excess(text, limit)):
+        return token_count.truncated(text, limit) if truncate else _too_long(model, excess, limit)
+    return text
 
 
 def _refusal(text: str) -> Failure | None:

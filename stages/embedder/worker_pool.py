@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from common.process import metrics
 from common.task_types import Deferral, Outcome, TaskType
+from common.task_types.content_guard import guarded
 from common.wire import messages as m
 from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.engine import EmbeddingEngine
@@ -27,7 +28,6 @@ class WorkerPool:
         background: Callable[..., None],
     ) -> None:
         self._types = task_types
-        self._decoders = {name: msgspec.json.Decoder(kind.content).decode for name, kind in task_types.items()}
         self._engine = engine
         self._background = background
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="slot")
@@ -42,15 +42,19 @@ class WorkerPool:
         self._pool.shutdown()
 
     def _process(self, batch: m.Batch) -> BatchProcessed:
-        kind, decode = self._types[batch.type], self._decoders[batch.type]
+        kind = self._types[batch.type]
         session = self._engine.session(batch.charge.requests if batch.charge and batch.limited else None)
-        outcomes = kind.process(batch.key, [decode(task.content) for task in batch.tasks], session)
-        if len(outcomes) != len(batch.tasks):
-            raise AssertionError(f"{batch.type} gave {len(outcomes)} outcomes for {len(batch.tasks)} tasks")
+        decoded = [guarded(batch.type, partial(kind.decode, task.content)) for task in batch.tasks]
+        contents = [content for content in decoded if not isinstance(content, m.Failure)]
+        given = kind.process(batch.key, contents, session) if contents else []
+        if len(given) != len(contents):
+            raise AssertionError(f"{batch.type} gave {len(given)} outcomes for {len(contents)} tasks")
+        left = iter(given)
+        outcomes = [content if isinstance(content, m.Failure) else next(left) for content in decoded]
         processed = _to_processed(batch, outcomes)
         processed.tokens, processed.requests = session.tokens, session.requests
         processed.reached_at = session.reached_at
-        processed.uncharged += session.cached + session.refused
+        processed.uncharged += session.cached + session.refused + len(decoded) - len(contents)
         return processed
 
 

@@ -36,7 +36,8 @@ def start() -> None:
     )  # fmt: skip
     state = Fetcher(fetcher_config, loop.wiring.inbox, store.leases(), store.dead(), now, store.settled())
     shard = Shard(config.shard_index, config.shard_count)
-    upstream = Upstream(config, Reader(task_types.registered(config.counts_tokens), shard), loop.background)
+    kinds = task_types.registered(config.counts_tokens, config.default_embedding_model)
+    upstream = Upstream(config, Reader(kinds, shard), loop.background)
     claims = ClaimRequests(config, loop.post, loop.watch)
 
     def tick(now: Instant) -> Iterable[Any]:

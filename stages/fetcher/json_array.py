@@ -3,12 +3,15 @@
 Up to `SLICE_BYTES` are decoded at a time. A longer array is cut at the last comma between two elements, which is found
 by counting brackets outside of strings. If the decoder refuses a slice (half a surrogate pair, a thousand levels of
 nesting, invalid UTF-8), the same count cuts the elements apart, so that only the invalid element is affected.
+
+Some APIs wrap the array in a page object, such as `{"total": 3, "data": [...]}`. Then the array is found by its key,
+and what stands before and behind it is not used. An empty body is an empty page: some servers send it for no elements.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -18,32 +21,43 @@ SLICE_BYTES = 4 * 2**20
 """Decoded at a time; a single element may be longer, up to `LARGEST_ELEMENT_BYTES`."""
 LARGEST_ELEMENT_BYTES = 64 * 2**20
 """An element that is longer than this makes the page unreadable."""
+PAGE_KEYS = frozenset({b'"data"', b'"items"', b'"results"', b'"docs"'})
+"""The keys of the array in a page object."""
+LONGEST_PREFIX_BYTES = 64 * 1024
+"""The array of a page object begins within this many bytes."""
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that it cannot decode."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}",]', re.DOTALL)
 """A whole string, or one bracket or comma; a lone `"` begins a string that has not ended yet."""
+_ARRAY_FOLLOWS = re.compile(rb"\s*:\s*\[")
 _QUOTE = ord('"')
 _OPENING, _CLOSING = b"[{", b"]}"
 
 
-def elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the elements; raise `Transient` if the body is not an array (HTML of a proxy, an error object)."""
-    array = _Array()
+def elements(chunks: Iterable[bytes], on_object: Callable[[str], None] = lambda _: None) -> Iterator[bytes]:
+    """Yield the elements; raise `Transient` if the body is neither an array nor a page object (HTML, an error object).
+
+    `on_object` is called with the key of the array if the body is a page object.
+    """
+    array = _Array(on_object)
     for chunk in chunks:
         array.rest += chunk
         if array.has_begun() and len(array.rest) >= SLICE_BYTES:
             yield from array.slice()
-    if not array.has_begun():
-        raise Transient("the response to GET pending has an empty body")
-    yield from array.last()
+    if array.has_begun():
+        yield from array.last()
+    elif array.rest:
+        raise array.error()
 
 
 class _Array:
     """The part of the array that has arrived and is not cut off yet; it begins with the opening bracket."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_object: Callable[[str], None]) -> None:
         self.rest = bytearray()
+        self._on_object = on_object
+        self._in_object = False
         self._scanned = 0
         self._depth = 0
         self._commas: list[int] = []
@@ -51,14 +65,39 @@ class _Array:
         self._ended = False
 
     def has_begun(self) -> bool:
-        """Whether anything has arrived; raise `Transient` if it is not an array."""
+        """Whether the array has begun; raise `Transient` if there is none."""
         if self.rest[:1] == b"[":
             return True
         self.rest = self.rest.lstrip()
+        if self.rest[:1] == b"{":
+            self._enter_object()
         if not self.rest or self.rest[:1] == b"[":
             return bool(self.rest)
+        if self.rest[:1] != b"{" or len(self.rest) > LONGEST_PREFIX_BYTES:
+            raise self.error()
+        return False
+
+    def error(self) -> Transient:
+        """Why the body is not a page."""
         first = self.rest[:1].decode("ascii", "replace")
-        raise Transient(f"the response to GET pending is not a JSON array (it begins with {first!r})")
+        return Transient(f"the response to GET pending is not a JSON array (it begins with {first!r})")
+
+    def _enter_object(self) -> None:
+        """Drop what is before the array of a page object, if its key has arrived."""
+        depth = 0
+        for match in _TOKEN.finditer(self.rest, 0, LONGEST_PREFIX_BYTES):
+            token = match.group()
+            if token in {b"{", b"["}:
+                depth += 1
+            elif token in {b"}", b"]"}:
+                depth -= 1
+            elif token == b'"' or not depth:
+                return
+            elif depth == 1 and token in PAGE_KEYS and (bracket := _ARRAY_FOLLOWS.match(self.rest, match.end())):
+                del self.rest[: bracket.end() - 1]
+                self._in_object = True
+                self._on_object(token.decode().strip('"'))
+                return
 
     def slice(self) -> Iterator[bytes]:
         """Cut off the elements that have ended."""
@@ -75,13 +114,16 @@ class _Array:
 
     def last(self) -> Iterable[bytes]:
         """Cut all that is left, when the body has ended."""
-        found = _decoded(bytes(self.rest))
+        found = None if self._in_object else _decoded(bytes(self.rest))
         if found is not None:
             return found
         self._scan()
-        if not self._ended or self.rest[self._scanned :].strip():
+        behind = self.rest[self._scanned :].strip()
+        if not self._ended or (behind[-1:] != b"}" if self._in_object else behind):
             raise Transient(f"the response to GET pending is broken JSON (in its last {len(self.rest)} bytes)")
-        return _pieces(bytes(self.rest[: self._scanned]), self._commas)
+        ended = bytes(self.rest[: self._scanned])
+        found = _decoded(ended) if self._in_object else None
+        return _pieces(ended, self._commas) if found is None else found
 
     def _scan(self) -> None:
         for match in [] if self._ended else _TOKEN.finditer(self.rest, self._scanned):

@@ -5,37 +5,23 @@ One malformed element never hides the rest: the array is cut into its elements f
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from datetime import UTC, datetime
+from functools import partial
+from operator import index
 from typing import Any
 
 import msgspec
 
 from common.task_types import TaskType
+from common.task_types.content_guard import guarded
 from common.wire.messages import Failure, Task
-from stages.fetcher.json_array import UNDECODABLE, elements
+from stages.fetcher.envelope import Envelope, Unreadable, created_seconds, read_envelope
+from stages.fetcher.json_array import elements
 from stages.fetcher.shard import Shard
 
-LONGEST_ID_BYTES = 500
-"""LMDB's keys are at most 511 bytes long."""
-
-
-class Envelope(msgspec.Struct):
-    """The part of an element that is read before its type is known. NestJS with Mongoose sends `_id`."""
-
-    type: str
-    mongo_id: str | None = msgspec.field(name="_id", default=None)
-    plain_id: str | None = msgspec.field(name="id", default=None)
-    content: msgspec.Raw = msgspec.Raw(b"null")
-    created_at: str | float | None = msgspec.field(name="createdAt", default=None)
-    state: str = "pending"
-
-    @property
-    def task_id(self) -> str:
-        """The element's `_id`, otherwise its `id`; empty if it has neither."""
-        return self.mongo_id or self.plain_id or ""
+LARGEST_COST_TOKENS = 2**53
+"""A task type that estimates more is wrong."""
 
 
 class Candidate(msgspec.Struct):
@@ -66,30 +52,10 @@ class PendingPage(msgspec.Struct):
     """Task types that this pipeline does not have, at most 64 characters of each."""
     in_progress: bool = False
     """Whether the poll searched the tasks in progress instead of the pending ones."""
-
-
-def _seconds(created_at: str | float | None) -> float:
-    if isinstance(created_at, str):
-        try:
-            at = datetime.fromisoformat(created_at)
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError):
-            return float("inf")
-    return float("inf") if created_at is None else created_at / 1000
-
-
-def _repaired(raw: bytes) -> bytes:
-    """Replace half surrogate pairs and invalid UTF-8 with U+FFFD, as JavaScript's TextEncoder does.
-
-    JavaScript's `substring` can cut a text in the middle of an emoji, and `JSON.stringify` sends the half that is left.
-    Returns nothing if this is not JSON even then.
-    """
-    try:
-        parsed = json.loads(raw.decode(errors="replace"))
-    except (ValueError, RecursionError):
-        return b""
-    text = json.dumps(parsed, ensure_ascii=False)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    unreadable: list[Unreadable] = []
+    """The first unreadable element of each reason."""
+    object_key: str = ""
+    """If the page is an object instead of an array: the key of the array in it."""
 
 
 class Reader:
@@ -98,8 +64,6 @@ class Reader:
     def __init__(self, task_types: Mapping[str, TaskType[Any]], shard: Shard = Shard()) -> None:  # noqa: B008
         self._types = task_types
         self._shard = shard
-        self._envelope = msgspec.json.Decoder(Envelope).decode
-        self._contents = {name: msgspec.json.Decoder(kind.content).decode for name, kind in task_types.items()}
 
     def read(
         self,
@@ -118,19 +82,25 @@ class Reader:
         found: dict[str, Candidate] = {}
         skipped: Counter[str] = Counter()
         unknown: set[str] = set()
+        unreadable: dict[str, Unreadable] = {}
+        object_keys: list[str] = []
         count, whole = 0, True
-        for raw in elements(chunks):
+        for raw in elements(chunks, object_keys.append):
             count += 1
-            envelope = self._decode(raw)
-            reason = "malformed" if envelope is None else self._skip_reason(envelope, known, among)
-            if envelope is None or reason:
+            envelope = read_envelope(raw)
+            if isinstance(envelope, Unreadable):
+                skipped[envelope.reason] += 1
+                unreadable.setdefault(envelope.reason, envelope._replace(position=count))
+                continue
+            reason = self._skip_reason(envelope, known, among)
+            if reason:
                 skipped[reason] += 1
-                if envelope is not None and reason == "unknown_type":
+                if reason == "unknown_type":
                     unknown.add(envelope.type[:64])
                 continue
             if envelope.task_id in found:
                 continue
-            candidate = self._candidate(envelope.task_id, envelope)
+            candidate = self._candidate(envelope)
             if candidate.task.key in deferred_keys:
                 skipped["deferred"] += 1
                 continue
@@ -138,17 +108,17 @@ class Reader:
             if len(found) >= wanted:
                 whole = False
                 break
-        candidates = sorted(found.values(), key=lambda candidate: candidate.created)
-        return PendingPage(requested_at, candidates, count, whole, dict(skipped), sorted(unknown), among is not None)
+        return PendingPage(
+            requested_at, sorted(found.values(), key=lambda candidate: candidate.created), count, whole, dict(skipped),
+            sorted(unknown), among is not None, list(unreadable.values()), "".join(object_keys),
+        )  # fmt: skip
 
     def _skip_reason(self, envelope: Envelope, known: Container[str], among: Container[str] | None) -> str:
         """Why an element is skipped; empty if it is not."""
         task_id = envelope.task_id
-        if not task_id or len(task_id.encode()) > LONGEST_ID_BYTES:
-            return "no_id"
         if among is None and not self._shard.owns(task_id):
             return "other_shard"
-        if envelope.state != ("pending" if among is None else "in_progress"):
+        if (envelope.state or "pending") != ("pending" if among is None else "in_progress"):
             return "not_pending"
         if envelope.type not in self._types:
             return "unknown_type"
@@ -156,31 +126,26 @@ class Reader:
             return "known"
         return "" if among is None or task_id in among else "not_ours"
 
-    def _decode(self, raw: bytes) -> Envelope | None:
-        try:
-            return self._envelope(raw)
-        except msgspec.ValidationError:
-            return None
-        except UNDECODABLE:
-            repaired = _repaired(raw)
-        try:
-            return self._envelope(repaired)
-        except UNDECODABLE:
-            return None
-
-    def _candidate(self, task_id: str, envelope: Envelope) -> Candidate:
-        kind = self._types[envelope.type]
-        created = _seconds(envelope.created_at)
+    def _candidate(self, envelope: Envelope) -> Candidate:
+        created = created_seconds(envelope)
         created_at = envelope.created_at if isinstance(envelope.created_at, str) else ""
-        try:
-            content = self._contents[envelope.type](envelope.content)
-            reason = kind.invalid(content)
-        except UNDECODABLE as error:
-            reason = f"content does not fit {envelope.type}: {error}"
-        if reason is not None:
-            empty = Task(task_id, envelope.type, "", b"", 0, 0.0, created_at=created_at)
-            return Candidate(empty, created, Failure("invalid_content", reason))
         raw = bytes(envelope.content)
-        tokens = kind.tokens(content)
-        task = Task(task_id, envelope.type, kind.key(content), raw, tokens, 0.0, created_at=created_at)
-        return Candidate(task, created)
+        read = guarded(envelope.type, partial(_key_and_tokens, self._types[envelope.type], raw))
+        if isinstance(read, Failure):
+            empty = Task(envelope.task_id, envelope.type, "", b"", 0, 0.0, created_at=created_at)
+            return Candidate(empty, created, read)
+        key, tokens = read
+        return Candidate(Task(envelope.task_id, envelope.type, key, raw, tokens, 0.0, created_at=created_at), created)
+
+
+def _key_and_tokens(kind: TaskType[Any], raw: bytes) -> tuple[str, int] | Failure:
+    """The batch key and the cost of a content, or why it cannot be processed. Raises what the task type raises."""
+    content = kind.decode(raw)
+    reason = kind.invalid(content)
+    if reason is not None:
+        return Failure("invalid_content", str(reason))
+    key, tokens = kind.key(content), index(kind.tokens(content))
+    key.encode()  # an invalid string could not be sent to the next stage
+    if not 0 <= tokens <= LARGEST_COST_TOKENS:
+        raise ValueError("tokens")
+    return key, tokens

@@ -25,6 +25,9 @@ SETTLED_POLL_INTERVAL_S = 0.1
 """A settled task is a reason to poll an API that caps its pages at most this often."""
 UNKNOWN_TYPES_LOGGED_COUNT = 1000
 """This many unknown types are logged, once each; all are counted."""
+OBJECT_READ = (
+    "the API sends a page object instead of an array; the array in it is read, and no further page is asked for"
+)
 SKIPPED_EACH_TIME = ("unknown_type", "other_shard", "deferred", "not_pending", "malformed", "no_id")
 """Elements skipped for these reasons come in every page: an API that obeys `limit` is asked for that many more."""
 
@@ -51,6 +54,7 @@ class PollSchedule:
         self._in_the_way_count = 0
         """Elements of the last page that stay pending, and are not for this pipeline or not for now."""
         self._unknown_types: set[str] = set()
+        self._object_noticed = False
 
     # ---- whether and when ----
 
@@ -113,9 +117,12 @@ class PollSchedule:
         """Count what was skipped, and log what an operator should look at."""
         for reason, count in page.skipped.items():
             yield Count("ai_tasks_skipped_total", (reason,), count)
-        for reason in ("malformed", "no_id"):
-            if page.skipped.get(reason):
-                yield Log("page_element_skipped", {"reason": reason, "count": page.skipped[reason]}, "warning")
+        for reason, key, problem, position in page.unreadable:
+            first = {"position": position, "key": key, "problem": problem}
+            yield Log("page_element_skipped", {"reason": reason, "count": page.skipped[reason], **first}, "warning")
+        if page.object_key and not self._object_noticed:
+            self._object_noticed = True
+            yield Log("page_object_read", {"key": page.object_key, "reason": OBJECT_READ}, "warning")
         for name in page.unknown_types:
             if name not in self._unknown_types and len(self._unknown_types) < UNKNOWN_TYPES_LOGGED_COUNT:
                 self._unknown_types.add(name)

@@ -148,7 +148,7 @@ class _Download:
 
 def _raise_for(endpoint: str, status: int, lines: list[bytes]) -> None:
     """Raise an error for a response that is not a page."""
-    if status == 200:
+    if status in {200, 204}:  # 204: nothing is pending
         return
     sentence = f"GET {endpoint} answered {status}{hint(status)}"
     delay = curl.retry_after_s(lines)

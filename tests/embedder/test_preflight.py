@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,3 +66,28 @@ def test_a_text_that_is_not_a_string_is_refused() -> None:
     refused = run_preflight(SMALL, [None, 3], truncate=False).refused  # type: ignore[list-item]
     assert refused[0] == Failure("invalid_text", "the text is not a string but NoneType")
     assert refused[1].code == "invalid_text"
+
+
+class PanicError(BaseException):
+    """Like pyo3_runtime.PanicException, it is not an `Exception`."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("s3cret"), PanicError("s3cret")])
+def test_a_text_whose_check_raises_fails_alone(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def excess(text: str, limit: int) -> int:
+        if text.startswith("bad"):
+            raise error
+        return 0
+
+    monkeypatch.setattr(token_count, "excess", excess)
+    bad, good = "bad" * 5000, "good" * 5000
+    found = run_preflight(SMALL, [good, bad, "short"], truncate=False)
+    assert found.wanted == {good: [0], "short": [2]}
+    assert found.refused[1].code == "invalid_content"
+    assert "s3cret" not in found.refused[1].message
+
+
+def test_a_text_with_a_million_spaces_before_a_letter_is_checked() -> None:
+    found = run_preflight(SMALL, [" " * 1_200_000 + "x", "short"], truncate=False)
+    assert found.wanted == {"short": [1]}
+    assert found.refused[0].code == "text_too_long"

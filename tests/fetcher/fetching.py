@@ -9,6 +9,7 @@ from common.failures.errors import Transient
 from common.wire import messages as m
 from stages.fetcher.actions import Lease, Poll, PollFailed
 from stages.fetcher.config import FetcherConfig
+from stages.fetcher.envelope import Unreadable
 from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.fetcher.page import Candidate, PendingPage
 from stages.fetcher.state import Fetcher
@@ -64,7 +65,12 @@ class Fetching:
         """The poll that is under way returns this page."""
         candidates = [candidate(one) if isinstance(one, str) else one for one in found]
         read = len(found) + sum(skipped.values()) if elements is None else elements
-        page = PendingPage(self.asked_at.wall, candidates, read, whole, skipped, [])
+        unreadable = [Unreadable(reason, "type", "p", 1) for reason in ("malformed", "no_id") if skipped.get(reason)]
+        page = PendingPage(self.asked_at.wall, candidates, read, whole, skipped, [], unreadable=unreadable)
+        return self.page_read(page)
+
+    def page_read(self, page: PendingPage) -> list[Any]:
+        """The poll that is under way returns exactly this page."""
         return self.did(self.state.on_page(page, self.now))
 
     def failed(self, error: Exception | None = None, rejected: str = "") -> list[Any]:

@@ -75,16 +75,20 @@ def test_an_element_is_passed_on_before_the_next_ones_arrive() -> None:
         assert len(arrived) <= read + 2
 
 
-@pytest.mark.parametrize("data", [b"[]", b"  [ ]\n", b"\n\n[\n]"])
-def test_an_empty_array_has_no_elements(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"[]", b"  [ ]\n", b"\n\n[\n]", b'{"data": []}', b"", b" \n\t "])
+def test_an_empty_array_or_an_empty_body_has_no_elements(data: bytes) -> None:
     assert values([data]) == []
 
 
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (b"", "empty body"),
-        (b" \n\t ", "empty body"),
+        (b'{"statusCode": 500, "message": ["data", "items"]}', "not a JSON array .it begins with '{'"),
+        (b'{"data": "items", "nested": {"data": [1]}}', "not a JSON array .it begins with '{'"),
+        (b'{"data": null, "items": {}}', "not a JSON array .it begins with '{'"),
+        (b'{"data": [{"id": 1}, {"id":', "broken JSON"),
+        (b'{"data": [{"id": 1}], "total', "broken JSON"),
+        (b"{", "not a JSON array .it begins with '{'"),
         (b"<html><body>502 Bad Gateway</body></html>", "not a JSON array .it begins with '<'"),
         (b'{"message": "Internal server error"}', "not a JSON array .it begins with '{'"),
         (b"\xff\xfe[", "not a JSON array"),
@@ -161,3 +165,32 @@ def test_an_element_that_does_not_end_makes_the_page_unreadable(monkeypatch: pyt
     monkeypatch.setattr(module, "LARGEST_ELEMENT_BYTES", 1000)
     with pytest.raises(Transient, match="longer than"):
         list(elements([b'[{"text": "'] + [b"endless " * 10] * 100))
+
+
+@given(
+    st.lists(VALUES, max_size=8),
+    st.lists(st.integers(0, 400)),
+    st.sampled_from(["data", "items", "results", "docs"]),
+    st.dictionaries(TEXTS, VALUES, max_size=3),
+)
+def test_the_array_of_a_page_object_gives_its_elements_in_any_chunks(
+    array: list[Any], places: list[int], key: str, around: dict[str, Any]
+) -> None:
+    others = {f"x{name}": value for name, value in around.items()}
+    data = json.dumps({**others, key: array, **{f"y{name}": value for name, value in others.items()}}).encode()
+    for slice_size in (1, 20, module.SLICE_BYTES):
+        keys: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "SLICE_BYTES", slice_size)
+            assert [json.loads(element) for element in elements(cut(data, *places), keys.append)] == array
+        assert keys == [key]
+
+
+def test_an_object_without_an_array_is_not_read_to_its_end() -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'{"message": "'
+        while True:
+            yield b"endless " * 1000
+
+    with pytest.raises(Transient, match="not a JSON array"):
+        list(elements(endless()))
