@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from common.api.access_token import AccessToken
-from common.api.responses import ApiResponse, ApiResponses, in_words
-from common.api.status import Meaning, meaning
+from common.api.responses import ApiResponse, ApiResponses, in_words, meaning_of
+from common.api.status import Meaning
 from common.failures.breaker import Breaker
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
@@ -144,7 +144,7 @@ class Publisher:
         """Act on the API's responses to PATCHes."""
         for response in event.responses:
             self._sending.discard(response.task_id)
-            found = meaning(response.status)
+            found = meaning_of(response)
             if found is Meaning.OK or found is Meaning.GONE:
                 self.breaker.succeeded()
                 self._token.worked()
