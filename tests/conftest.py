@@ -14,7 +14,7 @@ from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 from tests.pipelines import Start, ready_pipeline, restored
 
-SLOW = ("edges", "extending", "providers", "oidc", "nestjs", "system", "faults", "bench")
+SLOW = ("edges", "attribution", "extending", "providers", "oidc", "nestjs", "system", "faults", "bench")
 """Folders whose tests start real processes. They run after all others, in this order."""
 
 

@@ -14,6 +14,8 @@ import msgspec
 
 LARGEST_READ_BYTES = 64 * 1024
 """An error body is short; of a longer one only this much is looked at."""
+LARGEST_CHECKED_SUCCESS_BYTES = 1024
+"""The body of a longer success is not decoded: it repeats the vector, and decoding that costs more than the PATCH."""
 LONGEST_MESSAGE_BYTES = 300
 """What is shown, logged and stored of the API's words."""
 
@@ -42,12 +44,12 @@ def read(status: int, body: bytes) -> ApiErrorBody:
     if not text:
         # NestJS answers an error with a body always; only a success may be empty
         return ApiErrorBody(from_api=200 <= status < 300)
+    if 200 <= status < 300 and len(text) > LARGEST_CHECKED_SUCCESS_BYTES:
+        return ApiErrorBody(from_api=text[:1] in (b"{", b"["))
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # a whole success may be longer than what is read of it
-        cut = len(body) > LARGEST_READ_BYTES and text[:1] in (b"{", b"[")
-        return ApiErrorBody(from_api=cut and 200 <= status < 300)
+        return ApiErrorBody(from_api=False)
     if status >= 400 and not isinstance(value, dict):
         return ApiErrorBody(from_api=False, message=one_line(str(value)))
     if not isinstance(value, dict):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import select
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pycurl
 from prometheus_client import Counter
 
-from common.api import curl
+from common.api import curl, error_body
 from common.api.responses import ApiResponse, ApiResponses
 from common.process import metrics
 from common.settings.settings import Settings
@@ -45,11 +46,20 @@ class _Handle:
         self.curl = handle
         self.lines: list[bytes] = []
         """The header lines of its last response."""
+        self.body = bytearray()
+        """The start of the body of its last response."""
         self.access_token = ""
         """The token in its request headers."""
+        self.headers: list[str] = []
+        """Its request headers, except the id of the request."""
         self.fresh = False
         """Whether its request must use a new connection."""
         self.request = _Request("", Token("", 0.0, ""), 0.0)
+
+    def write(self, chunk: bytes) -> None:
+        """Receive a part of the response body. Enough is kept to see that a body is longer than what is read of it."""
+        if len(self.body) <= error_body.LARGEST_READ_BYTES:
+            self.body += chunk[: error_body.LARGEST_READ_BYTES + 1 - len(self.body)]
 
 
 class Patches:
@@ -88,12 +98,14 @@ class Patches:
         """Start a PATCH. The caller starts at most `connections` at a time."""
         handle = self._idle.pop()
         handle.lines.clear()
+        handle.body.clear()
         handle.request = _Request(task_id, token, time.monotonic())
         if handle.access_token != token.access_token:
             handle.access_token = token.access_token
             # "Expect:" keeps libcurl from sending `Expect: 100-continue` for a large body, which costs a round trip
-            headers = curl.request_headers(token.access_token, "Content-Type: application/json", "Expect:")
-            handle.curl.setopt(pycurl.HTTPHEADER, headers)
+            handle.headers = curl.request_headers(token.access_token, "Content-Type: application/json", "Expect:")
+        # the API's log can show this id, so that an operator finds the request there
+        handle.curl.setopt(pycurl.HTTPHEADER, [*handle.headers, f"x-request-id: {uuid.uuid4().hex}"])
         handle.curl.setopt(pycurl.URL, self._url + _quote(task_id))
         handle.curl.setopt(pycurl.POSTFIELDS, body)
         self._busy[handle.curl] = handle
@@ -153,6 +165,7 @@ class Patches:
 
     def _resend(self, handle: _Handle) -> None:
         self._multi.remove_handle(handle.curl)
+        handle.body.clear()
         handle.fresh = True
         handle.curl.setopt(pycurl.FRESH_CONNECT, 1)
         self._multi.add_handle(handle.curl)
@@ -173,7 +186,14 @@ class Patches:
         self._durations.observe(time.monotonic() - began)
         self._counter(status).inc()
         wait_s = 0.0 if 200 <= status < 300 else curl.retry_after_s(handle.lines) or 0.0
-        return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}" if error else "", wait_s, token.fingerprint)
+        if error:
+            return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}", wait_s, token.fingerprint)
+        told = error_body.read(status, bytes(handle.body))
+        # an empty body tells nothing, except that a 404 is not the API's: that one always has words
+        from_api = told.from_api or (not handle.body and status != 404)
+        return ApiResponse(
+            task_id, status, "", wait_s, token.fingerprint, from_api, told.in_words(), told.route_missing
+        )
 
     def _counter(self, status: int) -> Counter:
         counter = self._requests.get(status)
@@ -185,7 +205,7 @@ class Patches:
     def _handle(self, settings: Settings) -> _Handle:
         handle = _Handle(curl.new_handle(settings))
         handle.curl.setopt(pycurl.CUSTOMREQUEST, "PATCH")
-        handle.curl.setopt(pycurl.WRITEFUNCTION, len)  # reads the response body to its end, and discards it
+        handle.curl.setopt(pycurl.WRITEFUNCTION, handle.write)
         handle.curl.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
         handle.curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_opened)
         return handle

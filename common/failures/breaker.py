@@ -86,6 +86,10 @@ class Breaker:
         self.failures = self._openings = 0
         self._probing = False
 
+    def undecided(self) -> None:
+        """Report a call whose outcome says nothing about the service. If it was the probe, another one is allowed."""
+        self._probing = False
+
     def failed(self, now: float, reason: str, *, error: Exception | None = None, at_once: bool = False) -> None:
         """Report that a call failed. `at_once` opens the breaker after this one failure: no retry would repair it."""
         self.failures += 1

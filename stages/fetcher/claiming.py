@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-from common.api.responses import ApiResponse, ApiResponses, in_words
-from common.api.status import Meaning, meaning
+from common.api.responses import ApiResponse, ApiResponses, in_words, meaning_of
+from common.api.status import Meaning
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
 from common.process.actions import Instant, Log
@@ -89,7 +89,7 @@ class Claiming:
             pending = self._pending.pop(response.task_id, None)
             if pending is None or not self._is_claiming(response.task_id):
                 continue  # settled or given back meanwhile
-            means = meaning(response.status)
+            means = meaning_of(response)
             if means is Meaning.OK or (means is Meaning.CONFLICT and pending.unsure):
                 self._note_success()
                 self._schedule.access_token.worked()
@@ -125,7 +125,7 @@ class Claiming:
         self._schedule.breaker.failed(now.mono, reason, error=error)
         delay = self._schedule.backoff.delay(self._failures, error)
         self._cooldown = self._cooldown.extended(now.mono + delay, reason)
-        if meaning(response.status) is Meaning.TOKEN_DOUBTED:
+        if meaning_of(response) is Meaning.TOKEN_DOUBTED:
             yield from self._schedule.access_token.refused(response.fingerprint, now)
         # the API may have accepted the claim before it failed
         pending.unsure = pending.unsure or response.status in {0, 408} or response.status >= 500

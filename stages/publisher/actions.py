@@ -23,6 +23,8 @@ class OutboxEntry(msgspec.Struct):
     """PATCHes that the API did not accept."""
     doubtful_tries: int = 0
     """PATCHes that the API answered with 400."""
+    unavailable_tries: int = 0
+    """PATCHes that ended like in an outage: without a response, 5xx, redirects, …"""
 
 
 class DeadLetter(msgspec.Struct, array_like=True):

@@ -19,13 +19,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from common.api.access_token import AccessToken
-from common.api.responses import ApiResponse, ApiResponses, in_words
-from common.api.status import Meaning, meaning
-from common.failures.breaker import Breaker
-from common.failures.cooldown import Cooldown
-from common.failures.errors import Throttled, Transient
-from common.failures.retry import Backoff
-from common.failures.wait_hints import LONGEST_WAIT_S
+from common.api.responses import ApiResponse, ApiResponses, meaning_of
+from common.api.status import Meaning
+from common.failures.breaker import State
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
@@ -39,11 +35,14 @@ from stages.publisher.actions import (
     SendPatch,
     Settle,
 )
+from stages.publisher.refusals import GIVE_UP, Refusals
 
 CONNECTIONS = 16
 """PATCHes under way at a time: measured to be enough for 14,500 a second on a local API."""
 SETTLE_BATCH = 512
 """Acceptances in one transaction: 4.8 µs each, instead of 331 µs for a transaction of one."""
+RETRY_CONNECTIONS = 4
+"""PATCHes under way at a time of results that were refused before, while others wait: they may hang."""
 SETTLE_AFTER_S = 0.05
 """How long an acceptance waits for others."""
 
@@ -74,17 +73,20 @@ class Publisher:
         self.dead = dead
         """The dead letters, by task id."""
         self.settled = RecentlySettled(SETTLED_KEPT_S)
-        self.breaker = Breaker("api", config.breaker_threshold, Backoff(1.0, config.backoff_factor, 60.0))
-        self._backoff = Backoff(0.5, config.backoff_factor, 60.0)
+        self._refusals = Refusals(config.max_retries, config.breaker_threshold, config.backoff_factor)
+        self.breaker = self._refusals.breaker
         self._token = AccessToken(inbox)
         self._due: deque[str] = deque(stored)
+        """Results to be sent now that were not refused before."""
+        self._due_again: deque[str] = deque()
+        """Results to be sent now that were."""
         self._later: list[tuple[float, str]] = []
         """Heap of results that wait for their next try: (monotonic seconds, task id)."""
         self._sending: set[str] = set()
+        self._sending_again: set[str] = set()
+        """Those of them that were refused before."""
         self._accepted: list[str] = []
         self._accepted_at = 0.0
-        self._throttle = Cooldown()
-        """The API asked all clients to wait until then."""
         self._next_holding = now.mono
         self._draining = False
         self._drained_from = float("inf")
@@ -144,9 +146,10 @@ class Publisher:
         """Act on the API's responses to PATCHes."""
         for response in event.responses:
             self._sending.discard(response.task_id)
-            found = meaning(response.status)
+            self._sending_again.discard(response.task_id)
+            found = meaning_of(response)
             if found is Meaning.OK or found is Meaning.GONE:
-                self.breaker.succeeded()
+                self._refusals.on_served(response.task_id, self.entries[response.task_id], now.mono)
                 self._token.worked()
                 if not self._accepted:
                     self._accepted_at = now.mono
@@ -202,40 +205,31 @@ class Publisher:
             blockers.append(problem)
         if self.breaker.reason:
             blockers.append(f"the API does not take results: {self.breaker.reason}")
-        elif (wait_s := self._throttle.remaining_s(now.mono)) > 0:
-            blockers.append(f"the API asks to wait: {self._throttle.reason}; next PATCH in {wait_s:.0f} s")
+        elif (wait_s := self._refusals.throttle.remaining_s(now.mono)) > 0:
+            reason = self._refusals.throttle.reason
+            blockers.append(f"the API asks to wait: {reason}; next PATCH in {wait_s:.0f} s")
         return Report(blockers, {"outbox": len(self.entries), "dead_letters": len(self.dead)})
 
     # ---- responses ----
 
     def _not_accepted(self, response: ApiResponse, found: Meaning, now: Instant) -> Iterator[Any]:
         task_id, entry = response.task_id, self.entries[response.task_id]
-        reason = in_words(response)
         if found in {Meaning.TOKEN_REFUSED, Meaning.TOKEN_DOUBTED}:
             yield from self._token.refused(response.fingerprint, now)
         if found is Meaning.TOKEN_REFUSED:
             self.breaker.succeeded()  # the API answers; a probe needs an outcome
-            self._due.appendleft(task_id)
+            (self._due_again if entry.tries else self._due).appendleft(task_id)
             return
-        entry.tries += 1
-        entry.doubtful_tries += found is Meaning.DOUBTFUL
-        refused = found in {Meaning.REFUSED, Meaning.CONFLICT}
-        if refused or entry.doubtful_tries > self.config.max_retries:
-            self.breaker.succeeded()  # the API answers
+        delay_s, reason = self._refusals.on_refused(response, entry, found, now.mono)
+        if delay_s == GIVE_UP:
             yield from self._dead_letter(task_id, response, reason, now)
             return
-        wait_s = min(response.retry_after_s, LONGEST_WAIT_S)
-        error = Throttled(reason, wait_s) if wait_s else Transient(reason)
-        if found is Meaning.DOUBTFUL:
-            self.breaker.succeeded()
-        else:
-            self.breaker.failed(now.mono, reason, error=error)
-            self._throttle = self._throttle.extended(now.mono + wait_s, reason)
-        heapq.heappush(self._later, (now.mono + self._backoff.delay(entry.tries, error), task_id))
+        heapq.heappush(self._later, (now.mono + delay_s, task_id))
         yield Log("patch_failed", {"task_id": task_id, "status": response.status, "reason": reason}, "warning")
 
     def _dead_letter(self, task_id: str, response: ApiResponse, reason: str, now: Instant) -> Iterator[Any]:
         self.dead[task_id] = self.entries.pop(task_id)
+        self._refusals.forget(task_id)
         yield MoveToDeadLetters(task_id, response.status, reason, now.wall)
         yield Send("fetcher", m.Published([], [task_id]))
         fields = {"task_id": task_id, "status": response.status, "reason": reason}
@@ -246,7 +240,7 @@ class Publisher:
     def _settle_due(self, now: Instant) -> bool:
         if not self._accepted:
             return False
-        idle = not self._due and not self._sending
+        idle = not self._due and not self._due_again and not self._sending
         return idle or len(self._accepted) >= SETTLE_BATCH or now.mono - self._accepted_at >= SETTLE_AFTER_S
 
     def _settle(self, now: Instant) -> Iterator[Any]:
@@ -273,12 +267,24 @@ class Publisher:
     def _send(self, now: Instant) -> Iterator[Any]:
         """Start as many PATCHes as there are connections, while the API and the token allow it."""
         while self._later and self._later[0][0] <= now.mono:
-            self._due.append(heapq.heappop(self._later)[1])
+            self._due_again.append(heapq.heappop(self._later)[1])
         token = self._token.usable(now)
-        if token is None or self._draining or not self._throttle.is_over(now.mono):
+        if token is None or self._draining or not self._refusals.throttle.is_over(now.mono):
             return
-        while self._due and len(self._sending) < CONNECTIONS and self.breaker.allows(now.mono):
-            task_id = self._due.popleft()
+        while (self._due or self._due_again) and len(self._sending) < CONNECTIONS and self.breaker.allows(now.mono):
+            task_id = self._next()
             self._sending.add(task_id)
             self.breaker.began()
             yield SendPatch(task_id, token)
+
+    def _next(self) -> str:
+        """Take the result to send next. A probe is the one with the fewest tries: it tells most about the API."""
+        is_probe = self.breaker.state is State.HALF_OPEN
+        if self._due and (is_probe or not self._due_again or len(self._sending_again) >= RETRY_CONNECTIONS):
+            return self._due.popleft()
+        task_id = self._due_again[0]
+        if is_probe:
+            task_id = min(self._due_again, key=lambda known: self.entries[known].tries)
+        self._due_again.remove(task_id)
+        self._sending_again.add(task_id)
+        return task_id

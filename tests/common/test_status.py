@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.api.responses import ApiResponse, in_words
+from common.api.responses import ApiResponse, in_words, meaning_of
 from common.api.status import Meaning, hint, is_throttle, meaning
 
 
@@ -91,3 +91,35 @@ def test_a_response_is_described_by_its_status_and_hint() -> None:
 
 def test_a_request_without_a_response_is_described_by_its_error() -> None:
     assert in_words(ApiResponse("a", 0, "PATCH /x: the connection failed", 0.0, "token")).endswith("connection failed")
+
+
+def foreign(status: int) -> ApiResponse:
+    """A response whose body is not the API's."""
+    return ApiResponse("a", status, "", 0.0, "token", from_api=False)
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 400, 404, 405, 409, 410, 422, 451])
+def test_a_response_that_is_not_the_apis_is_an_outage(status: int) -> None:
+    assert meaning_of(foreign(status)) is Meaning.UNAVAILABLE
+    assert "a proxy or another server answered" in in_words(foreign(status))
+
+
+@pytest.mark.parametrize("status", [0, 302, 401, 403, 413, 429, 500, 502, 503])
+def test_other_responses_of_a_proxy_mean_what_their_status_means(status: int) -> None:
+    assert meaning_of(foreign(status)) is meaning(status)
+
+
+def test_a_missing_route_of_the_api_is_no_missing_task() -> None:
+    response = ApiResponse("a", 404, "", 0.0, "token", True, ": Cannot PATCH /x", route_missing=True)
+    assert meaning_of(response) is Meaning.UNAVAILABLE
+    assert in_words(response) == "PATCH answered 404 (the API has no such route: check API_BASE_URL): Cannot PATCH /x"
+
+
+@pytest.mark.parametrize("status", [0, 200, 302, 400, 401, 403, 404, 409, 413, 422, 500])
+def test_the_apis_own_responses_mean_what_their_status_means(status: int) -> None:
+    assert meaning_of(ApiResponse("a", status, "", 0.0, "token")) is meaning(status)
+
+
+def test_a_response_is_described_with_the_apis_words() -> None:
+    response = ApiResponse("a", 422, "", 0.0, "token", True, ": too long (requestId r-1)")
+    assert in_words(response) == "PATCH answered 422: too long (requestId r-1)"

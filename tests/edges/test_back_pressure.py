@@ -132,7 +132,7 @@ def test_the_state_of_the_circuit_breaker_and_its_reason_are_on_the_pages(outsid
 
 def test_a_restarted_stage_probes_the_api_at_once(outside: Sandbox, pipeline: Pipeline) -> None:
     """A circuit breaker is not stored: the new process tries at once."""
-    outside.fault("api", status=500, headers={"Retry-After": "600"})
+    outside.fault("api", status=503, headers={"Retry-After": "600"})
     outside.queue(20)
     pipeline.wait_until(lambda: "asks to wait" in str(pipeline.get("/ready")), "the API to ask for a pause")
     outside.clear_faults()

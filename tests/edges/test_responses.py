@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.api.responses import in_words, meaning_of
 from common.api.status import Meaning, meaning
 from common.failures.errors import Throttled, Transient
 from common.failures.wait_hints import LONGEST_WAIT_S
@@ -54,6 +55,43 @@ def test_every_status_means_the_same_for_every_kind_of_body(
         assert failed.rejected == ("fingerprint" if status in {401, 403} else "")
     assert edges.patch_one(task_id).status == 200
     assert [candidate.task.id for candidate in page(edges.get()).candidates] == []
+
+
+API_ERROR = '{"statusCode": 422, "message": ["a", "b\\n"], "requestId": "r-7"}'
+
+
+def test_a_patch_response_has_the_apis_words_and_the_id_in_its_log(sandbox: Sandbox, edges: Api) -> None:
+    (task_id,) = sandbox.queue(1)
+    sandbox.fault("api", status=422, body=API_ERROR, times=1)
+    assert in_words(edges.patch_one(task_id)) == "PATCH answered 422: a; b\\n (requestId r-7)"
+
+
+@pytest.mark.parametrize("body", ["<html>a proxy's page</html>", "404 page not found", "x" * 200_000])
+@pytest.mark.parametrize("status", [200, 404, 422])
+def test_a_response_that_is_not_the_apis_json_is_an_outage(
+    sandbox: Sandbox, edges: Api, status: int, body: str
+) -> None:
+    (task_id,) = sandbox.queue(1)
+    sandbox.fault("api", status=status, body=body, headers={"Content-Type": "text/html"}, times=1)
+    response = edges.patch_one(task_id)
+    assert (response.status, meaning_of(response)) == (status, LATER)
+    assert sandbox.task(task_id)["state"] == "pending"
+
+
+def test_a_404_settles_only_in_the_apis_own_words(sandbox: Sandbox, edges: Api) -> None:
+    """A proxy's 404 is empty, and the API's 404 for an unknown route is not about the task."""
+    (task_id,) = sandbox.queue(1)
+    assert meaning_of(edges.patch_one("0" * 24)) is Meaning.GONE
+    for body in ("", '{"statusCode": 404, "message": "Cannot PATCH /api/ai-tasks/1", "error": "Not Found"}'):
+        sandbox.fault("api", status=404, body=body, times=1)
+        assert meaning_of(edges.patch_one(task_id)) is LATER
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"result": [' + "0.1, " * 50_000 + "0.1]}"])
+def test_a_success_of_the_api_may_be_empty_or_long(sandbox: Sandbox, edges: Api, body: str) -> None:
+    (task_id,) = sandbox.queue(1)
+    sandbox.fault("api", status=200, body=body, times=1)
+    assert meaning_of(edges.patch_one(task_id)) is Meaning.OK
 
 
 def dated(value: str) -> str:

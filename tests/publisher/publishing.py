@@ -53,8 +53,10 @@ class Publishing:
         results = [samples.result(task_id, leased_at=leased_at, **fields) for task_id in ids]
         return self.did(self.state.on_results(m.Results("b1", reply_to, results), self.now))
 
-    def respond(self, status: int, *ids: str, retry_after: float = 0.0, error: str = "") -> list[Any]:
-        responses = [ApiResponse(task_id, status, error, retry_after, self.shown) for task_id in ids]
+    def respond(
+        self, status: int, *ids: str, retry_after: float = 0.0, error: str = "", from_api: bool = True, words: str = ""
+    ) -> list[Any]:
+        responses = [ApiResponse(task_id, status, error, retry_after, self.shown, from_api, words) for task_id in ids]
         return self.did(self.state.on_responses(ApiResponses(responses), self.now))
 
     def letters(self, *, replay: Iterable[str] = (), drop: Iterable[str] = ()) -> list[Any]:

@@ -186,15 +186,15 @@ def test_the_report_shows_how_long_the_api_asked_to_wait() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_delays_every_patch(status: int) -> None:
-    publisher = sending("a", "b")
-    publisher.respond(status, "a", retry_after=30)
+    publisher = sending("a", "b", "d")
+    publisher.respond(status, "a", "d", retry_after=30)
     publisher.results("c")
     assert publisher.patched == []
-    publisher.respond(200, "b")
+    publisher.respond(200, "b")  # it was sent before the API asked to wait
     publisher.live(29.5)
     assert publisher.patched == []
     publisher.live(1)
-    assert sorted(publisher.patched) == ["a", "c"]
+    assert sorted(publisher.patched) == ["a", "c", "d"]
 
 
 def test_retry_after_is_obeyed_up_to_the_longest_wait() -> None:

@@ -1,0 +1,111 @@
+"""What follows when the API does not accept a PATCH: try again, wait, or give the result up.
+
+A status alone does not say whether one task or the whole API is at fault. What other tasks received meanwhile does
+(`common.failures.attribution`):
+
+    others are accepted    → this task alone: the circuit breaker hears nothing of it, the task is tried again with
+                             back-off, and it becomes a dead letter after MAX_RETRIES such refusals, whatever the status
+    nothing is accepted    → the API: back-off and circuit breaker; no result is given up, however long it lasts
+
+If the API itself says that it will not take a result (400 several times, 409, 422, …), no evidence is needed.
+"""
+
+from __future__ import annotations
+
+import math
+
+from common.api.responses import ApiResponse, in_words
+from common.api.status import Meaning
+from common.failures.attribution import NEAR_S, Attribution, Blame
+from common.failures.breaker import Breaker
+from common.failures.cooldown import Cooldown
+from common.failures.errors import Throttled, Transient
+from common.failures.retry import Backoff
+from common.failures.wait_hints import LONGEST_WAIT_S
+from stages.publisher.actions import OutboxEntry
+
+SCOPE = ("api", "PATCH")
+THROTTLES = frozenset({429, 503})
+"""The statuses whose `Retry-After` is about the API as a whole."""
+GIVE_UP = math.inf
+"""Instead of a delay: no further try."""
+RECOVERIES_FACTOR = 3
+"""While refused results of other tasks recover, this one gets so many times more tries: refusals come and go then."""
+
+
+class Refusals:
+    """The evidence about the tasks and the API, the circuit breaker, and the pauses that the API asks for."""
+
+    def __init__(self, max_retries: int, breaker_threshold: int, backoff_factor: float) -> None:
+        self.breaker = Breaker("api", breaker_threshold, Backoff(1.0, backoff_factor, 60.0))
+        self.throttle = Cooldown()
+        """The API asked all clients to wait until then."""
+        self._throttled_by = ""
+        """The only task whose response asked for that pause; empty if there are several."""
+        self._max_retries = max_retries
+        self._backoff = Backoff(0.5, backoff_factor, 60.0)
+        self._evidence = Attribution()
+        self._recovered_at = -math.inf
+        """When a result that had been refused was accepted last (monotonic seconds)."""
+
+    def on_served(self, task_id: str, entry: OutboxEntry, now: float) -> None:
+        """Note that the API accepted a result, or has no such task any more."""
+        self.breaker.succeeded()
+        self._evidence.served(task_id, SCOPE, now)
+        if entry.unavailable_tries:
+            self._recovered_at = now
+        if self._throttled_by:
+            self.throttle, self._throttled_by = Cooldown(), ""  # only that task was asked to wait
+
+    def forget(self, task_id: str) -> None:
+        """Drop the evidence about a result that is no longer sent."""
+        self._evidence.forget(task_id, SCOPE)
+
+    def on_refused(self, response: ApiResponse, entry: OutboxEntry, found: Meaning, now: float) -> tuple[float, str]:
+        """Judge a refusal; returns the seconds until the next try (or `GIVE_UP`), and the reason in words."""
+        entry.tries += 1
+        if found is Meaning.UNAVAILABLE:
+            return self._on_unavailable(response, entry, now)
+        reason = in_words(response)
+        wait_s = min(response.retry_after_s, LONGEST_WAIT_S)
+        if found is Meaning.TOKEN_DOUBTED:
+            self.breaker.failed(now, reason)
+            return self._delay(entry, wait_s, reason), reason
+        self.breaker.succeeded()  # the API answers
+        entry.doubtful_tries += found is Meaning.DOUBTFUL
+        if found is not Meaning.DOUBTFUL or entry.doubtful_tries > self._max_retries:
+            return GIVE_UP, reason
+        return self._delay(entry, wait_s, reason), reason
+
+    def _on_unavailable(self, response: ApiResponse, entry: OutboxEntry, now: float) -> tuple[float, str]:
+        task_id, wait_s = response.task_id, min(response.retry_after_s, LONGEST_WAIT_S)
+        entry.unavailable_tries += 1
+        are_others_served = now - self._evidence.last_served_at(SCOPE) <= NEAR_S
+        finding = self._evidence.refused(task_id, SCOPE, now)
+        if finding.blame is Blame.ITEM:
+            reason = in_words(response, with_hint=False)
+            self.breaker.undecided()
+            is_over = finding.counted >= self._allowed(now)
+            return (GIVE_UP if is_over else self._delay(entry, wait_s, reason)), reason
+        reason = in_words(response)
+        is_alone = finding.blame is Blame.UNKNOWN
+        if wait_s and response.status in THROTTLES and not (is_alone and are_others_served):
+            self._extend_throttle(now, wait_s, reason, task_id if is_alone else "")
+            self.breaker.failed(now, reason, error=Throttled(reason, wait_s))
+        else:
+            self.breaker.failed(now, reason)
+        return self._delay(entry, wait_s, reason), reason
+
+    def _allowed(self, now: float) -> int:
+        """How many refusals with evidence a result may have."""
+        do_others_recover = now - self._recovered_at <= NEAR_S
+        return self._max_retries * (RECOVERIES_FACTOR if do_others_recover else 1)
+
+    def _extend_throttle(self, now: float, wait_s: float, reason: str, task_id: str) -> None:
+        is_first = self.throttle.is_over(now)
+        self.throttle = self.throttle.extended(now + wait_s, reason)
+        self._throttled_by = task_id if is_first else ""
+
+    def _delay(self, entry: OutboxEntry, wait_s: float, reason: str) -> float:
+        error = Throttled(reason, wait_s) if wait_s else Transient(reason)
+        return self._backoff.delay(entry.tries, error)

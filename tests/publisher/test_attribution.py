@@ -1,0 +1,241 @@
+"""Whose fault a refused PATCH is: a task that is refused alone hurts no other, and an outage hurts no task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from common.failures.breaker import State
+from stages.publisher.actions import MoveToDeadLetters, SendPatch
+from stages.publisher.state import CONNECTIONS, RETRY_CONNECTIONS
+from tests import decisions
+from tests.decisions import of
+from tests.publisher.publishing import Publishing, sending
+from tests.samples import names
+
+STEP_S = 0.05
+WORDS = ": callback failed (requestId r-1)"
+Respond = Callable[[str], int]
+
+
+class World:
+    """An API that answers every PATCH within one step, with the status that `respond` gives for the task."""
+
+    def __init__(self, publisher: Publishing, respond: Respond, **response: Any) -> None:
+        self.publisher = publisher
+        self.respond = respond
+        self.response = response
+        """What the responses to refused PATCHes have besides their status."""
+        self.sent: list[str] = list(publisher.patched)
+        self.settled_at: dict[str, float] = {}
+        self.letters: list[MoveToDeadLetters] = []
+        self.refused: dict[str, int] = {}
+        self.blockers: set[str] = set()
+
+    @property
+    def now(self) -> float:
+        return self.publisher.now.mono
+
+    def results(self, *ids: str) -> None:
+        self._did(self.publisher.results(*ids))
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / STEP_S)):
+            self.publisher.after(STEP_S)
+            sent, self.sent = self.sent, []
+            for task_id in sent:
+                status = self.respond(task_id)
+                if status == 200:
+                    self.settled_at.setdefault(task_id, self.now)
+                    self._did(self.publisher.respond(200, task_id))
+                else:
+                    self.refused[task_id] = self.refused.get(task_id, 0) + 1
+                    self._did(self.publisher.respond(status, task_id, **self.response))
+            self._did(self.publisher.tick())
+            self.blockers |= set(self.publisher.state.report(self.publisher.now).blockers)
+
+    def _did(self, actions: Iterable[Any]) -> None:
+        done = list(actions)
+        self.sent += [patch.task_id for patch in decisions.of(SendPatch, done)]
+        self.letters += decisions.of(MoveToDeadLetters, done)
+
+
+def always(status: int, *bad: str) -> Respond:
+    return lambda task_id: status if task_id in bad else 200
+
+
+@pytest.mark.parametrize("status", [0, 302, 408, 429, 500, 502, 503, 504])
+def test_one_task_that_is_always_refused_becomes_a_dead_letter_and_no_other_waits(status: int) -> None:
+    world = World(sending(*names(100)), always(status, "t3"), error="" if status else "no response", words=WORDS)
+    for number in range(40):
+        world.run(1)
+        world.results(f"new{number}")
+    world.run(1)
+    (letter,) = world.letters
+    assert (letter.task_id, letter.status) == ("t3", status)
+    assert (WORDS in letter.reason) or not status
+    assert "API_BASE_URL" not in letter.reason
+    assert world.refused == {"t3": 4}
+    assert len(world.settled_at) == 139
+    assert world.publisher.state.breaker.state is State.CLOSED
+    assert world.blockers == set()
+
+
+@pytest.mark.parametrize("status", [302, 429, 500, 503])
+def test_an_outage_makes_no_dead_letter_however_long_it_lasts(status: int) -> None:
+    world = World(sending(*names(40)), lambda _: status)
+    world.run(1800)
+    assert world.letters == []
+    assert world.publisher.state.breaker.state is not State.CLOSED
+    assert any("the API does not take results" in blocker for blocker in world.blockers)
+    world.respond = always(500)
+    world.run(150)
+    assert len(world.settled_at) == 40
+    assert world.letters == []
+
+
+def test_an_outage_after_successes_makes_no_dead_letter() -> None:
+    world = World(sending(*names(40)), always(500))
+    world.run(0.2)
+    assert len(world.settled_at) > 0
+    world.respond = lambda _: 500
+    world.results(*(f"new{number}" for number in range(100)))
+    world.run(600)
+    assert world.letters == []
+
+
+def test_eight_of_forty_bad_tasks_delay_the_good_ones_by_one_probe_at_most() -> None:
+    bad = names(8)
+    world = World(sending(*bad, *(f"good{number}" for number in range(32))), always(500, *bad))
+    began = world.now
+    world.run(60)
+    assert len(world.settled_at) == 32
+    assert max(world.settled_at.values()) - began <= 1.5
+    assert {letter.task_id for letter in world.letters} == set(bad)
+
+
+def test_a_good_task_each_second_does_not_wait_for_ten_bad_ones() -> None:
+    bad = names(10)
+    world = World(sending(*bad), always(500, *bad))
+    waits = []
+    for number in range(60):
+        queued_at = world.now
+        world.results(f"good{number}")
+        world.run(1)
+        if number > 1:
+            waits.append(world.settled_at.get(f"good{number}", float("inf")) - queued_at)
+    assert max(waits) <= 0.2
+    assert {letter.task_id for letter in world.letters} == set(bad)
+
+
+def test_the_probe_is_the_result_with_the_fewest_tries() -> None:
+    publisher = sending("bad", breaker_threshold=1)
+    for _ in range(3):
+        publisher.respond(500, "bad")
+        while not publisher.patched:
+            publisher.after(0.1).tick()
+    publisher.respond(500, "bad")
+    publisher.results("new")
+    assert publisher.patched == []
+    publisher.live(61)
+    assert publisher.patched == ["new"]
+
+
+def test_a_probe_that_is_refused_for_its_own_fault_lets_another_one_go() -> None:
+    publisher = sending(*names(3), breaker_threshold=1)
+    breaker = publisher.state.breaker
+    breaker.failed(publisher.now.mono, "down")
+    publisher.respond(200, "t1")
+    assert breaker.state is State.CLOSED
+    breaker.failed(publisher.now.mono, "down")
+    assert breaker.allows(publisher.now.mono + 61)
+    breaker.began()
+    assert not breaker.allows(publisher.now.mono + 61)
+    breaker.undecided()
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.allows(publisher.now.mono + 61)
+
+
+def test_results_that_were_refused_leave_most_connections_to_others() -> None:
+    """Refused results may hang until REQUEST_TIMEOUT: they must not have all connections then."""
+    publisher = sending(*names(20), breaker_threshold=1000)
+    assert len(publisher.patched) == CONNECTIONS
+    publisher.respond(0, *publisher.patched, error="no complete response")
+    publisher.respond(200, *publisher.patched)
+    publisher.live(1)
+    retried = len(publisher.patched)
+    assert retried == CONNECTIONS
+    publisher.respond(0, *publisher.patched, error="no complete response")
+    publisher.results(*(f"new{number}" for number in range(100)))
+    assert len(publisher.patched) == CONNECTIONS
+    publisher.after(1.3)
+    done = publisher.respond(200, *publisher.patched)
+    again = [patch.task_id for patch in of(SendPatch, done) if patch.task_id.startswith("t")]
+    assert len(again) == RETRY_CONNECTIONS
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_retry_after_for_one_task_while_others_are_accepted_delays_only_that_task(status: int) -> None:
+    world = World(sending(*names(100)), always(200), retry_after=60)
+    world.run(0.05)
+    world.respond = always(status, "late")
+    world.results("late")
+    for number in range(100):
+        world.results(f"new{number}")
+        world.run(1)
+        assert f"new{number}" in world.settled_at
+    assert world.refused == {"late": 2}
+    assert world.blockers == set()
+
+
+def test_a_pause_that_one_task_was_asked_for_ends_when_another_is_accepted() -> None:
+    publisher = sending("a", "b")
+    publisher.respond(429, "a", retry_after=60)
+    publisher.results("c")
+    assert publisher.patched == []
+    publisher.respond(200, "b")
+    assert publisher.patched == ["c"]
+    publisher.live(59)
+    assert publisher.patched == []
+    publisher.live(2)
+    assert publisher.patched == ["a"]
+
+
+@pytest.mark.parametrize("status", [302, 408, 425, 500, 502, 504])
+def test_a_retry_after_that_is_not_a_throttles_delays_only_its_task(status: int) -> None:
+    publisher = sending("a")
+    publisher.respond(status, "a", retry_after=60)
+    publisher.results("b")
+    assert publisher.patched == ["b"]
+    publisher.live(59)
+    assert publisher.patched == []
+    publisher.live(2)
+    assert publisher.patched == ["a"]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_response_that_is_not_the_apis_settles_no_task(status: int) -> None:
+    publisher = sending("a")
+    for _ in range(30):
+        publisher.respond(status, "a", from_api=False)
+        assert publisher.outbox == {"a"}
+        publisher.live(61)
+        assert publisher.patched == ["a"]
+    publisher.respond(200, "a")
+    assert publisher.outbox == set()
+
+
+def test_random_refusals_make_no_dead_letters() -> None:
+    """Refusals that come and go are not the fault of the tasks that they hit."""
+    tries: dict[str, int] = {}
+
+    def respond(task_id: str) -> int:
+        tries[task_id] = tries.get(task_id, 0) + 1
+        return 500 if hash((int(task_id[1:]) * 7919 + tries[task_id] * 104729) % 1000) < 300 else 200
+
+    world = World(sending(*names(2000), breaker_threshold=5), respond)
+    world.run(600)
+    assert world.letters == []
+    assert len(world.settled_at) == 2000
