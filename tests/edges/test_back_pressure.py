@@ -134,7 +134,7 @@ def test_a_restarted_stage_probes_the_api_at_once(outside: Sandbox, pipeline: Pi
     """A circuit breaker is not stored: the new process tries at once."""
     outside.fault("api", status=503, headers={"Retry-After": "600"})
     outside.queue(20)
-    pipeline.wait_until(lambda: "asks to wait" in str(pipeline.get("/ready")), "the API to ask for a pause")
+    pipeline.wait_until(lambda: "throttles polls" in str(pipeline.get("/ready")), "the API to ask for a pause")
     outside.clear_faults()
     for stage in ("fetcher", "publisher"):
         pipeline.kill(stage)
