@@ -1,0 +1,50 @@
+"""Odd forms of compatible servers, through the whole pipeline: each vector that the API accepts is the right one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sandbox.client import Sandbox
+from sandbox.vectors import embed, text_key
+from tests.providers.conftest import SETTINGS
+from tests.providers.job import MODEL, Job
+
+TASKS = 96
+ODD_FORMS = [
+    "float64", "urlsafe", "unpadded", "line_breaks", "strings",
+    "index_zero", "index_one_based", "index_missing", "index_text",
+    "usage_negative", "usage_huge", "usage_null",
+    "bom", "comment",
+]  # fmt: skip
+
+
+def assert_right_vectors(sandbox: Sandbox, ids: list[str], texts: list[str]) -> None:
+    results = sandbox.results()
+    received = np.array([results[task_id] for task_id in ids], dtype=np.float32)
+    expected = embed([text_key(MODEL, text) for text in texts], SETTINGS["EMBEDDING_DIMENSIONS"])
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ODD_FORMS)
+def test_every_task_gets_its_own_vector_from_a_server_with_an_odd_form(job: Job, form: str) -> None:
+    job.sandbox.fault("openai", transform=form)
+    texts = [f"{form} {number}" for number in range(TASKS)]
+    job.queue_texts(*texts).wait_done()
+    assert job.states == {"succeeded": TASKS}
+    assert_right_vectors(job.sandbox, job.ids, texts)
+    assert (job.paid, job.paid_again) == (TASKS, 0)
+    assert set(job.statuses) == {"200"}
+    status, page = job.pipeline.get("/ready")
+    assert status == 200, page
+
+
+@pytest.mark.parametrize("answer", [{"status": 500}, {"status": 200, "body": '{"data":[]}'}], ids=str)
+def test_a_few_answers_without_vectors_fail_no_task(job: Job, answer: dict[str, Any]) -> None:
+    job.sandbox.fault("openai", times=1, **answer)
+    texts = [f"{answer} {number}" for number in range(TASKS)]
+    job.queue_texts(*texts).wait_done()
+    assert job.states == {"succeeded": TASKS}
+    assert_right_vectors(job.sandbox, job.ids, texts)
