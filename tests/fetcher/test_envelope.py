@@ -171,7 +171,7 @@ def test_a_request_to_stop_is_not_taken_for_a_failure_of_a_task(error: Callable[
 @pytest.mark.parametrize("cost", [-1, 2**60, 1.5, None])
 def test_a_cost_that_no_stage_could_read_fails_only_its_own_task(cost: Any) -> None:
     kind = Raising("", ValueError())
-    kind.tokens = lambda _: cost  # type: ignore[method-assign]
+    kind.tokens = lambda _: cost  # type: ignore[method-assign, assignment]
     assert failure(read_with(kind, element("a", type="raising"))).code == "invalid_content"
 
 
