@@ -46,11 +46,10 @@ def start() -> None:
         messages.Batch: state.on_batch, messages.ProviderCooldowns: on_cooldowns, messages.Stored: state.on_stored,
         BatchProcessed: state.on_processed,
     }  # fmt: skip
-    plan = Plan(
+    loop.run(Plan(
         handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
         last_words=state.on_drained, report=state.report,
-    )  # fmt: skip
-    loop.run(plan)
+    ))  # fmt: skip
     pool.close()
     engine.close()
 

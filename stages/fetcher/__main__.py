@@ -35,9 +35,8 @@ def start() -> None:
         config.circuit_breaker_threshold, config.retry_backoff_factor, config.claim_tasks,
     )  # fmt: skip
     state = Fetcher(fetcher_config, loop.wiring.inbox, store.leases(), store.dead(), now, store.settled())
-    shard = Shard(config.shard_index, config.shard_count)
     kinds = task_types.registered(config.counts_tokens, config.default_embedding_model)
-    upstream = Upstream(config, Reader(kinds, shard), loop.background)
+    upstream = Upstream(config, Reader(kinds, Shard(config.shard_index, config.shard_count)), loop.background)
     claims = ClaimRequests(config, loop.post, loop.watch)
 
     def tick(now: Instant) -> Iterable[Any]:

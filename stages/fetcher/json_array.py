@@ -94,7 +94,7 @@ class _Array:
             elif token == b'"' or not depth:
                 return
             elif depth == 1 and token in PAGE_KEYS and (bracket := _ARRAY_FOLLOWS.match(self.rest, match.end())):
-                del self.rest[: bracket.end() - 1]
+                self.rest = self.rest[bracket.end() - 1 :]  # a match keeps the old one from being cut in place
                 self._in_object = True
                 self._on_object(token.decode().strip('"'))
                 return

@@ -80,10 +80,8 @@ class Reader:
         those of these ids that are in progress.
         """
         found: dict[str, Candidate] = {}
-        skipped: Counter[str] = Counter()
-        unknown: set[str] = set()
         unreadable: dict[str, Unreadable] = {}
-        object_keys: list[str] = []
+        skipped, unknown, object_keys = Counter[str](), set[str](), list[str]()
         count, whole = 0, True
         for raw in elements(chunks, object_keys.append):
             count += 1

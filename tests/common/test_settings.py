@@ -262,3 +262,24 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> 
 def test_a_variable_and_its_file_variable_must_not_both_be_set(tmp_path: Path) -> None:
     found = only(OAUTH2_CLIENT_ID_FILE=write(tmp_path / "id", "me"))
     assert found == "OAUTH2_CLIENT_ID: OAUTH2_CLIENT_ID_FILE is set too; set only one of them"
+
+
+@pytest.mark.parametrize(
+    ("in_env", "in_file", "expected"),
+    [
+        (None, None, "text-embedding-3-small"),
+        ("", None, ""),
+        (None, "", ""),
+        ("", "ours", ""),
+        ("ours", "", "ours"),
+        (None, "ours", "ours"),
+    ],
+)
+def test_the_default_model_may_be_set_to_nothing(
+    in_env: str | None, in_file: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if in_env is not None:
+        monkeypatch.setenv("DEFAULT_EMBEDDING_MODEL", in_env)
+    file = tmp_path / "env"
+    file.write_text("" if in_file is None else f"DEFAULT_EMBEDDING_MODEL={in_file}\n")
+    assert read(_env_file=file).default_embedding_model == expected
