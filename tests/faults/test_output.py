@@ -41,7 +41,9 @@ def started(read: Callable[[], bytes], seconds: float = 60.0) -> set[str]:
     while found != STARTED and time.monotonic() < deadline:
         text += read()
         lines = text.split(b"\n")[:-1]
-        found = {json.loads(line)["stage"] for line in lines if line.startswith(b'{"time"') and b'"process_started"' in line}
+        found = {
+            json.loads(line)["stage"] for line in lines if line.startswith(b'{"time"') and b'"process_started"' in line
+        }
     return found
 
 
