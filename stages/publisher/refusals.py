@@ -30,7 +30,7 @@ THROTTLES = frozenset({429, 503})
 GIVE_UP = math.inf
 """Instead of a delay: no further try."""
 RECOVERIES_FACTOR = 3
-"""While refused results of other tasks recover, this one gets so many times more tries: refusals come and go then."""
+"""The allowed tries are multiplied by this while refused results of other tasks recover: refusals come and go then."""
 
 
 class Refusals:
