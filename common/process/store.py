@@ -1,7 +1,7 @@
 """Durable storage: one LMDB environment for each stage that needs one, one transaction for each turn of the loop.
 
-Writes are collected during a turn and committed together, before any message that depends on them is sent (the design's
-rule 4). Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the meta page that points
+Writes are collected during a turn and committed together, before any message that depends on them is sent
+(docs/architecture.md, rule 4). Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the meta page that points
 to it through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in place. So a power cut can
 lose only an uncommitted turn, and cannot corrupt the store. According to LMDB's documentation, `metasync=False` would
 halve the flushes but may lose the last commit, `sync=False` may corrupt the store, and with `writemap` a full disk

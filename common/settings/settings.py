@@ -24,7 +24,7 @@ from common.settings.model_limits import Limit, Models, Strategy, unique_members
 from common.settings.secret_files import FileSource, UnreadableValue
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
-"""The value in `.env.example`. It selects mock mode (the design's section 6)."""
+"""The value in `.env.example`. It selects mock mode (docs/architecture.md, section 6)."""
 
 LONGEST_SOCKET_PATH = 107
 """Characters: the kernel's limit for the path of a Unix socket (unix(7))."""

@@ -19,7 +19,7 @@ from common.wire.messages import Message, Token, encode
 from common.wire.timing import RECONNECT_INTERVAL_S
 
 HIGH_WATER_MARK = 100_000
-"""Messages per socket: far above MAX_IN_FLIGHT, so a send never waits for room (the design's rule 6)."""
+"""Messages per socket: far above MAX_IN_FLIGHT, so a send never waits for room (docs/architecture.md, rule 6)."""
 LARGEST_MESSAGE_BYTES = 256 * 2**20
 """Bytes. For comparison: the results of a batch of 2,048 texts with 3,072 dimensions are 25 MB."""
 LINGER_MS = 2_000

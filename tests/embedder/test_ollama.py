@@ -15,7 +15,7 @@ from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
 from stages.embedder.engine import EmbeddingEngine
-from stages.embedder.providers.model_download import tagged
+from stages.embedder.providers.ollama_pull import tagged
 from stages.embedder.session import Session
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors

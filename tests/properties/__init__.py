@@ -1,1 +1,1 @@
-"""Tests of the promises in section 4 of the design on a simulated machine: no process, no socket, no real clock."""
+"""Tests of the promises in docs/architecture.md, section 4, on a simulated machine without processes or sockets."""

@@ -1,7 +1,7 @@
 """Ollama's `POST /api/embed` (https://github.com/ollama/ollama/blob/main/docs/api.md), through `requests`.
 
 The response has normalised embeddings in the order of the inputs, and `prompt_eval_count` for the tokens. A missing
-model is a 404: model_download.py downloads it, its tasks wait, and those of other models go on.
+model is a 404: ollama_pull.py downloads it, its tasks wait, and those of other models go on.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from stages.embedder.providers import (
     NeedsOperator,
     NoModelYet,
     ProviderServerError,
-    model_download,
     odd_forms,
+    ollama_pull,
     responses,
 )
 from stages.embedder.providers.model_list import ModelList
@@ -58,7 +58,7 @@ class Ollama:
         self._local = threading.local()
         self._models = ModelList(self._list)
         self._metrics = RequestMetrics(metrics.OLLAMA_REQUESTS, metrics.OLLAMA_TOKENS, "OLLAMA_TIMEOUT")
-        self._downloads = model_download.ModelDownload(
+        self._downloads = ollama_pull.ModelDownload(
             self._url, settings.sockets_dir, settings.ollama_model_download_timeout
         )
 
@@ -78,7 +78,7 @@ class Ollama:
 
     def has(self, model: str) -> bool | None:
         """Whether the server lists the model; None if it has not answered yet."""
-        return self._models.has(model_download.tagged(model))
+        return self._models.has(ollama_pull.tagged(model))
 
     def notices(self) -> Mapping[str, str]:
         """Return the models that are being downloaded, and their progress."""
@@ -90,7 +90,7 @@ class Ollama:
 
     def _list(self) -> frozenset[str] | None:
         try:
-            return model_download.models(self._url)
+            return ollama_pull.models(self._url)
         except (Transient, requests.RequestException):
             return None
 
