@@ -1,11 +1,12 @@
 """Durable storage: one LMDB environment for each stage that needs one, one transaction for each turn of the loop.
 
 Writes are collected during a turn and committed together, before any message that depends on them is sent
-(docs/architecture.md, rule 4). Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the meta page that points
-to it through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in place. So a power cut can
-lose only an uncommitted turn, and cannot corrupt the store. According to LMDB's documentation, `metasync=False` would
-halve the flushes but may lose the last commit, `sync=False` may corrupt the store, and with `writemap` a full disk
-crashes the process. Measured cost for values of 6 kB: 331 µs for a single one, 4.8 µs each in a batch of 512.
+(docs/architecture.md, rule 4). Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the
+meta page that points to it through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in
+place. So a power cut can lose only an uncommitted turn, and cannot corrupt the store. According to LMDB's
+documentation, `metasync=False` would halve the flushes but may lose the last commit, `sync=False` may corrupt the
+store, and with `writemap` a full disk crashes the process. Measured cost for values of 6 kB: 331 µs for a single one,
+4.8 µs each in a batch of 512.
 
 If the disk is full or a write fails, the commit raises `Fatal`. Nothing of that turn is sent; the process stops, and at
 its next start reads what was committed before. Opening a store begins with a commit, so a stage whose disk is still

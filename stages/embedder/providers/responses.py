@@ -1,8 +1,8 @@
 """Decode the bodies of responses: vectors into one matrix, errors into their message.
 
 The SDK's list of floats costs 123 µs for an input of 1,536 numbers (docs/architecture.md, section 9); here msgspec
-decodes the base64 while it parses, and one copy makes the matrix: 8 µs. Servers without base64 send lists of numbers. A response
-that does not fit is read by odd_forms.py, which is slower.
+decodes the base64 while it parses, and one copy makes the matrix: 8 µs. Servers without base64 send lists of numbers. A
+response that does not fit is read by odd_forms.py, which is slower.
 """
 
 from __future__ import annotations
