@@ -73,6 +73,140 @@ def test_rows_keep_the_positions_that_the_provider_numbers() -> None:
     assert responses.decode_openai(json.dumps({"data": data}).encode(), 3).positions is None
 
 
+def odd(change: Any, **fields: Any) -> bytes:
+    """A response in which `change` is applied to each item."""
+    content = json.loads(body(encoded(ROWS), **fields))
+    for item in content["data"]:
+        change(item)
+    return json.dumps(content).encode()
+
+
+def embedding_as(form: Any) -> Any:
+    """Change the embedding of an item, which `form` gets as a vector."""
+    return lambda item: item.update(embedding=form(np.frombuffer(base64.b64decode(item["embedding"]), "<f4")))
+
+
+@pytest.mark.parametrize("length", [0, 12])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda vector: base64.b64encode(vector.astype("<f8").tobytes()).decode(),
+        lambda vector: base64.urlsafe_b64encode(vector.tobytes()).decode(),
+        lambda vector: base64.b64encode(vector.astype("<f8").tobytes()).decode().rstrip("="),
+        lambda vector: base64.encodebytes(vector.tobytes()).decode(),
+        lambda vector: [str(number) for number in vector.tolist()],
+        lambda vector: [vector.tolist()],
+    ],
+    ids=["float64", "URL-safe", "float64 unpadded", "line breaks", "strings", "nested"],
+)
+def test_every_form_of_a_vector_is_the_same_vector(form: Any, length: int) -> None:
+    assert np.array_equal(responses.decode_openai(odd(embedding_as(form)), 3, length).matrix, ROWS)
+
+
+def test_whole_numbers_are_read_as_numbers() -> None:
+    assert responses.decode_openai(body([[1, 0, 0], [0, 1, 0]]), 2).matrix.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_more_float32_numbers_than_were_asked_for_are_not_read_as_float64() -> None:
+    rows = mock.vectors("m", ["a", "b", "c"], 64)
+    assert np.array_equal(responses.decode_openai(body(encoded(rows)), 3, 32).matrix, rows)
+
+
+def test_one_row_with_nan_does_not_make_the_others_float64() -> None:
+    rows = mock.vectors("m", ["a", "b", "c"], 64)
+    rows[0, :] = np.nan
+    matrix = responses.decode_openai(body(encoded(rows)), 3).matrix
+    assert np.isnan(matrix[0]).all()
+    assert np.array_equal(matrix[1:], rows[1:])
+
+
+def test_float64_with_a_row_of_zeros_is_still_float64() -> None:
+    rows = mock.vectors("m", ["a", "b", "c"], 64)
+    rows[0] = 0
+    data = [base64.b64encode(row.astype("<f8").tobytes()).decode() for row in rows]
+    assert np.array_equal(responses.decode_openai(body(data), 3).matrix, rows)
+
+
+def test_a_row_that_cannot_be_read_becomes_nan_alone() -> None:
+    matrix = responses.decode_openai(body([*encoded(ROWS[:2]), {"no": "vector"}]), 3).matrix
+    assert np.array_equal(matrix[:2], ROWS[:2])
+    assert np.isnan(matrix[2]).all()
+
+
+@pytest.mark.parametrize("nothing", [None, [], ""])
+def test_embeddings_without_numbers_give_an_empty_matrix(nothing: Any) -> None:
+    assert responses.decode_openai(body([nothing] * 3), 3).matrix.shape == (3, 0)
+    assert responses.decode_openai(b'{"data": null}', 3).matrix.shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("indexes", "expected"),
+    [
+        ([0, 0, 0], None),
+        ([1, 2, 3], None),
+        ([None, None, None], None),
+        (["0", "1", "2"], None),
+        ([0.0, 1.0, 2.0], None),
+        ([3, 1, 2], [2, 0, 1]),
+        (["2", "0", "1"], [2, 0, 1]),
+        ([2.0, 0.0, 1.0], [2, 0, 1]),
+    ],
+)
+def test_rows_are_ordered_by_any_consistent_index(indexes: list[Any], expected: list[int] | None) -> None:
+    numbers = iter(indexes)
+    assert responses.decode_openai(odd(lambda item: item.update(index=next(numbers))), 3).positions == expected
+
+
+@pytest.mark.parametrize("indexes", [[0, 0, 1], [0, 1, 7], [0, None, 2], ["a", "b", "c"], [{}, [], 0], [10**25, 1, 2]])
+def test_indexes_that_contradict_each_other_are_transient(indexes: list[Any]) -> None:
+    numbers = iter(indexes)
+    with pytest.raises(Transient):
+        responses.decode_openai(odd(lambda item: item.update(index=next(numbers))), 3)
+
+
+def test_too_few_rows_that_may_be_counted_from_1_are_not_assigned() -> None:
+    data = [{"index": at, "embedding": row} for at, row in zip([1, 2], encoded(ROWS[:2]), strict=True)]
+    assert responses.decode_openai(json.dumps({"data": data}).encode(), 3).positions is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ([], 0),
+        ("7", 7),
+        (7.0, 7),
+        ({"prompt_tokens": "7"}, 7),
+        ({"prompt_tokens": 6.5}, 7),
+        ({"prompt_tokens": -1}, 0),
+        ({"prompt_tokens": -1, "total_tokens": 7}, 7),
+        ({"prompt_tokens": 10**25}, 0),
+        ({"prompt_tokens": 2**63}, 0),
+        ({"prompt_tokens": 1001}, 0),
+        ({"prompt_tokens": True}, 0),
+        ({"prompt_tokens": {}}, 0),
+    ],
+)
+def test_only_a_number_of_tokens_that_can_be_true_counts(usage: Any, tokens: int) -> None:
+    found = responses.decode_openai(body(encoded(ROWS), usage=usage), 3, most_tokens=1000)
+    assert (found.tokens, found.matrix.shape) == (tokens, (3, 12))
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) and len(usage) == 1 else usage
+    answer = json.dumps({"embeddings": ROWS.tolist(), "prompt_eval_count": count}).encode()
+    assert responses.decode_ollama(answer, most_tokens=1000).tokens == tokens
+
+
+@pytest.mark.parametrize("prefix", [b"\xef\xbb\xbf", b" \r\n", b": PROCESSING\n\n: PROCESSING\n\n", b"// a\n# b\n"])
+def test_what_stands_before_the_json_is_skipped(prefix: bytes) -> None:
+    assert np.array_equal(responses.decode_openai(prefix + body(encoded(ROWS)), 3).matrix, ROWS)
+    answer = prefix + json.dumps({"embeddings": ROWS.tolist()}).encode()
+    assert np.array_equal(responses.decode_ollama(answer).matrix, ROWS)
+
+
+def test_ollama_s_vectors_may_be_strings_and_too_large_numbers_become_infinite() -> None:
+    rows: list[list[Any]] = [[str(number) for number in row] for row in ROWS.tolist()]
+    assert np.array_equal(responses.decode_ollama(json.dumps({"embeddings": rows}).encode()).matrix, ROWS)
+    assert np.isinf(responses.decode_ollama(b'{"embeddings": [[1e400, 0.5]]}').matrix[0, 0])
+
+
 @pytest.mark.parametrize(
     "broken",
     [

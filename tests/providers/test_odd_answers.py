@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.vectors import embed, text_key
-from tests.providers.conftest import SETTINGS
+from tests.providers.conftest import SETTINGS, running
 from tests.providers.job import MODEL, Job
 
 TASKS = 96
@@ -48,3 +49,15 @@ def test_a_few_answers_without_vectors_fail_no_task(job: Job, answer: dict[str, 
     job.queue_texts(*texts).wait_done()
     assert job.states == {"succeeded": TASKS}
     assert_right_vectors(job.sandbox, job.ids, texts)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_server_that_fails_whenever_base64_is_asked_for_serves_all_tasks(tmp_path: Path, status: int) -> None:
+    with running(tmp_path) as pipeline:
+        body = '{"error":{"message":"bad request"}}'
+        pipeline.sandbox.fault("openai", status=status, body=body, body_contains='"encoding_format"')
+        texts = [f"without base64 {number}" for number in range(5 * TASKS)]
+        job = Job(pipeline).queue_texts(*texts).wait_done()
+        assert job.states == {"succeeded": len(texts)}
+        assert_right_vectors(pipeline.sandbox, job.ids, texts)
+        assert job.statuses[str(status)] <= 2 * 3 * SETTINGS["EMBEDDER_PROCESSES"], "each embedder learns for itself"

@@ -91,3 +91,18 @@ def test_a_daily_token_quota_is_used_although_estimates_are_far_too_high() -> No
     assert 800 < spent <= 1000
     assert of_type(m.Deferred, done)
     assert batches < 15
+
+
+@pytest.mark.parametrize(
+    ("reported", "counted"), [(-1, 0), (0, 0), (70, 70), (10**12 + 1, 7), (2**63, 7), (2**64 - 1, 7)]
+)
+def test_a_number_of_tokens_that_cannot_be_true_harms_neither_the_quota_nor_the_rate_limiter(
+    reported: int, counted: int
+) -> None:
+    limiter = Limiter({TOKENS_PER_DAY: 1000})
+    limiter.ready(1)
+    limiter.tasks("a", tokens=7)
+    limiter.finished(limiter.batch, tokens=reported, requests=1)
+    assert limiter.used(TOKENS_PER_DAY) == counted
+    limiter.tasks("b", tokens=7)
+    assert ids_of(limiter.batch) == ["b"]
