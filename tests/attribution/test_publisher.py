@@ -20,8 +20,8 @@ WORDS = '{"requestId": "r-42", "statusCode": 500, "message": "the callback of th
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    settings = {"PROCESSING_MODE": "openai", "POLLING_INTERVAL_SECONDS": 0.5, "LEASE_SECONDS": 3}
-    with pipeline_with_own_sandbox(tmp_path_factory.mktemp("p"), **settings) as running:
+    settings: dict[str, object] = {"PROCESSING_MODE": "openai", "POLLING_INTERVAL_SECONDS": 0.5, "LEASE_SECONDS": 3}
+    with pipeline_with_own_sandbox(tmp_path_factory.mktemp("p"), None, **settings) as running:
         yield running
 
 
@@ -43,14 +43,13 @@ def at_rest(outside: Sandbox, pipeline: Pipeline) -> Iterator[None]:
     outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0, 90)
 
 
-def queue_one_refused(outside: Sandbox, status: int, body: str, headers: dict[str, str] | None = None) -> str:
+def queue_one_refused(outside: Sandbox, status: int, body: str, headers: dict[str, str]) -> str:
     """Queue `TASKS` tasks; the API refuses every PATCH of one of them, which this returns."""
-    first = outside.queue(TASKS // 2)
-    outside.wait_until(lambda summary: summary["api"]["tasks"]["pending"] < TASKS // 2)
-    ids = outside.queue_tasks([{"id": f"{number + 0xABC000:024x}"} for number in range(1)])
-    outside.fault("api", method="PATCH", path=ids[0], status=status, body=body, headers=headers or {})
-    outside.queue(TASKS - len(first) - 1)
-    return ids[0]
+    waits = outside.fault("api", method="PATCH", delay=1)  # no PATCH ends before the fault is in force
+    refused = outside.queue(TASKS)[TASKS // 2]
+    outside.fault("api", method="PATCH", path=refused, status=status, body=body, headers=headers)
+    outside.clear_faults(waits)
+    return refused
 
 
 @pytest.mark.parametrize(

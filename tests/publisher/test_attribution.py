@@ -143,21 +143,6 @@ def test_the_probe_is_the_result_with_the_fewest_tries() -> None:
     assert publisher.patched == ["new"]
 
 
-def test_a_probe_that_is_refused_for_its_own_fault_lets_another_one_go() -> None:
-    publisher = sending(*names(3), breaker_threshold=1)
-    breaker = publisher.state.breaker
-    breaker.failed(publisher.now.mono, "down")
-    publisher.respond(200, "t1")
-    assert breaker.state is State.CLOSED
-    breaker.failed(publisher.now.mono, "down")
-    assert breaker.allows(publisher.now.mono + 61)
-    breaker.began()
-    assert not breaker.allows(publisher.now.mono + 61)
-    breaker.undecided()
-    assert breaker.state is State.HALF_OPEN
-    assert breaker.allows(publisher.now.mono + 61)
-
-
 def test_results_that_were_refused_leave_most_connections_to_others() -> None:
     """Refused results may hang until REQUEST_TIMEOUT: they must not have all connections then."""
     publisher = sending(*names(20), breaker_threshold=1000)
