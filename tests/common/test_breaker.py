@@ -120,3 +120,22 @@ def test_a_call_that_begins_while_a_breaker_is_closed_is_not_a_probe() -> None:
     assert calling.allows(0.0)
     calling.failed(0.0, "down", at_once=True)
     assert calling.allows(10.0)
+
+
+def test_an_undecided_probe_lets_another_one_go() -> None:
+    half_open = opened()
+    assert half_open.allows(11.0)
+    half_open.began()
+    assert not half_open.allows(11.0)
+    half_open.undecided()
+    assert half_open.state is State.HALF_OPEN
+    assert half_open.allows(11.0)
+
+
+def test_an_undecided_call_changes_neither_a_closed_nor_an_open_breaker() -> None:
+    closed, still_open = breaker(), opened()
+    closed.failed(0.0, "down")
+    closed.undecided()
+    still_open.undecided()
+    assert (closed.state, closed.failures) == (State.CLOSED, 1)
+    assert not still_open.allows(0.0)
