@@ -33,9 +33,12 @@ class ApiErrorBody(NamedTuple):
     """404 because the API has no such route at all: API_BASE_URL is wrong, and no task is gone."""
 
     def in_words(self) -> str:
-        """The message, with the request id where there is one."""
-        told = f": {self.message}" if self.message else ""
-        return f"{told} (requestId {self.request_id})" if self.request_id else told
+        """The request id, by which the API's own log has the words.
+
+        The message itself is not shown: an API may repeat a task's text or a token in it, and these must never appear
+        in a log, a metric or a dead letter.
+        """
+        return f" (requestId {self.request_id})" if self.request_id else ""
 
 
 def read(status: int, body: bytes) -> ApiErrorBody:

@@ -48,7 +48,7 @@ def meaning_of(response: ApiResponse) -> Meaning:
 
 
 def in_words(response: ApiResponse, *, with_hint: bool = True) -> str:
-    """Describe the response with the API's words, and with the remedy where an operator can do something."""
+    """Describe the response with its request id, and with the remedy where an operator can do something."""
     if response.error:
         return response.error
     remedy = hint(response.status) if with_hint else ""

