@@ -94,10 +94,15 @@ def test_claims_obey_retry_after(claiming: ClaimingFetching) -> None:
     assert decisions.of(Claim, claiming.live(2))
 
 
-def test_a_conflict_after_a_claim_without_answer_counts_as_accepted(claiming: ClaimingFetching) -> None:
-    claiming.answered("a", status=0)
+@pytest.mark.parametrize(
+    ("status", "taken"), [(0, ["a"]), (408, ["a"]), (500, ["a"]), (502, ["a"]), (504, ["a"]), (429, []), (301, [])]
+)
+def test_a_conflict_counts_as_accepted_only_after_a_claim_that_the_api_may_have_stored(
+    claiming: ClaimingFetching, status: int, taken: list[str]
+) -> None:
+    claiming.answered("a", status=status)
     claiming.live(3)
-    assert ids(claiming.answered("a", status=409)) == ["a"]
+    assert ids(claiming.answered("a", status=409)) == taken
 
 
 def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: ClaimingFetching) -> None:
