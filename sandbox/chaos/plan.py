@@ -39,7 +39,7 @@ class PlannedBurst:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChaosPlan:
     """Everything that happens in one run."""
 
     seed: int
@@ -48,10 +48,10 @@ class Plan:
     bursts: tuple[PlannedBurst, ...]
 
 
-def plan(seed: int, seconds: float) -> Plan:
+def plan(seed: int, seconds: float) -> ChaosPlan:
     """The plan of one run."""
     rng = random.Random(seed)
-    return Plan(seed, seconds, tuple(_faults(rng, seconds)), tuple(_bursts(rng, seconds)))
+    return ChaosPlan(seed, seconds, tuple(_faults(rng, seconds)), tuple(_bursts(rng, seconds)))
 
 
 def _faults(rng: random.Random, seconds: float) -> list[PlannedFault]:

@@ -10,7 +10,7 @@ from sandbox.chaos import kinds
 from sandbox.chaos.feeding import DIMENSIONS, Feeder
 from sandbox.chaos.inflict import Inflictor
 from sandbox.chaos.judge import ChaosEvidence
-from sandbox.chaos.plan import Plan
+from sandbox.chaos.plan import ChaosPlan
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
 
@@ -38,7 +38,7 @@ EXPECTED_ENDS = ("terminated by SIGKILL", "exit status 0")
 _EXIT = re.compile(r"exited: (\S+) \((.*?);")
 
 
-def run(plan: Plan, folder: Path, show: Callable[[str], None]) -> ChaosEvidence:
+def run(plan: ChaosPlan, folder: Path, show: Callable[[str], None]) -> ChaosEvidence:
     """Carry out the plan with the pipeline's state and log in `folder`; `show` gets lines about the progress."""
     with Sandbox.start() as sandbox:
         sandbox.settings(**OUTSIDE)
@@ -61,7 +61,7 @@ def run(plan: Plan, folder: Path, show: Callable[[str], None]) -> ChaosEvidence:
         )  # fmt: skip
 
 
-def _carry_out(plan: Plan, feeder: Feeder, inflictor: Inflictor, show: Callable[[str], None]) -> None:
+def _carry_out(plan: ChaosPlan, feeder: Feeder, inflictor: Inflictor, show: Callable[[str], None]) -> None:
     start = shown = time.time()
     faults, bursts = list(plan.faults), list(plan.bursts)
     while (now := time.time()) < start + plan.seconds:
