@@ -19,6 +19,8 @@ from sandbox.pipeline import Pipeline
 
 RETRY_S = 0.1
 """How soon to try again what must happen, such as the start of a program that is still stopping."""
+SHORTEST_STOP_WAIT_S = 9.0
+"""supervisord kills a program that it stops no sooner than this (`stopwaitsecs` in supervisord.conf)."""
 THROTTLE_HEADERS = {"retry-after": "1"}
 
 _GONE = (ProcessLookupError, psutil.NoSuchProcess, OSError, xmlrpc.client.Error, KeyError)
@@ -97,7 +99,8 @@ class Inflictor:
                     self._pipeline.supervisor("startProcess", _full_name(fault.target), False)
             except _GONE:  # a new supervisord starts all programs by itself
                 state = {}
-            kind = "killed by supervisord" if state.get("exitstatus", 0) < 0 else note.kind
+            was_killed = state.get("exitstatus", 0) < 0 and time.time() - note.began > SHORTEST_STOP_WAIT_S
+            kind = "killed by supervisord" if was_killed else note.kind
             self.inflicted.append(replace(note, kind=kind, ended=time.time()))
 
         self._later(fault.lasts_s, start)

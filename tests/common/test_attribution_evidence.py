@@ -9,11 +9,11 @@ PATCH = ("api", "PATCH")
 
 def test_the_last_success_of_another_item_is_kept_while_an_item_succeeds_again_and_again() -> None:
     """Whichever of the two names comes first in the alphabet, and although equal names are different objects."""
-    for item, other in (("a", "b"), ("b", "a")):
+    for item, other in (("a1", "b1"), ("b1", "a1")):
         evidence = Attribution()
         evidence.served(other, PATCH, 1.0)
         for at in (2.0, 3.0, 4.0):
-            evidence.served("".join([item]), PATCH, at)
+            evidence.served("".join(list(item)), PATCH, at)
         assert evidence.has_evidence(item, PATCH, 0.5)
         assert not evidence.has_evidence(item, PATCH, 1.0)
         assert evidence.last_served_at(PATCH) == 4.0

@@ -7,8 +7,8 @@ from stages.rate_limiter.waiting import Group, Waiting
 from tests.samples import TYPE, task
 
 
-def group(attempt: int = 1, key: str = "small", at_most: int = 0) -> Group:
-    return Group(TYPE, key, attempt, at_most)
+def group(attempt: int = 1, key: str = "small", **fields: int) -> Group:
+    return Group(TYPE, key, attempt, **fields)
 
 
 def test_tasks_that_are_queued_again_come_before_the_others_of_their_own_group() -> None:
