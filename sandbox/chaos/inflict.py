@@ -86,21 +86,27 @@ class Inflictor:
         self._later(fault.lasts_s, end)
 
     def _restart(self, fault: PlannedFault, note: Inflicted) -> None:
-        self._process(fault.target)
-        self._pipeline.supervisor("stopProcess", _full_name(fault.target), False)
+        if fault.target == "all":
+            self._pipeline.supervisor("stopAllProcesses", False)
+        else:
+            self._process(fault.target)
+            self._pipeline.supervisor("stopProcess", _full_name(fault.target), False)
 
         def start() -> None:
             try:
-                state = self._pipeline.programs()[fault.target]
-                if state["statename"] == "STOPPING":
+                programs = self._pipeline.programs()
+                states = [programs[fault.target]] if fault.target != "all" else list(programs.values())
+                if any(state["statename"] == "STOPPING" for state in states):
                     self._later(RETRY_S, start)
                     return
-                if state["statename"] in ("STOPPED", "EXITED", "FATAL"):
-                    self._pipeline.supervisor("startProcess", _full_name(fault.target), False)
+                for state in states:
+                    if state["statename"] in ("STOPPED", "EXITED", "FATAL"):
+                        self._pipeline.supervisor("startProcess", _full_name(state["name"]), False)
             except _GONE:  # a new supervisord starts all programs by itself
-                state = {}
-            was_killed = state.get("exitstatus", 0) < 0 and time.time() - note.began > SHORTEST_STOP_WAIT_S
-            kind = "killed by supervisord" if was_killed else note.kind
+                states = []
+            was_killed = any(state["exitstatus"] < 0 for state in states)
+            is_late = time.time() - note.began > SHORTEST_STOP_WAIT_S
+            kind = "killed by supervisord" if was_killed and is_late else note.kind
             self.inflicted.append(replace(note, kind=kind, ended=time.time()))
 
         self._later(fault.lasts_s, start)

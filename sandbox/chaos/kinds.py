@@ -66,7 +66,7 @@ KINDS: dict[str, FaultKind] = {
     "kill": FaultKind(20, PROGRAMS),
     "stop": FaultKind(7, PROGRAMS, 0.3, 12.0),
     "long stop": FaultKind(1, PROGRAMS, 30.0, 130.0),
-    "restart": FaultKind(5, PROGRAMS, 0.1, 3.0),
+    "restart": FaultKind(5, (*PROGRAMS, "all"), 0.1, 3.0),
     "orphans": FaultKind(1, ("supervisord",), 0.1, 3.0),
     "outage": FaultKind(6, SERVICES, 0.5, 15.0),
     "throttle": FaultKind(3, SERVICES, 1.0, 6.0),
@@ -102,6 +102,7 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("kill", "embedder"): Cost(paid_again=IN_SLOTS),
     ("killed by supervisord", "publisher"): Cost(accepted_again=SETTLE_BATCH),
     ("killed by supervisord", "embedder"): Cost(paid_again=IN_SLOTS),
+    ("killed by supervisord", "all"): Cost(SETTLE_BATCH, EMBEDDERS * IN_SLOTS),
     ("stop", "embedder"): Cost(paid_again=IN_SLOTS),
     ("long stop", "embedder"): Cost(paid_again=IN_SLOTS),
     ("long stop", "publisher"): Cost(accepted_again=CONNECTIONS),  # longer than REQUEST_TIMEOUT

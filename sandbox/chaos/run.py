@@ -16,7 +16,7 @@ from sandbox.pipeline import Pipeline
 
 STEP_S = 0.02
 LOOK_EVERY_S = 5.0
-TASKS_PER_MINUTE = 7000
+TASKS_PER_MINUTE = 6000
 """More than the bursts bring on average, and less than what waits after a long fault."""
 TOKENS_PER_MINUTE = 60_000
 FINISH_S = 240.0

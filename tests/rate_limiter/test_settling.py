@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from common.wire import messages as m
+from common.wire.parts import QuotaWindow
 from stages.rate_limiter.charging import MOST_TOKENS, Charging, exhausted
 from stages.rate_limiter.fleet import DispatchedBatch
 from stages.rate_limiter.quota.amounts import Amounts
@@ -95,8 +96,8 @@ def test_a_ratio_is_learnt_only_from_a_batch_that_was_sent_once_and_as_a_whole(
     assert charging.ratios.by_model() == ({"small": 0.25} if learns else {})
 
 
-def window(unit: str, remaining: int, scope: str = "") -> m.QuotaWindow:
-    return m.QuotaWindow(scope, unit, "hour", 10 - remaining, 10, remaining, 0.0)
+def window(unit: str, remaining: int, scope: str = "") -> QuotaWindow:
+    return QuotaWindow(scope, unit, "hour", 10 - remaining, 10, remaining, 0.0)
 
 
 def test_the_quotas_of_tasks_and_tokens_for_all_models_are_named_when_they_are_used_up() -> None:
@@ -105,5 +106,5 @@ def test_the_quotas_of_tasks_and_tokens_for_all_models_are_named_when_they_are_u
 
 
 @pytest.mark.parametrize("spared", [window("tasks", 3), window("requests", 0), window("tasks", 0, "small")])
-def test_other_quotas_are_not_named(spared: m.QuotaWindow) -> None:
+def test_other_quotas_are_not_named(spared: QuotaWindow) -> None:
     assert exhausted([spared]) == ""
