@@ -90,6 +90,7 @@ def _zero_or_a_mebibyte(value: int) -> int:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+VectorLength = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class Settings(BaseSettings):
@@ -125,6 +126,7 @@ class Settings(BaseSettings):
     embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
     default_embedding_model: str = "text-embedding-3-small"
     embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
+    embedding_lengths: Annotated[dict[str, VectorLength], NoDecode, BeforeValidator(_json)] = {}
     embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)] = 256 * 2**20
     truncate_long_texts: bool = False
     ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64

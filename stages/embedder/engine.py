@@ -19,8 +19,10 @@ from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.driver import CallRuntime
 from stages.embedder.calling.gate import Gate
 from stages.embedder.calling.learned_caps import LearnedCaps
+from stages.embedder.calling.length_record import LengthRecord
 from stages.embedder.calling.routes import Routes
 from stages.embedder.calling.vector_guard import VectorGuard
+from stages.embedder.calling.vector_lengths import VectorLengths
 from stages.embedder.providers import Provider, registry
 from stages.embedder.reuse import Reuse
 from stages.embedder.session import Candidates, Session, SessionParts
@@ -56,7 +58,11 @@ class EmbeddingEngine:
             refusal=self._routes.refusal,
             candidates=self._candidates,
             reuse=self.reuse,
-            guard=VectorGuard(),
+            guard=VectorGuard(
+                VectorLengths(
+                    settings.embedding_lengths, settings.embedding_dimensions, LengthRecord(settings.state_dir)
+                )
+            ),
             runtime=CallRuntime(
                 Backoff(factor=settings.retry_backoff_factor),
                 settings.max_retries,

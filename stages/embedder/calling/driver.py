@@ -22,6 +22,7 @@ from stages.embedder.calling.call_actions import (
     Event,
     InputRefused,
     LearnCap,
+    NotCovered,
     ProviderPaused,
     ProviderUnavailable,
     R,
@@ -34,7 +35,7 @@ from stages.embedder.calling.call_actions import (
     WaitUntil,
 )
 from stages.embedder.calling.provider_call import ProviderCall, RetryPolicy
-from stages.embedder.calling.request_budget import RequestBudget
+from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
 from stages.embedder.providers import (
     AskAgain,
     BadInput,
@@ -84,7 +85,9 @@ class Exchange(Protocol[Resp, R]):
         """Make one request. Raises the errors that `stages.embedder.providers` lists."""
         ...
 
-    def check(self, texts: Sequence[str], response: Resp, now: float) -> Succeeded[R] | ProviderUnavailable:
+    def check(
+        self, texts: Sequence[str], response: Resp, now: float
+    ) -> Succeeded[R] | NotCovered | ProviderUnavailable:
         """Turn the response into results. `ProviderUnavailable`: this provider must not serve the model at all."""
         ...
 
@@ -154,10 +157,12 @@ class Driver(Generic[Resp, R]):
         try:
             with self._gate.outcome(self._model):
                 response = self._exchange.request(texts)
+        except BudgetSpent:
+            return NotCovered(self._now())
         except (Transient, Permanent) as error:
-            return self._failed(error, texts)
-        finally:
             self._budget.add_request(began, self._now())
+            return self._failed(error, texts)
+        self._budget.add_request(began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
         tokens = odd_forms.bounded(response.tokens)
         self._budget.add_payment(texts, tokens or sum(len(text.encode()) for text in texts))

@@ -22,6 +22,7 @@ from common.failures.errors import Permanent, Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import breaker_report, metrics
 from common.process.actions import Instant
+from stages.embedder.calling.request_budget import BudgetSpent
 from stages.embedder.providers import NeedsOperator, NoModelYet
 
 PROBE_POLL_S = 1.0
@@ -140,6 +141,9 @@ class Gate:
             case NoModelYet():
                 self._succeeded(model)
                 self._model_cooldowns[model] = Cooldown(now + error.delay, reason)
+            case BudgetSpent():
+                if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
+                    self._breaker.failed(now, self._breaker.reason)
             case Throttled():
                 self._cooldown = self._cooldown.extended(now + error.delay, reason)
                 if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome

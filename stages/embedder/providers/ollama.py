@@ -30,6 +30,7 @@ from stages.embedder.providers import (
     ollama_pull,
     responses,
 )
+from stages.embedder.providers.model_lengths import known_length
 from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.rate_limit_headers import delay
 from stages.embedder.providers.redaction import redact
@@ -73,8 +74,10 @@ class Ollama:
         if wrong:
             self._metrics.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
-        length, most = self._options.get("dimensions", 0), odd_forms.most_tokens(texts)
-        return self._metrics.read(model, "200", lambda: responses.decode_ollama(body, length, most))
+        known, most = known_length(model) or odd_forms.LONGEST_VECTOR, odd_forms.most_tokens(texts)
+        asked = min(self._options.get("dimensions", 0), known)  # it only shortens
+        found = self._metrics.read(model, "200", lambda: responses.decode_ollama(body, asked, most))
+        return found._replace(asked=asked)
 
     def has(self, model: str) -> bool | None:
         """Whether the server lists the model; None if it has not answered yet."""

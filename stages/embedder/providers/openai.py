@@ -29,6 +29,7 @@ from stages.embedder.providers import (
     rate_limit_headers,
     responses,
 )
+from stages.embedder.providers.model_lengths import known_length
 from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.openai_errors import dropped_field, names_a_limit, refusal
 from stages.embedder.providers.optional_fields import OptionalFields
@@ -138,9 +139,10 @@ class OpenAI:
         if responses.has_error(body):
             self._metrics.count(model, "error_in_200")
             raise self._refusal(500, body, raw.headers, model, texts)
-        decode, length, most = responses.decode_openai, fields.get("dimensions", 0), odd_forms.most_tokens(texts)
+        asked: int = fields.get("dimensions", 0)
+        decode, length, most = responses.decode_openai, asked or known_length(model) or 0, odd_forms.most_tokens(texts)
         found = self._metrics.read(model, str(raw.status_code), lambda: decode(body, len(texts), length, most))
-        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens, time.time()))
+        return found._replace(asked=asked, pause=rate_limit_headers.pause(raw.headers, found.tokens, time.time()))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
