@@ -36,8 +36,7 @@ class Task(Part):
     """When the fetcher first leased it. Distinguishes this processing of the id from an earlier one."""
     attempt: int = 1
     """1, plus the number of times it was lost together with the embedder that had it."""
-    created_at: str = ""
-    """The API's `createdAt`, unchanged."""
+    created_at: str = ""  # the API's `createdAt`, unchanged
 
 
 class Failure(Part):
@@ -75,6 +74,8 @@ class Charge(Part):
     """When it was charged; identifies the buckets."""
     tokens: int
     requests: int
+    send_by: float = 0.0
+    """Until when requests may be written (seconds since the machine booted); 0: at any time."""
 
 
 class HeldBatch(Part):

@@ -81,9 +81,9 @@ class EmbeddingEngine:
             "providers": [provider.name for provider in found],
         }
 
-    def session(self, max_requests: int | None = None) -> Session:
-        """Begin a batch. `max_requests` is its request budget if a quota is in force; None means unlimited."""
-        return Session(self.parts, max_requests)
+    def session(self, max_requests: int | None = None, send_by: float = 0.0) -> Session:
+        """Begin a batch. `max_requests` is its request budget if a quota is in force, `send_by` its last moment."""
+        return Session(self.parts, max_requests, send_by)
 
     def blockers(self) -> list[str]:
         """The reasons why no text can be embedded now, for `/ready`; empty if any can."""

@@ -44,6 +44,7 @@ from stages.embedder.providers import (
     NotSent,
     ProviderServerError,
     odd_forms,
+    sending,
 )
 
 log = structlog.get_logger()
@@ -149,20 +150,22 @@ class Driver(Generic[Resp, R]):
         if self._runtime.is_stopping():
             now = self._now()
             return ProviderUnavailable(now, now)
+        if self._budget.is_late(self._now()):
+            return NotCovered(self._now())
         until = self._gate.enter(self._model)
         if until:  # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
             is_broken = self._gate.is_broken(self._model)
             return ProviderUnavailable(self._now(), until) if is_broken else ProviderPaused(self._now(), until)
         began = self._now()
         try:
-            with self._gate.outcome(self._model):
+            with self._gate.outcome(self._model), sending.covered_until(self._budget.send_by):
                 response = self._exchange.request(texts)
-        except BudgetSpent:
+        except (BudgetSpent, sending.TooLateError):
             return NotCovered(self._now())
         except (Transient, Permanent) as error:
-            self._budget.add_request(began, self._now())
+            self._budget.add_request(sending.written_at() or began, self._now())
             return self._failed(error, texts)
-        self._budget.add_request(began, self._now())
+        self._budget.add_request(sending.written_at() or began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
         tokens = odd_forms.bounded(response.tokens)
         self._budget.add_payment(texts, tokens or sum(len(text.encode()) for text in texts))

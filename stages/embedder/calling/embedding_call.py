@@ -19,7 +19,7 @@ from stages.embedder.calling.call_actions import NotCovered, ProviderUnavailable
 from stages.embedder.calling.driver import CallRuntime, Driver
 from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, CheckedVectors, Vector, VectorGuard
-from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, odd_forms
+from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, odd_forms, sending
 from stages.embedder.providers.request_metrics import counted_embed
 
 INVALID_VECTOR = "invalid_vector"
@@ -57,12 +57,18 @@ class EmbeddingExchange:
         """Make one request. A canary goes first if nothing is known of the model's vectors, or they were unusable."""
         lengths = self._guard.lengths
         is_doubted = lengths.is_doubted(self._provider.name, self._model)
-        if not self._is_mock and (is_doubted or lengths.is_unknown(self._task_model)):
+        if self._is_mock:
+            return counted_embed(self._provider, self._model, texts)
+        if is_doubted:
             checked = self._ask_canary()
-            if checked.rejected and is_doubted:
+            if checked.rejected:
                 raise NeedsOperator(self._words(checked), model_only=True)
-            if not self._budget.allows(texts):
-                raise BudgetSpent
+        elif lengths.is_unknown(self._task_model):
+            with lengths.first_canary:  # one is enough, however many batches begin
+                if lengths.is_unknown(self._task_model):
+                    self._ask_canary()
+        if not self._budget.allows(texts):
+            raise BudgetSpent
         return counted_embed(self._provider, self._model, texts)
 
     def check(
@@ -148,14 +154,18 @@ class EmbeddingExchange:
             raise BudgetSpent
         began = self._now()
         try:
-            response = counted_embed(self._provider, self._model, [CANARY])
+            with sending.covered_until(self._budget.send_by):
+                sending.check()
+                response = counted_embed(self._provider, self._model, [CANARY])
+        except sending.TooLateError as error:
+            raise BudgetSpent from error
         except BadInput as error:
             name = self._provider.name
             raise NeedsOperator(
                 f"{name} refuses even a short text for {self._model}: {error}", model_only=True
             ) from error
         finally:
-            self._budget.add_request(began, self._now())
+            self._budget.add_request(sending.written_at() or began, self._now())
         self._budget.add_payment((), odd_forms.bounded(response.tokens) or len(CANARY))
         if response.matrix.size:
             self._guard.lengths.vote(self._task_model, response.matrix.shape[1])

@@ -24,6 +24,7 @@ from common.process import breaker_report, metrics
 from common.process.actions import Instant
 from stages.embedder.calling.request_budget import BudgetSpent
 from stages.embedder.providers import NeedsOperator, NoModelYet
+from stages.embedder.providers.sending import TooLateError
 
 PROBE_POLL_S = 1.0
 """When to look again at a half-open breaker whose probe is under way."""
@@ -141,7 +142,7 @@ class Gate:
             case NoModelYet():
                 self._succeeded(model)
                 self._model_cooldowns[model] = Cooldown(now + error.delay, reason)
-            case BudgetSpent():
+            case BudgetSpent() | TooLateError():
                 if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
                     self._breaker.failed(now, self._breaker.reason)
             case Throttled():

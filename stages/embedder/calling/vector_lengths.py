@@ -40,6 +40,8 @@ class VectorLengths:
         self._dimensions = dimensions
         self._record = record
         self._lock = threading.Lock()
+        self.first_canary = threading.Lock()
+        """Held by the batch that sends the canary of an unknown model."""
         self._learned: dict[str, int] = {}
         self._votes: dict[str, Counter[int]] = {}
         self._doubted: dict[tuple[str, str], None] = {}

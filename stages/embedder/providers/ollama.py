@@ -29,6 +29,7 @@ from stages.embedder.providers import (
     odd_forms,
     ollama_pull,
     responses,
+    sending,
 )
 from stages.embedder.providers.model_lengths import known_length
 from stages.embedder.providers.model_list import ModelList
@@ -102,9 +103,12 @@ class Ollama:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
             self._local.session.verify = tls_and_proxy.ca_file()
+            for scheme in ("http://", "https://"):
+                self._local.session.mount(scheme, _Adapter())
         deadline = time.monotonic() + self._timeout
         url = f"{self._url}/api/embed"
-        with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as response:
+        timeouts = (min(self._timeout, sending.left_s()), self._timeout)
+        with self._local.session.post(url, json=body, timeout=timeouts, stream=True) as response:
             pieces = bytearray()
             try:
                 while piece := response.raw.read1(65_536, decode_content=True):
@@ -143,6 +147,38 @@ class Ollama:
         unsent = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in str(error)
         late = isinstance(error, requests.Timeout)
         return self._metrics.broken(model, redact(str(error), texts), unsent=unsent, late=late)
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """A connection that writes only what its charge covers."""
+
+    def send(self, data: Any) -> None:
+        """Connect if necessary, then look at the time again and write."""
+        if self.sock is None:
+            self.connect()
+        sending.check()
+        super().send(data)
+        sending.note_written()
+
+
+class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """The same with TLS."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Lets `requests` use these connections."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
 
 def _options(settings: Settings) -> dict[str, Any]:

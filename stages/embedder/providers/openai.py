@@ -28,6 +28,7 @@ from stages.embedder.providers import (
     odd_forms,
     rate_limit_headers,
     responses,
+    sending,
 )
 from stages.embedder.providers.model_lengths import known_length
 from stages.embedder.providers.model_list import ModelList
@@ -147,7 +148,9 @@ class OpenAI:
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
 
-    def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Error:
+    def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Exception:
+        if isinstance(error.__cause__, sending.TooLateError):
+            return error.__cause__
         why = redact(str(error.__cause__ or error), texts, self._key)
         unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
         return self._metrics.broken(model, why, unsent=unsent, late=isinstance(error, openai.APITimeoutError))
@@ -173,8 +176,13 @@ class _BodyWithDeadline(httpx2.SyncByteStream):
 def _client(timeout: float) -> httpx2.Client:
     """Make an HTTP client that allows `timeout` seconds for the headers and again `timeout` seconds for the body."""
 
+    def prepare(request: httpx2.Request) -> None:
+        limits = request.extensions.get("timeout", {})
+        connect = min(limits.get("connect") or timeout, sending.left_s())
+        request.extensions = {**request.extensions, "trace": sending.trace, "timeout": {**limits, "connect": connect}}
+
     def limit(response: httpx2.Response) -> None:
         if isinstance(response.stream, httpx2.SyncByteStream):
             response.stream = _BodyWithDeadline(response.stream, time.monotonic() + timeout)
 
-    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"response": [limit]})
+    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"request": [prepare], "response": [limit]})
