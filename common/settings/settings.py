@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.failures.errors import SettingsError
+from common.settings.durations import go_duration
 from common.settings.empty_values import EmptyValueSource
 from common.settings.model_limits import Limit, Models, Strategy, unique_members
 from common.settings.secret_files import FileSource, UnreadableValue
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
     embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)] = 256 * 2**20
     truncate_long_texts: bool = False
     ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
-    ollama_keep_alive: str = ""
+    ollama_keep_alive: Annotated[str, AfterValidator(go_duration)] = ""
     ollama_truncate: bool | None = None
     supported_models: Annotated[list[str], NoDecode, BeforeValidator(_json)] = []
     fallback_models: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = {}

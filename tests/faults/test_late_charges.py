@@ -26,9 +26,8 @@ SETTINGS: dict[str, Any] = {
 
 def most_in_a_minute(charges: list[Json]) -> int:
     """The most texts that the provider got in any interval of 60 s."""
-    return max(
-        sum(other["inputs"] for other in charges if 0 <= other["time"] - charge["time"] < 60) for charge in charges
-    )
+    sums = [sum(other["inputs"] for other in charges if 0 <= other["time"] - one["time"] < 60) for one in charges]
+    return int(max(sums))
 
 
 def accepted(sandbox: Sandbox) -> int:

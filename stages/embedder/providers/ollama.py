@@ -6,6 +6,7 @@ model is a 404: ollama_pull.py downloads it, its tasks wait, and those of other 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -189,5 +190,5 @@ def _options(settings: Settings) -> dict[str, Any]:
         options["dimensions"] = settings.embedding_dimensions
     keep_alive = settings.ollama_keep_alive
     if keep_alive:  # a duration such as 5m, or seconds
-        options["keep_alive"] = int(keep_alive) if re.fullmatch(r"-?\d+", keep_alive) else keep_alive
+        options["keep_alive"] = json.loads(keep_alive) if re.fullmatch(r"-?\d+(\.\d+)?", keep_alive) else keep_alive
     return options

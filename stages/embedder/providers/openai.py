@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import msgspec
 import openai
 
 from common.failures.errors import Error, Permanent, Transient
@@ -42,14 +41,6 @@ MAX_INPUTS = 2048
 
 LIST_TIMEOUT_S = 5.0
 """Seconds to wait for the list of models of a compatible server."""
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
 
 
 class OpenAI:
@@ -119,9 +110,12 @@ class OpenAI:
         """Return the server's models; None if it does not tell."""
         try:
             raw = self._client.get("/models", cast_to=httpx2.Response, options={"timeout": LIST_TIMEOUT_S})
-            return frozenset(model.id for model in msgspec.json.decode(raw.content, type=_Models).data) or None
-        except (openai.OpenAIError, msgspec.MsgspecError):
+            listed = odd_forms.json_value(raw.content)
+        except (openai.OpenAIError, odd_forms.OddFormError):
             return None
+        found = listed.get("data") if isinstance(listed, dict) else listed
+        names = (entry.get("id") for entry in found if isinstance(entry, dict)) if isinstance(found, list) else ()
+        return frozenset(name for name in names if isinstance(name, str)) or None
 
     def _begin_trial(self, model: str, fields: dict[str, Any], reason: str) -> bool:
         return self._fields.begin_trial(model, fields, reason, time.monotonic())

@@ -86,7 +86,7 @@ def decode_ollama(body: bytes, length: int = 0, most_tokens: int = MOST_TOKENS) 
             value = odd_forms.json_value(body)
             if not isinstance(value, dict) or not isinstance(found := value.get("embeddings"), list):
                 raise OddFormError("it has no list of embeddings") from None
-            rows, usage = _odd_matrix(found, length), value.get("prompt_eval_count")
+            rows, usage = _odd_matrix(_flat(found), length), value.get("prompt_eval_count")
     except OddFormError as error:
         raise _unreadable(body, error) from error
     tokens = odd_forms.tokens(usage, most_tokens) or 0
@@ -102,11 +102,19 @@ def _odd_openai(value: Any, length: int) -> tuple[_Rows, list[Any], Any]:
     """Take the vectors, their indexes and the usage from a response that is not in OpenAI's own form."""
     if not isinstance(value, dict) or "data" not in value:
         raise OddFormError("it has no list of embeddings")
-    data = [] if value["data"] is None else value["data"]
-    if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
+    data = _flat([] if value["data"] is None else value["data"])
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         raise OddFormError("its data is not a list of embeddings")
-    rows = _odd_matrix([item["embedding"] for item in data], length)
+    if data and not any("embedding" in item for item in data):
+        raise OddFormError("its data is not a list of embeddings")
+    rows = _odd_matrix([item.get("embedding") for item in data], length)
     return rows, [item.get("index") for item in data], value.get("usage")
+
+
+def _flat(rows: Any) -> Any:
+    """The rows, which some servers put into a list of their own, one level too deep."""
+    is_nested = isinstance(rows, list) and len(rows) == 1 and isinstance(rows[0], list) and rows[0]
+    return rows[0] if is_nested and isinstance(rows[0][0], dict | list) else rows
 
 
 def _odd_matrix(rows: Sequence[object], length: int) -> _Rows:
@@ -121,7 +129,7 @@ def _odd_matrix(rows: Sequence[object], length: int) -> _Rows:
             vectors.append(b"")
     if problem and not any(vectors):
         raise problem
-    return _join(vectors, size=_usual_size(list(filter(None, vectors))), are_float64=False)
+    return _join(vectors, size=_usual_size(list(filter(None, vectors))), kind=np.dtype(odd_forms.FLOAT32))
 
 
 def _positions(indexes: Sequence[object], count: int) -> list[int] | None:
@@ -138,7 +146,7 @@ def _matrix(rows: Sequence[bytes | Numbers], length: int) -> _Rows:
         arrays = [row if isinstance(row, bytes) else np.array(row, dtype="<f4").tobytes() for row in rows]
     size = _usual_size(arrays)
     judged = [row for row in rows[: odd_forms.ROWS_TO_JUDGE] if isinstance(row, bytes) and len(row) == size]
-    return _join(arrays, size=size, are_float64=odd_forms.are_float64(judged, length))
+    return _join(arrays, size=size, kind=np.dtype(odd_forms.kind_of(judged, length)))
 
 
 def _usual_size(arrays: Sequence[bytes]) -> int:
@@ -146,10 +154,9 @@ def _usual_size(arrays: Sequence[bytes]) -> int:
     return Counter(map(len, arrays)).most_common(1)[0][0] if arrays else 0
 
 
-def _join(arrays: Sequence[bytes], *, size: int, are_float64: bool) -> _Rows:
+def _join(arrays: Sequence[bytes], *, size: int, kind: np.dtype[Any]) -> _Rows:
     if not arrays:
         return _Rows(np.empty((0, 0), dtype=np.float32))
-    kind = np.dtype("<f8" if are_float64 else "<f4")
     size = size // kind.itemsize * kind.itemsize
     others: dict[int, int] = {}
     if any(len(row) != size for row in arrays):
@@ -190,4 +197,7 @@ def has_error(body: bytes) -> bool:
         value = msgspec.json.decode(body)
     except msgspec.MsgspecError:
         return False
-    return isinstance(value, dict) and not value.keys() & {"data", "embeddings"}
+    if not isinstance(value, dict):
+        return False
+    has_vectors = any(value.get(key) for key in ("data", "embeddings"))
+    return not has_vectors and (bool(value.get("error")) or not value.keys() & {"data", "embeddings"})
