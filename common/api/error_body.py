@@ -14,8 +14,6 @@ import msgspec
 
 LARGEST_READ_BYTES = 64 * 1024
 """An error body is short; of a longer one only this much is looked at."""
-LARGEST_CHECKED_SUCCESS_BYTES = 1024
-"""The body of a longer success is not decoded: it repeats the vector, and decoding that costs more than the PATCH."""
 LONGEST_MESSAGE_BYTES = 300
 """What is shown, logged and stored of the API's words."""
 
@@ -41,14 +39,18 @@ class ApiErrorBody(NamedTuple):
         return f" (requestId {self.request_id})" if self.request_id else ""
 
 
+_SUCCESS = ApiErrorBody(from_api=True)
+_JSON_BEGINS = (b"{", b"[")
+
+
 def read(status: int, body: bytes) -> ApiErrorBody:
     """Read the body of a response; accepts any bytes."""
     text = body[:LARGEST_READ_BYTES].strip()
     if not text:
         # NestJS answers an error with a body always; only a success may be empty
         return ApiErrorBody(from_api=200 <= status < 300)
-    if 200 <= status < 300 and len(text) > LARGEST_CHECKED_SUCCESS_BYTES:
-        return ApiErrorBody(from_api=text[:1] in (b"{", b"["))
+    if 200 <= status < 300 and text[:1] in _JSON_BEGINS:
+        return _SUCCESS  # not decoded: it may repeat the vector, and decoding that costs more than the PATCH
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

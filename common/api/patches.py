@@ -87,6 +87,9 @@ class Patches:
         """Descriptor → its events in the epoll set."""
         self._idle = [self._handle(settings) for _ in range(connections)]
         self._busy: dict[pycurl.Curl, _Handle] = {}
+        self._request_id = f"x-request-id: {uuid.uuid4().hex[:16]}"
+        """What the ids of all requests of this process begin with."""
+        self._request_number = 0
         self._running = 0
         """Number of transfers that have not ended, as libcurl last reported."""
         self._requests: dict[int, Counter] = {}
@@ -104,8 +107,9 @@ class Patches:
             handle.access_token = token.access_token
             # "Expect:" keeps libcurl from sending `Expect: 100-continue` for a large body, which costs a round trip
             handle.headers = curl.request_headers(token.access_token, "Content-Type: application/json", "Expect:")
+        self._request_number += 1
         # the API's log can show this id, so that an operator finds the request there
-        handle.curl.setopt(pycurl.HTTPHEADER, [*handle.headers, f"x-request-id: {uuid.uuid4().hex}"])
+        handle.curl.setopt(pycurl.HTTPHEADER, [*handle.headers, f"{self._request_id}{self._request_number:016x}"])
         handle.curl.setopt(pycurl.URL, self._url + _quote(task_id))
         handle.curl.setopt(pycurl.POSTFIELDS, body)
         self._busy[handle.curl] = handle

@@ -63,8 +63,10 @@ class _Case(msgspec.Struct):
 class _Record(msgspec.Struct):
     """What is known of one scope."""
 
-    served: tuple[tuple[str, float], ...] = ()
-    """The last two items that were served and when, the latest first: two, so that one of them is another item."""
+    latest: tuple[str, float] = ("", float("-inf"))
+    """The item that was served last, and when."""
+    before: tuple[str, float] = ("", float("-inf"))
+    """The last one before it that is another item, and when."""
     doubted_at: float = float("-inf")
     """When an item without evidence against it was refused last."""
     doubtful: set[str] = msgspec.field(default_factory=set)
@@ -72,7 +74,7 @@ class _Record(msgspec.Struct):
 
     def served_at(self, other_than: str) -> float:
         """When another item was served last."""
-        return next((at for item, at in self.served if item != other_than), float("-inf"))
+        return self.before[1] if self.latest[0] == other_than else self.latest[1]
 
 
 class Attribution:
@@ -80,20 +82,24 @@ class Attribution:
 
     def __init__(self) -> None:
         self._records: dict[Scope, _Record] = {}
+        self._chains: dict[Scope, tuple[_Record, ...]] = {}
+        """Scope → its record and those of all that contain it."""
         self._cases: dict[tuple[Scope, str], _Case] = {}
 
     def served(self, item: str, scope: Scope, now: float) -> None:
         """Tell that an item was served: its scope works, and all scopes that contain it."""
-        self._cases.pop((scope, item), None)
-        for within in _and_wider(scope):
-            record = self._records.setdefault(within, _Record())
-            others = tuple(entry for entry in record.served if entry[0] != item)
-            record.served = ((item, now), *others[:1])
-            record.doubtful.clear()
+        if self._cases:  # this is called for each task that goes well, so it is kept short
+            self._cases.pop((scope, item), None)
+        for record in self._records_of(scope):
+            if record.latest[0] != item:
+                record.before = record.latest
+            record.latest = (item, now)
+            if record.doubtful:
+                record.doubtful.clear()
 
     def refused(self, item: str, scope: Scope, now: float) -> Finding:
         """Tell that an item was refused; returns who is to blame."""
-        record = self._records.setdefault(scope, _Record())
+        record = self._records_of(scope)[0]
         case = self._cases.setdefault((scope, item), _Case(now))
         served_at = record.served_at(item)
         if (
@@ -103,8 +109,7 @@ class Attribution:
         ):
             case.counted += 1
             return Finding(Blame.ITEM, scope, case.counted)
-        for within in _and_wider(scope):
-            wider = self._records.setdefault(within, _Record())
+        for wider in self._records_of(scope):
             wider.doubtful.add(item)
             wider.doubted_at = now
         blame = Blame.SCOPE if len(record.doubtful) > 1 else Blame.UNKNOWN
@@ -118,7 +123,7 @@ class Attribution:
     def last_served_at(self, scope: Scope) -> float:
         """When anything in the scope was served last; minus infinity if nothing was."""
         record = self._records.get(scope)
-        return record.served[0][1] if record and record.served else float("-inf")
+        return record.latest[1] if record else float("-inf")
 
     def is_failing(self, scope: Scope) -> bool:
         """Whether several items were refused without evidence, and nothing in the scope was served since."""
@@ -131,6 +136,15 @@ class Attribution:
         for within in _and_wider(scope):
             if record := self._records.get(within):
                 record.doubtful.discard(item)
+
+    def _records_of(self, scope: Scope) -> tuple[_Record, ...]:
+        """The records of the scope and of all that contain it."""
+        found = self._chains.get(scope)
+        if found is None:
+            found = self._chains[scope] = tuple(
+                self._records.setdefault(within, _Record()) for within in _and_wider(scope)
+            )
+        return found
 
     @staticmethod
     def _in_doubt(record: _Record, served_at: float, item: str) -> bool:

@@ -14,7 +14,7 @@ import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from common import __version__
-from common.wire.messages import Family, Sample
+from common.wire.parts import Family, Sample
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -35,6 +35,12 @@ TASK_DURATION = Histogram(
     registry=REGISTRY,
 )
 TASKS_IN_FLIGHT = Gauge("ai_tasks_in_flight", "Tasks that are leased and not yet settled", registry=REGISTRY)
+TASKS_LISTED = Counter(
+    "ai_tasks_listed_total",
+    "Elements that pages of pending tasks showed, tasks in flight included",
+    registry=REGISTRY,
+)
+TASKS_LEASED = Counter("ai_tasks_leased_total", "Tasks that were leased", registry=REGISTRY)
 TASKS_SKIPPED = Counter(
     "ai_tasks_skipped_total",
     "Elements of a page of pending tasks that were skipped, by reason",

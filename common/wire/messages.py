@@ -11,9 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-
-class Part(msgspec.Struct, array_like=True, gc=False):
-    """A structure inside a message."""
+from common.wire.parts import Family, Part, QuotaWindow
 
 
 class Message(msgspec.Struct, array_like=True, tag_field="message", tag=True):
@@ -36,7 +34,8 @@ class Task(Part):
     """When the fetcher first leased it. Distinguishes this processing of the id from an earlier one."""
     attempt: int = 1
     """1, plus the number of times it was lost together with the embedder that had it."""
-    created_at: str = ""  # the API's `createdAt`, unchanged
+    created_at: str = ""
+    """The API's `createdAt`, unchanged."""
 
 
 class Failure(Part):
@@ -236,42 +235,6 @@ class DeadLetters(Message):
 
     replay: list[str] = []
     drop: list[str] = []
-
-
-class QuotaWindow(Part):
-    """The state of one quota window, as `/health` shows it."""
-
-    scope: str
-    """The model's name; empty for the global limits."""
-    unit: str
-    """tasks, tokens or requests."""
-    period: str
-    """minute, hour, day, week or month."""
-    current: int
-    limit: int
-    remaining: int
-    reset_at: float
-    """When the window next releases something (rolling), or ends (fixed); seconds since the epoch."""
-    exhausted_at: float | None = None
-    """When it will be used up at the present rate; None if it will not be before it resets."""
-
-
-class Sample(Part):
-    """One value of a metric."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Family(Part):
-    """One metric, with all its samples."""
-
-    name: str
-    kind: str
-    """counter, gauge or histogram."""
-    help: str
-    samples: list[Sample]
 
 
 class Heartbeat(Message):

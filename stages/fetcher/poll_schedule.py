@@ -1,8 +1,15 @@
 """When to poll the API for pending tasks, and what the pages tell about the API.
 
-While pages bring new tasks and there is room for them, the next poll follows at once; otherwise it follows after the
-polling interval. An API that caps its pages hides pending tasks behind those in flight. So while pages come back full,
-a settled task is a reason to poll too. After a failed poll no reason counts until the cooldown is over.
+A poll costs the API much: the page shows the tasks in flight again before it shows new ones. So a page is asked for
+when it can bring enough new tasks:
+
+- After a page without new tasks, the next poll follows after the polling interval.
+- After a page with new tasks, or a full one (others are hidden behind it), it follows as soon as at least `WORTH_SHARE`
+  of it can be new. So each task is read about 1 / `WORTH_SHARE` times; until then the tasks in flight are work enough.
+- If the tasks in flight end slowly, it follows after the polling interval. If they alone fill a page, it follows after
+  `HELD_INTERVALS` of them: each page could only show as many hidden tasks as have ended.
+
+After a failed poll no reason to poll counts until the cooldown is over.
 """
 
 from __future__ import annotations
@@ -21,8 +28,12 @@ from stages.fetcher.actions import PollFailed
 from stages.fetcher.config import FetcherConfig
 from stages.fetcher.page import PendingPage
 
+WORTH_SHARE = 3 / 4
+"""A poll because of settled tasks waits until this share of the page can be new."""
 SETTLED_POLL_INTERVAL_S = 0.1
-"""A settled task is a reason to poll an API that caps its pages at most this often."""
+"""Polls because tasks were settled are at least this far apart."""
+HELD_INTERVALS = 10
+"""If the tasks in flight fill a page, the next poll is held back for at most this many polling intervals."""
 UNKNOWN_TYPES_LOGGED_COUNT = 1000
 """This many unknown types are logged, once each; all are counted."""
 OBJECT_READ = (
@@ -43,6 +54,8 @@ class PollSchedule:
         """Whether the last page was as long as asked for, or as the API's cap: there may be more behind it."""
         self.cooldown = Cooldown()
         """After a failed poll; its reason is what the API said, if it throttled."""
+        self._failure = ""
+        """Why the last poll failed; empty if it succeeded."""
         self._config = config
         self._under_way = False
         self._began_at_s = float("-inf")
@@ -51,6 +64,10 @@ class PollSchedule:
         """Elements of the longest page so far: the cap of an API that has one."""
         self._asked_count = 0
         """Elements that the last poll asked for."""
+        self._page_count = 0
+        """Tasks that the next page can show, in flight or new."""
+        self._not_wanted_count = 0
+        """Pending tasks that the fetcher must not take."""
         self._in_the_way_count = 0
         """Elements of the last page that stay pending, and are not for this pipeline or not for now."""
         self._unknown_types: set[str] = set()
@@ -78,6 +95,7 @@ class PollSchedule:
         """
         self.begin()
         self._began_at_s = now.mono
+        self._not_wanted_count = not_wanted_count
         self._asked_count = self._config.max_in_flight + not_wanted_count + self._in_the_way_count
         return self._asked_count
 
@@ -85,19 +103,32 @@ class PollSchedule:
         """There is a reason to poll now."""
         self._next_at_s = min(self._next_at_s, now.mono)
 
-    def poll_after_interval(self) -> None:
-        """There is nothing more to fetch for now."""
-        self._next_at_s = self._began_at_s + self._config.polling_interval_s
+    def plan_next(self, longer_page_shows_more: bool, now: Instant) -> None:
+        """The tasks of a page are leased: plan the next poll."""
+        intervals = HELD_INTERVALS if self._page_count >= self._config.max_in_flight else 1
+        self._next_at_s = self._began_at_s + intervals * self._config.polling_interval_s
+        if longer_page_shows_more:
+            self.poll_at_once(now)
 
-    def poll_after_settling(self) -> None:
-        """There is room again, and the API may have hidden tasks."""
-        self._next_at_s = min(self._next_at_s, self._began_at_s + SETTLED_POLL_INTERVAL_S)
+    def poll_after_interval(self) -> None:
+        """Hold the next poll back no longer than the polling interval."""
+        self._next_at_s = min(self._next_at_s, self._began_at_s + self._config.polling_interval_s)
+
+    def poll_if_worth_it(self, in_flight_count: int, room: int) -> None:
+        """Poll soon if the next page can bring enough new tasks.
+
+        `in_flight_count` of the pending tasks are in flight; `room` more may be leased.
+        """
+        new_count = min(room, self._page_count - in_flight_count)
+        if new_count > 0 and new_count >= WORTH_SHARE * min(self._page_count, self._config.max_in_flight):
+            self._next_at_s = min(self._next_at_s, self._began_at_s + SETTLED_POLL_INTERVAL_S)
 
     # ---- how a poll ended ----
 
     def succeeded(self) -> None:
         """A page came."""
         self._under_way = False
+        self._failure, self.cooldown = "", Cooldown()
         self.breaker.succeeded()
         self.access_token.worked()
 
@@ -107,14 +138,23 @@ class PollSchedule:
         self.pages_full = page.elements >= min(self._config.max_in_flight, self._largest_page) > 0
         before = self._in_the_way_count
         self._in_the_way_count = sum(page.skipped.get(reason, 0) for reason in SKIPPED_EACH_TIME)
+        self._page_count = self._expected_page(page)
         return page.elements >= self._asked_count > 0 and self._in_the_way_count > before
+
+    def _expected_page(self, page: PendingPage) -> int:
+        """How many tasks for this pipeline the next page can show, in flight or new; 0 if no new ones are expected."""
+        if self.pages_full:
+            return min(self._asked_count, self._largest_page) - self._in_the_way_count - self._not_wanted_count
+        is_mostly_ours = page.elements - self._in_the_way_count >= WORTH_SHARE * page.elements
+        return page.elements if page.candidates and is_mostly_ours else 0
 
     def shows_all(self, page: PendingPage) -> bool:
         """Whether a task that is not in this page is not pending."""
         return page.whole and not self.pages_full and "deferred" not in page.skipped
 
     def log_skipped(self, page: PendingPage) -> Iterator[Any]:
-        """Count what was skipped, and log what an operator should look at."""
+        """Count what the page showed and what of it was skipped, and log what an operator should look at."""
+        yield Count("ai_tasks_listed_total", (), page.elements)
         for reason, count in page.skipped.items():
             yield Count("ai_tasks_skipped_total", (reason,), count)
         for reason, key, problem, position in page.unreadable:
@@ -137,19 +177,22 @@ class PollSchedule:
         self.breaker.failed(now.mono, str(error), error=error)
         until = self.cooldown.until
         if not event.rejected or self.breaker.failures > 1:
+            self._failure = str(error)
             until = now.mono + self.backoff.delay(self.breaker.failures, error)
         self.cooldown = Cooldown(until, str(error) if isinstance(error, Throttled) else "")
         if event.rejected:
             yield from self.access_token.refused(event.rejected, now)
 
     def blockers(self, now: Instant) -> list[str]:
-        """Why no page comes, in words."""
+        """Why no page comes, in words: from a failed poll on, until one succeeds."""
         blockers = []
         if problem := self.access_token.problem(now):
             blockers.append(problem)
-        if self.breaker.reason:
-            blockers.append(f"the API does not answer polls: {self.breaker.reason}")
-        elif self.cooldown.reason and not self.cooldown.is_over(now.mono):
+        if self.cooldown.reason:
             wait = self.cooldown.remaining_s(now.mono)
             blockers.append(f"the API throttles polls: {self.cooldown.reason}; next poll in {wait:.0f} s")
+        elif self._failure:
+            blockers.append(f"the API does not answer polls: {self._failure}")
+        elif self.breaker.reason:
+            blockers.append(f"the API does not accept claims: {self.breaker.reason}")
         return blockers

@@ -12,28 +12,26 @@ make the fetcher give it up.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from common.api.responses import ApiResponses
-from common.process.actions import Actions, Instant, Log, Report, task_fields
+from common.process.actions import Actions, Count, Instant, Log, Report, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled, Record
 from common.wire import messages as m
 from common.wire.timing import REQUEUED_AFTER_S
 from stages.fetcher import dead_letters, outgoing
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PollFailed, PutLease, PutSettled
+from stages.fetcher.buffer import Buffer
 from stages.fetcher.claiming import Claiming
 from stages.fetcher.config import FetcherConfig
 from stages.fetcher.lease_expiry import LeaseExpiry
 from stages.fetcher.lease_table import NOT_WANTED, Event, LeaseTable, Whereabouts
-from stages.fetcher.page import Candidate, PendingPage
+from stages.fetcher.page import PendingPage
 from stages.fetcher.poll_schedule import PollSchedule
 
-ENOUGH_ROOM = 4
-"""A poll for what a full page hid waits until a 1/`ENOUGH_ROOM` of MAX_IN_FLIGHT is free: the rest is work enough."""
 SLOWEST_PAGE_S = 120.0
 """The time from the request of a page to its tasks being leased is never longer."""
 
@@ -65,12 +63,7 @@ class Fetcher:
             self._claiming = Claiming(self.table, self._expiry, self._schedule, config.polling_interval_s)
         self._deferred_keys: dict[str, float] = {}
         """Batch key, or `*` for all → not before (wall seconds)."""
-        self._buffer: deque[Candidate] = deque()
-        """Candidates of the last page for which there was no room."""
-        self._buffer_claimed = False
-        """Whether these are in progress, and so claimed already."""
-        self._buffered_at = Instant(0.0, 0.0)
-        """When the page came (mono), and when it was asked for (wall)."""
+        self._buffer = Buffer(config.max_in_flight, config.polling_interval_s)
         self._draining = False
 
     @property
@@ -86,7 +79,7 @@ class Fetcher:
         return self._poll_if_due(now)
 
     def on_page(self, page: PendingPage, now: Instant) -> Actions:
-        """Lease the oldest new tasks that there is room for, and keep a bounded number of the others for a moment."""
+        """Lease the oldest new tasks that there is room for, and buffer a bounded number of the others."""
         self._schedule.succeeded()
         if page.in_progress:
             yield from self._take_back(page, now)
@@ -96,11 +89,10 @@ class Fetcher:
         if self._claiming is None and self._schedule.shows_all(page):
             # a claimed task is not pending, and not gone for that reason
             yield from self._expiry.forget_gone({candidate.task.id for candidate in page.candidates}, now)
-        self._fill_buffer(page, page.candidates, now)
-        leased_count = yield from self._lease_from_buffer(now)
-        if not self.room or (not leased_count and not longer_page_shows_more):
-            self._schedule.poll_after_interval()
-        # otherwise at once: there may be more where these came from
+        self._buffer.fill(page, page.candidates, now)
+        yield from self._lease_from_buffer(now)
+        self._schedule.plan_next(longer_page_shows_more, now)
+        self._poll_if_worth_it()
         yield from self._poll_if_due(now)
 
     def on_poll_failed(self, event: PollFailed, now: Instant) -> Actions:
@@ -136,9 +128,7 @@ class Fetcher:
         if message.accepted:
             yield PutSettled(self.settled.settle(now.wall, message.accepted))
         yield from self._lease_from_buffer(now)
-        enough_room = self.room >= self.config.max_in_flight // ENOUGH_ROOM
-        if self._schedule.pages_full and not self._buffer and enough_room:
-            self._schedule.poll_after_settling()
+        self._poll_if_worth_it()
         yield from self._poll_if_due(now)
 
     def on_holding(self, message: m.Holding, now: Instant) -> Actions:
@@ -160,6 +150,8 @@ class Fetcher:
                 event = Event.TASK_DEFERRED if message.key is None else Event.KEY_DEFERRED
                 if self.table.defer(task_id, event, message.until, now):
                     yield DeleteLease(task_id)
+        self._schedule.poll_after_interval()  # the room is for other tasks, which the last page may have hidden
+        yield from self._lease_from_buffer(now)
         yield from self._poll_if_due(now)
 
     # ---- by the clock ----
@@ -205,10 +197,6 @@ class Fetcher:
 
     # ---- leasing ----
 
-    def _fill_buffer(self, page: PendingPage, candidates: Iterable[Candidate], now: Instant) -> None:
-        self._buffer, self._buffer_claimed = deque(candidates), page.in_progress
-        self._buffered_at = Instant(now.mono, page.requested_at)
-
     def _take_back(self, page: PendingPage, now: Instant) -> Iterator[Any]:
         """Lease the lost tasks that the search found; they need no claim."""
         lost = self.table.ids(Whereabouts.LOST)
@@ -218,23 +206,22 @@ class Fetcher:
             self._claiming.note_found(ids, now)
         if ids:
             yield Log("claimed_tasks_recovered", task_fields(ids))
-        self._fill_buffer(page, found, now)
+        self._buffer.fill(page, found, now)
         yield from self._lease_from_buffer(now)
         self._schedule.poll_at_once(now)  # for the pending tasks that were in the buffer
         yield from self._poll_if_due(now)
 
-    def _lease_from_buffer(self, now: Instant) -> Generator[Any, None, int]:
-        """Lease while there is room, oldest first; drop a buffer that is too old. Returns how many were leased."""
-        if now.mono - self._buffered_at.mono > self.config.polling_interval_s:
-            self._buffer.clear()
+    def _lease_from_buffer(self, now: Instant) -> Iterator[Any]:
+        """Lease while there is room, oldest first."""
+        self._buffer.drop_if_stale(now)
         if not self._buffer or self._draining or self._expiry.is_limiter_silent(now):
-            return 0
-        to_claim = self._claiming is not None and not self._buffer_claimed
+            return
+        to_claim = self._claiming is not None and not self._buffer.are_claimed
         leased: list[m.Task] = []
         invalid: list[tuple[m.Task, m.Failure]] = []
         room, leased_count = self.room, 0
         while leased_count < room and self._buffer:
-            candidate = self._buffer.popleft()
+            candidate = self._buffer.candidates.popleft()
             task = candidate.task
             if not self._is_new(task, now):
                 continue
@@ -252,6 +239,8 @@ class Fetcher:
                 leased.append(task)
             self.table.begin(task.id, lease, event, now)
             yield PutLease(task.id, lease)
+        if leased_count:
+            yield Count("ai_tasks_leased_total", (), leased_count)
         if self._claiming is not None and to_claim:
             self._claiming.queue(leased)
             yield from self._claiming.claim(now)
@@ -259,7 +248,6 @@ class Fetcher:
             yield from outgoing.dispatch(leased)
         for task, failure in invalid:
             yield from outgoing.fail_invalid(task, failure)
-        return leased_count
 
     def _is_new(self, task: m.Task, now: Instant) -> bool:
         """Whether the task may be leased."""
@@ -273,7 +261,7 @@ class Fetcher:
         if keys and max(keys.get(task.key, 0.0), keys.get("*", 0.0)) > now.wall:
             return False
         settled_at = self.settled.at(task.id)
-        return settled_at is None or self._buffered_at.wall > settled_at + REQUEUED_AFTER_S
+        return settled_at is None or self._buffer.requested_at > settled_at + REQUEUED_AFTER_S
 
     def _give_up(self, task_id: str, now: Instant) -> Iterator[Any]:
         """Report the task failed because it kills its embedders."""
@@ -303,6 +291,12 @@ class Fetcher:
         until = self._deferred_keys.get("*", 0.0)
         return until if until > now.wall else None
 
+    def _poll_if_worth_it(self) -> None:
+        """Poll soon if a page can bring enough new tasks, and the buffer has none left."""
+        if not self._buffer:  # a claimed task is not pending any more, so that it is in no page
+            in_flight = self.table.leased_count if self._claiming is None else self.table.count(Whereabouts.CLAIMING)
+            self._schedule.poll_if_worth_it(in_flight, self.room)
+
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:
         """Poll if it is time, there is room, and the tasks could be processed."""
         if self._draining or not self.room or self._expiry.is_limiter_silent(now) or self._all_deferred_until(now):
@@ -314,5 +308,5 @@ class Fetcher:
             return
         not_wanted_count = self.table.count(Whereabouts.DEAD) + self.table.count(Whereabouts.DEFERRED)
         limit = self._schedule.begin_for_pending(not_wanted_count, now)
-        known, wanted = self.table.ids(*NOT_WANTED), self.room + self.config.max_in_flight
+        known, wanted = self.table.ids(*NOT_WANTED), self._buffer.wanted(self.room, now)
         yield Poll(limit, wanted, known, frozenset(self._deferred_keys), token)

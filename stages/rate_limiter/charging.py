@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from common.process.actions import Instant
 from common.wire import messages as m
+from common.wire.parts import QuotaWindow
 from common.wire.timing import SENT_WITHIN_S
 from stages.rate_limiter.fleet import DispatchedBatch
 from stages.rate_limiter.quota.amounts import Amounts
@@ -62,7 +63,7 @@ class Charging:
         if message.requests == 1 and not (free or message.deferred or message.requeue):
             self.ratios.learn(sent.key, charge.tokens, tokens)
 
-    def windows(self, wall: float) -> list[m.QuotaWindow]:
+    def windows(self, wall: float) -> list[QuotaWindow]:
         """The present state of each quota window."""
         return self._quotas.usage(wall)
 
@@ -72,7 +73,7 @@ def _plausible(tokens: int, charged: int) -> int:
     return charged if tokens > MOST_TOKENS else max(tokens, 0)
 
 
-def exhausted(windows: Sequence[m.QuotaWindow]) -> str:
+def exhausted(windows: Sequence[QuotaWindow]) -> str:
     """The quotas that are used up for all models, in words. That of requests frees up within a minute: left out."""
     full = [w for w in windows if w.remaining == 0 and not w.scope and w.unit != Unit.REQUESTS]
     return ", ".join(f"{w.limit} {w.unit} a {w.period}" for w in full)

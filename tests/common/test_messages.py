@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.wire import messages as m
+from common.wire.parts import Family, QuotaWindow, Sample
 from tests import samples
 
 MESSAGES: list[m.Message] = [
@@ -29,8 +30,8 @@ MESSAGES: list[m.Message] = [
     m.DeadLetters(["a"], ["b"]),
     m.Heartbeat(
         "fetcher", "fetcher", "boot", 7, 5.0, ["no token"], {"leased": 1},
-        [m.Family("x", "counter", "help", [m.Sample("x_total", {"a": "b"}, 1.0)])],
-        [m.QuotaWindow("", "tasks", "minute", 1, 2, 1, 5.0)],
+        [Family("x", "counter", "help", [Sample("x_total", {"a": "b"}, 1.0)])],
+        [QuotaWindow("", "tasks", "minute", 1, 2, 1, 5.0)],
     ),
 ]  # fmt: skip
 

@@ -115,7 +115,7 @@ def test_an_api_that_is_down_gets_one_claim_at_a_time_as_a_probe() -> None:
     fetcher.page(*tasks)
     assert len(fetcher.claims) == CONNECTIONS
     fetcher.answered(*fetcher.claims, status=0)
-    assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: no answer"]
+    assert fetcher.state.report(fetcher.now).blockers == ["the API does not accept claims: no answer"]
     for _ in range(3):
         claims = decisions.of(Claim, fetcher.live(70))
         assert len(claims) == 1

@@ -17,7 +17,7 @@ INVALID = m.Failure("invalid_content", "content.text is empty")
 def test_new_tasks_are_leased_on_disk_before_they_leave() -> None:
     fetcher = Fetching()
     done = fetcher.page("a", "b")
-    assert kinds(done) == ["PutLease", "PutLease", "Tasks", "Poll"]
+    assert kinds(done) == ["PutLease", "PutLease", "Tasks"]
     assert of(PutLease, done)[0] == PutLease("a", Lease(fetcher.now.wall, 1, "text_embedding"))
     assert fetcher.leased == ["a", "b"]
 
@@ -59,6 +59,7 @@ def test_buffered_candidates_are_dropped_after_a_polling_interval() -> None:
     assert ids(fetcher.published("t0")) == ["t3"]
     fetcher.after(0.1)
     assert ids(fetcher.published("t1")) == []
+    fetcher.published("t2", "t3")
     assert fetcher.polling
 
 

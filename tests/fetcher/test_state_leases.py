@@ -11,7 +11,7 @@ from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PutDead
 from stages.fetcher.lease_expiry import FORGET_LOST_S
 from stages.fetcher.state import SLOWEST_PAGE_S
 from tests.decisions import START, counted, of, said, sent_to
-from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids
+from tests.fetcher.fetching import INTERVAL, LEASE, Fetching, candidate, dispatched, ids
 
 
 def with_leased(*task_ids: str, **limits: Any) -> Fetching:
@@ -242,6 +242,7 @@ def test_two_settled_records_of_one_turn_have_different_keys() -> None:
 def test_a_page_that_was_asked_for_before_a_task_was_settled_does_not_bring_it_back() -> None:
     fetcher = Fetching()
     fetcher.page("a")
+    fetcher.live(INTERVAL, held=["a"])
     assert fetcher.poll is not None
     fetcher.after(5).published("a")
     assert ids(fetcher.page("a")) == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.settings.model_limits import Strategy
-from common.wire.messages import QuotaWindow
+from common.wire.parts import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import WINDOWS, Unit, WindowId

@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 
 from common.settings.model_limits import Strategy
-from common.wire.messages import QuotaWindow
+from common.wire.parts import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.counters import Counts, WindowId
 from stages.rate_limiter.quota.scope import Quota, QuotaLimits, Receipt

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from common.settings.model_limits import Strategy
-from common.wire.messages import QuotaWindow
+from common.wire.parts import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.buckets import BUCKETS, CalendarBuckets, RollingBuckets
 from stages.rate_limiter.quota.counters import SHAPE, WINDOWS, Counters, Counts, Unit, WindowId
