@@ -76,6 +76,8 @@ class OpenAISettings(ServiceSettings, frozen=True, kw_only=True):
     """Tokens of all inputs of one request together."""
     headers: dict[str, str] = {}
     """Headers of every embedding response, for example `x-ratelimit-*`."""
+    ignore_dimensions: bool = False
+    """Send vectors of the model's own length whatever was asked for, as some compatible servers do."""
     noise: float = 0.0
     """Standard deviation of the noise in each component: OpenAI's embeddings of one text differ slightly."""
 

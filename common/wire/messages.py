@@ -73,6 +73,8 @@ class Charge(Part):
     """When it was charged; identifies the buckets."""
     tokens: int
     requests: int
+    send_by: float = 0.0
+    """Until when requests may be written (seconds since the machine booted); 0: at any time."""
 
 
 class HeldBatch(Part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from common.process.actions import Log
@@ -47,6 +47,8 @@ class Succeeded(NamedTuple, Generic[R]):
     """Index in the request → why its result cannot be used."""
     is_unmatched: bool = False
     """Whether all were rejected because it is unknown which result belongs to which item."""
+    blameless: Collection[int] = ()
+    """Indexes in the request of rejected items that can't be to blame: they wait instead of failing."""
 
 
 class InputRefused(NamedTuple):
@@ -77,6 +79,12 @@ class RequestFailed(NamedTuple):
     """When the provider may be asked again (monotonic seconds), if this failure opened a circuit breaker."""
     is_server_error: bool = False
     """Whether the provider reported an error of its own: one of the items may be the cause."""
+
+
+class NotCovered(NamedTuple):
+    """Event: the request was not made, because what the batch was charged does not cover it any more."""
+
+    now: float
 
 
 class RetryAtOnce(NamedTuple):
@@ -114,6 +122,7 @@ Event: TypeAlias = (
     | InputRefused
     | CallRefused
     | RequestFailed
+    | NotCovered
     | RetryAtOnce
     | ProviderPaused
     | ProviderUnavailable

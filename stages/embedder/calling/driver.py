@@ -22,6 +22,7 @@ from stages.embedder.calling.call_actions import (
     Event,
     InputRefused,
     LearnCap,
+    NotCovered,
     ProviderPaused,
     ProviderUnavailable,
     R,
@@ -34,7 +35,7 @@ from stages.embedder.calling.call_actions import (
     WaitUntil,
 )
 from stages.embedder.calling.provider_call import ProviderCall, RetryPolicy
-from stages.embedder.calling.request_budget import RequestBudget
+from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
 from stages.embedder.providers import (
     AskAgain,
     BadInput,
@@ -43,6 +44,7 @@ from stages.embedder.providers import (
     NotSent,
     ProviderServerError,
     odd_forms,
+    sending,
 )
 
 log = structlog.get_logger()
@@ -84,7 +86,9 @@ class Exchange(Protocol[Resp, R]):
         """Make one request. Raises the errors that `stages.embedder.providers` lists."""
         ...
 
-    def check(self, texts: Sequence[str], response: Resp, now: float) -> Succeeded[R] | ProviderUnavailable:
+    def check(
+        self, texts: Sequence[str], response: Resp, now: float
+    ) -> Succeeded[R] | NotCovered | ProviderUnavailable:
         """Turn the response into results. `ProviderUnavailable`: this provider must not serve the model at all."""
         ...
 
@@ -146,18 +150,22 @@ class Driver(Generic[Resp, R]):
         if self._runtime.is_stopping():
             now = self._now()
             return ProviderUnavailable(now, now)
+        if self._budget.is_late(self._now()):
+            return NotCovered(self._now())
         until = self._gate.enter(self._model)
         if until:  # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
             is_broken = self._gate.is_broken(self._model)
             return ProviderUnavailable(self._now(), until) if is_broken else ProviderPaused(self._now(), until)
         began = self._now()
         try:
-            with self._gate.outcome(self._model):
+            with self._gate.outcome(self._model), sending.covered_until(self._budget.send_by):
                 response = self._exchange.request(texts)
+        except (BudgetSpent, sending.TooLateError):
+            return NotCovered(self._now())
         except (Transient, Permanent) as error:
+            self._budget.add_request(sending.written_at() or began, self._now())
             return self._failed(error, texts)
-        finally:
-            self._budget.add_request(began, self._now())
+        self._budget.add_request(sending.written_at() or began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
         tokens = odd_forms.bounded(response.tokens)
         self._budget.add_payment(texts, tokens or sum(len(text.encode()) for text in texts))

@@ -22,7 +22,9 @@ from common.failures.errors import Permanent, Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import breaker_report, metrics
 from common.process.actions import Instant
+from stages.embedder.calling.request_budget import BudgetSpent
 from stages.embedder.providers import NeedsOperator, NoModelYet
+from stages.embedder.providers.sending import TooLateError
 
 PROBE_POLL_S = 1.0
 """When to look again at a half-open breaker whose probe is under way."""
@@ -140,6 +142,9 @@ class Gate:
             case NoModelYet():
                 self._succeeded(model)
                 self._model_cooldowns[model] = Cooldown(now + error.delay, reason)
+            case BudgetSpent() | TooLateError():
+                if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
+                    self._breaker.failed(now, self._breaker.reason)
             case Throttled():
                 self._cooldown = self._cooldown.extended(now + error.delay, reason)
                 if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome

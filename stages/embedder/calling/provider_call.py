@@ -5,12 +5,14 @@ it makes no request, never sleeps and reads no clock. driver.py runs it on a thr
 and knows nothing about the results, so it can serve every kind of call.
 
     event                what the call does
-    Succeeded            keeps the results. Rejected results: asks once more for these items only, then they fail
+    Succeeded            keeps the results. Rejected results: asks once more for these items only, then they fail; those
+                         that are not to blame are deferred
     InputRefused         halves the request until the bad items are alone; these fail
     CallRefused          fails the items of the request
     RequestFailed        backs off and retries, MAX_RETRIES times, then stops
       is_server_error    the second time: halves the request. An item that fails alone is deferred, without the others
     RetryAtOnce          makes the same request again
+    NotCovered           leaves the items to a later batch, which is charged again
     ProviderPaused       waits, at most MAX_WAIT_S in total, then stops
     ProviderUnavailable  stops
 
@@ -33,6 +35,7 @@ from stages.embedder.calling.call_actions import (
     Event,
     InputRefused,
     LearnCap,
+    NotCovered,
     ProviderPaused,
     ProviderUnavailable,
     R,
@@ -176,6 +179,9 @@ class ProviderCall(Generic[R]):
                 return []
             case RetryAtOnce():
                 return [piece]
+            case NotCovered():
+                self._send_back(piece)
+                return []
             case ProviderUnavailable():
                 raise CallStopped(event.until or self._now + self._policy.backoff.delay(1))
         raise AssertionError(f"not the outcome of a request: {event}")
@@ -196,7 +202,10 @@ class ProviderCall(Generic[R]):
             self._searches_left -= 1  # the provider may lose one item: search for it, but with a bound
             return [Piece(half, is_recheck=True) for half in _halves(positions)]
         for index, failure in event.rejected.items():
-            self.outcomes[positions[index]] = failure
+            if index in event.blameless:
+                self.wait_until = max(self.wait_until, self._now + ISOLATED_RETRY_S)
+            else:
+                self.outcomes[positions[index]] = failure
         return []
 
     def _input_refused(self, piece: Piece, event: InputRefused) -> Steps[R, list[Piece]]:
