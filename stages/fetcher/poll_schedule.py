@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.api.access_token import AccessToken
-from common.failures.breaker import Breaker, State
+from common.failures.breaker import Breaker
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled
 from common.failures.retry import Backoff
@@ -54,8 +54,8 @@ class PollSchedule:
         """Whether the last page was as long as asked for, or as the API's cap: there may be more behind it."""
         self.cooldown = Cooldown()
         """After a failed poll; its reason is what the API said, if it throttled."""
-        self._failed_because = ""
-        """Why the last poll failed; empty if a page came since, or none failed yet."""
+        self._failure = ""
+        """Why the last poll failed; empty if it succeeded."""
         self._config = config
         self._under_way = False
         self._began_at_s = float("-inf")
@@ -128,7 +128,7 @@ class PollSchedule:
     def succeeded(self) -> None:
         """A page came."""
         self._under_way = False
-        self._failed_because = ""
+        self._failure, self.cooldown = "", Cooldown()
         self.breaker.succeeded()
         self.access_token.worked()
 
@@ -177,20 +177,20 @@ class PollSchedule:
         self.breaker.failed(now.mono, str(error), error=error)
         until = self.cooldown.until
         if not event.rejected or self.breaker.failures > 1:
+            self._failure = str(error)
             until = now.mono + self.backoff.delay(self.breaker.failures, error)
-            self._failed_because = str(error)
         self.cooldown = Cooldown(until, str(error) if isinstance(error, Throttled) else "")
         if event.rejected:
             yield from self.access_token.refused(event.rejected, now)
 
     def blockers(self, now: Instant) -> list[str]:
-        """Why no page comes, in words: from the first failure on, until a page comes."""
+        """Why no page comes, in words: from a failed poll on, until one succeeds."""
         blockers = []
         if problem := self.access_token.problem(now):
             blockers.append(problem)
-        wait_s = self.cooldown.remaining_s(now.mono)
-        if self.cooldown.reason and wait_s and self.breaker.state is State.CLOSED:
-            blockers.append(f"the API throttles polls: {self.cooldown.reason}; next poll in {wait_s:.0f} s")
-        elif reason := self.breaker.reason or self._failed_because:
+        if self.cooldown.reason:
+            wait = self.cooldown.remaining_s(now.mono)
+            blockers.append(f"the API throttles polls: {self.cooldown.reason}; next poll in {wait:.0f} s")
+        elif reason := self._failure or self.breaker.reason:
             blockers.append(f"the API does not answer polls: {reason}")
         return blockers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.failures.breaker import State
-from common.failures.errors import Throttled, Transient
+from common.failures.errors import Throttled
 from common.process.actions import Count
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Poll
@@ -331,20 +331,28 @@ def test_a_throttled_poll_shows_on_ready() -> None:
     (blocker,) = fetcher.state.report(fetcher.now).blockers
     assert blocker == "the API throttles polls: too many; next poll in 100 s"
     fetcher.live(101)
-    assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: too many"]
     fetcher.page()
     assert fetcher.state.report(fetcher.now).blockers == []
 
 
-def test_one_failed_poll_shows_on_ready_until_a_page_comes() -> None:
-    fetcher = Fetching()
-    assert fetcher.state.report(fetcher.now).blockers == []
-    fetcher.failed(Transient("not an array"))
+def test_the_fetcher_is_not_ready_from_the_first_failed_poll_until_one_succeeds() -> None:
+    fetcher = Fetching(breaker_threshold=1000)
     for _ in range(20):
-        fetcher.live(0.5)
-        assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: not an array"]
-    assert fetcher.polling or fetcher.state._schedule._under_way
+        fetcher.failed()
+        for _ in range(700):
+            assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: down"]
+            if fetcher.polling:
+                break
+            fetcher.live(0.1, 0.1)
     fetcher.page()
+    assert fetcher.state.report(fetcher.now).blockers == []
+
+
+def test_a_token_that_is_refused_once_is_not_told_as_a_failure_of_the_api() -> None:
+    fetcher = Fetching()
+    fetcher.failed(rejected="one")
+    assert fetcher.state.report(fetcher.now).blockers == ["the API refused the access token (401 or 403)"]
+    fetcher.token("two")
     assert fetcher.state.report(fetcher.now).blockers == []
 
 
