@@ -52,7 +52,8 @@ def test_requests_beyond_the_charge_are_charged_once(used: int, more: list[Amoun
 
 
 def test_requests_beyond_a_larger_charge_are_charged_once() -> None:
-    assert settle(charge=3, requests=5)[0].charged == [Amounts(requests=2)]
+    quotas, _ = settle(charge=3, requests=5)
+    assert (quotas.charged, quotas.refunded) == ([Amounts(requests=2)], [Amounts()])
     assert settle(charge=3, requests=2)[0].refunded == [Amounts(requests=1)]
 
 
