@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from common.failures.errors import Permanent, Throttled, Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
-from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S
+from stages.embedder.calling.provider_call import MAX_WAIT_S
 from stages.embedder.providers import (
     BadInput,
     Embeddings,
@@ -46,7 +46,9 @@ def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int
         else:
             assert isinstance(outcome, np.ndarray)
             assert np.array_equal(outcome, true_answer([text]).matrix[0])
-    assert session.requests == len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert session.requests == len(provider.requests) + provider.canaries
+    assert len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert provider.canaries <= 2 + len(provider.requests) / 4
 
 
 def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() -> None:
@@ -115,17 +117,18 @@ def test_an_error_that_waiting_does_not_repair_is_not_retried(error: Exception) 
     assert again.requests == 0
 
 
-def test_only_the_text_on_which_the_provider_fails_is_deferred() -> None:
+def test_only_the_text_on_which_the_provider_fails_is_failed_and_the_breaker_does_not_hear_of_it() -> None:
     provider, clock = ScriptedProvider(), Clock()
     provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
     shared = engine(provider, clock=clock)
     texts = [f"text {number}" for number in range(256)]
     outcomes = shared.session().embed(MODEL, texts)
     assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
-    alone = outcomes[77]
-    assert isinstance(alone, Deferral)
-    assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
-    assert shared.blockers() == []
+    assert outcomes[77] == Failure("refused_by_provider", "scripted fails on the text: 500: EOF")
+    assert sum(texts == ["text 77"] for texts in provider.requests) == 1 + 3, "found alone, then MAX_RETRIES"
+    assert provider.canaries <= 4
+    assert sum(clock.waits) <= MAX_WAIT_S
+    assert (shared.blockers(), shared.notices()) == ([], [])
     assert len(provider.paid) == len(set(provider.paid)) == 255
 
 
@@ -135,7 +138,7 @@ def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
     shared = engine(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert len(provider.requests) == 5, "the breaker's threshold"
+    assert (len(provider.requests), provider.canaries) == (2, 1)
     assert "500" in shared.blockers()[0]
 
 
