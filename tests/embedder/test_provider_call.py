@@ -90,7 +90,10 @@ class Simulated:
         if isinstance(action, SendCanary):
             self.requests.append("canary")
             self.budget.add_request(self.now, self.now)
-            return self.canaries.pop(0)._replace(now=self.now) if self.canaries else CanaryServed(self.now)
+            if self.canaries:
+                return self.canaries.pop(0)._replace(now=self.now)
+            self.budget.canaries += 1
+            return CanaryServed(self.now)
         if isinstance(action, WaitUntil):
             self.waits.append(action.until - self.now)
             self.now = max(self.now, action.until)

@@ -6,7 +6,7 @@ serve it) and by a cooldown of the model (it is being downloaded).
 
 Which of the two breakers opens is decided on evidence (`common.failures.attribution`): the model's own if another model
 was served after its first refusal, the provider's if several models are refused and none is served. Without such
-evidence the words decide: a refusal that is about the model closes the gate for this model only.
+evidence the gate closes for the model if the words are about it, or if another model was served in the last minute.
 
 A breaker that a refusal opened tells the other embedders (`learned_cooldowns`), because they would be refused too. An
 outage is not told: the network of this process alone may be broken.
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from common.failures.attribution import Attribution, Blame
+from common.failures.attribution import NEAR_S, Attribution, Blame
 from common.failures.breaker import Breaker, State
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Permanent, Throttled, Transient
@@ -75,14 +75,13 @@ class Gate:
         self._models = Attribution()
         self._refused: set[str] = set()
         """Models whose breakers were opened by refusals, not by an outage."""
-        self._is_refused = False
-        """The same of the provider."""
+        self._is_refused = False  # the same of the provider
         self._told = ToldCooldowns()
         self._canaries: set[str] = set()
+        self._asked: dict[str, None] = {}
         self._wasted = WastedRequests()
         self.unknown = UnknownModels()
         self.evidence = Evidence()
-        """What was served and refused, text by text."""
         metrics.show_breaker(service, State.CLOSED, "")
 
     def enter(self, model: str) -> float:
@@ -197,6 +196,8 @@ class Gate:
     def _enter(self, model: str) -> float:
         until = self._cooldown_until(model)
         if not until:
+            if len(self._asked) < MAX_MODELS:
+                self._asked[model] = None
             for breaker in self._breakers(model):
                 breaker.began()
         return until
@@ -277,23 +278,28 @@ class Gate:
     def _refuse(self, model: str, reason: str, now: float, *, names_model: bool) -> None:
         """Close the gate after a refusal that is not about a text: for the model, or for the provider."""
         self._wasted.add(now)
-        if names_model or self._models.refused(model, (self.service,), now).blame is Blame.ITEM:
+        scope = (self.service,)
+        blame = self._models.refused(model, scope, now).blame
+        others_served = self._models.has_evidence(model, scope, now - NEAR_S)
+        if names_model or blame is Blame.ITEM or (blame is Blame.UNKNOWN and others_served):
             self._open_model(model, reason, now)
             self._refused.add(model)
             return
         self._undecided(model)
         self._is_refused = True
         self._breaker.failed(now, reason, at_once=True)
+        if len(self._asked) > 1:  # the next probe is for another model
+            self._model_cooldowns[model] = Cooldown(self._breaker.cooldown.until + PROBE_POLL_S, reason)
         breaker_report.tell(self._breaker)
 
     def _met_outage(self, model: str, reason: str, now: float) -> None:
         """Count a failure for the model if another one was served meanwhile, else for the provider."""
-        if self._models.refused(model, (self.service,), now).blame is not Blame.ITEM:
+        if self._models.refused(model, (self.service,), now).blame is Blame.ITEM:
+            self._breaker.undecided()
+            self._model_breaker(model).failed(now, reason)
+        else:
             self._breaker.failed(now, reason)
             breaker_report.tell(self._breaker)
-            return
-        self._breaker.undecided()
-        self._model_breaker(model).failed(now, reason)
 
     def _undecided(self, model: str) -> None:
         for breaker in self._breakers(model):
@@ -302,19 +308,17 @@ class Gate:
     def _model_breaker(self, model: str) -> Breaker:
         own = self._model_breakers.pop(model, None) or Breaker(model, self._threshold, self._backoff)
         while len(self._model_breakers) >= MAX_MODELS:
-            oldest = next(iter(self._model_breakers))
-            del self._model_breakers[oldest]
-            self._refused.discard(oldest)
+            del self._model_breakers[next(iter(self._model_breakers))]
         self._model_breakers[model] = own
+        self._refused.intersection_update(self._model_breakers)
         return own
 
     def _open_model(self, model: str, reason: str, now: float) -> None:
         """Open the model's breaker: the provider works, but it does not serve this model."""
         own = self._model_breaker(model)
-        was_open = own.state is not State.CLOSED
+        if own.state is State.CLOSED:
+            log.error("model_blocked", provider=self.service, model=model, reason=reason)
         self._breaker.succeeded()
         self._is_refused = False
         own.failed(now, reason, at_once=True)
         breaker_report.tell(self._breaker)
-        if not was_open:
-            log.error("model_blocked", provider=self.service, model=model, reason=reason)

@@ -103,8 +103,8 @@ class ProviderCall(Generic[R]):
         try:
             left = range(len(self._items))
             undecided = self._evidence.undecided_since()
-            if undecided is not None and (yield from self._prove(undecided)) and self._budget.is_limited:
-                left = self._without_last()
+            if undecided is not None and (yield from self._prove(undecided)):
+                left = self._without_last() if self._budget.owes_a_text else left
             yield from self._send_all(self._first_pieces(left))
             yield from self._judge()
         except CallStopped as stopped:

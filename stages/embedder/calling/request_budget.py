@@ -66,6 +66,11 @@ class RequestBudget:
         """Whether no request is left."""
         return self.requests >= self._max_requests
 
+    @property
+    def owes_a_text(self) -> bool:
+        """Whether a canary took the place of a text, and all texts can still be sent: one must wait, then."""
+        return self.is_limited and self.canaries > 0 and not self.is_spent
+
     def allows(self, texts: Iterable[str]) -> bool:
         """Whether a request with these texts may be made."""
         return not self.is_spent and not (self.is_limited and any(text in self.maybe_paid for text in texts))

@@ -65,7 +65,7 @@ def refusal(
     if _BAD_KEY.search(text) or (status in {401, 402} and not is_unknown):
         return NeedsOperator(f"OPENAI_API_KEY is refused ({status}): {words}", model_only=names_model)
     if _NO_QUOTA.search(text):
-        return NeedsOperator(f"the account's quota is used up ({status}): {words}")
+        return NeedsOperator(f"the account's quota is used up ({status}): {words}", model_only=names_model)
     if (status in {200, 400, 403, 404, 422} and _NO_MODEL.search(text)) or (status in {401, 404} and is_unknown):
         return UnknownModel(f"the model {model} cannot be used ({status}): {words}")
     found = _by_status(status, details, words, headers, lone=len(texts) == 1)
