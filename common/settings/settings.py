@@ -11,7 +11,7 @@ import sys
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -134,6 +134,7 @@ class Settings(BaseSettings):
     ollama_keep_alive: Annotated[str, AfterValidator(go_duration)] = ""
     ollama_truncate: bool | None = None
     supported_models: Annotated[list[str], NoDecode, BeforeValidator(_json)] = []
+    unknown_model: Annotated[Literal["wait", "fail"], BeforeValidator(_lower)] = "wait"
     fallback_models: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = {}
 
     # When things fail

@@ -55,7 +55,11 @@ class WorkerPool:
         processed = _to_processed(batch, outcomes)
         processed.tokens, processed.requests = session.tokens, session.requests
         processed.reached_at = session.reached_at
-        processed.uncharged += session.cached + session.refused + len(decoded) - len(contents)
+        free = session.cached + session.refused + len(decoded) - len(contents)
+        if free < 0 and processed.unsent:  # a canary was served, so not everything can be refunded
+            processed.unsent = False
+            processed.uncharged += len(processed.deferred)
+        processed.uncharged = max(processed.uncharged + free, 0)
         return processed
 
 

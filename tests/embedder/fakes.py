@@ -11,6 +11,7 @@ import numpy as np
 
 from common.process.actions import Instant
 from common.settings.settings import Settings
+from stages.embedder.calling.evidence import CANARY
 from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
 from tests import samples
@@ -54,6 +55,7 @@ class ScriptedProvider:
         self.always: Step = None
         self.requests: list[list[str]] = []
         self.paid: list[str] = []
+        self.canaries = 0
         self.models: list[str] = []
         self.asked = LENGTH
         """The dimensions that each request asks for, as far as the response tells."""
@@ -61,6 +63,8 @@ class ScriptedProvider:
         self.lock = threading.Lock()
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        if list(texts) == [CANARY]:
+            return self._canary()
         with self.lock:
             self.requests.append(list(texts))
             self.models.append(model)
@@ -71,6 +75,15 @@ class ScriptedProvider:
         with self.lock:
             self.paid.extend(texts)
         return (true_answer(texts) if answer is None else answer)._replace(asked=self.asked)
+
+    def _canary(self) -> Embeddings:
+        """Canaries are not part of the script: they get what `always` says."""
+        with self.lock:
+            self.canaries += 1
+        answer = self.always([CANARY]) if callable(self.always) else self.always
+        if isinstance(answer, Exception):
+            raise answer
+        return (answer or true_answer([CANARY]))._replace(asked=self.asked)
 
     def has(self, model: str) -> bool | None:
         return None if self.having is None else model in self.having

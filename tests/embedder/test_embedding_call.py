@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common.failures.errors import Permanent, Throttled, Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
-from stages.embedder.calling.embedding_call import CANARY
+from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S
 from stages.embedder.providers import (
     BadInput,
@@ -49,7 +49,9 @@ def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int
         else:
             assert isinstance(outcome, np.ndarray)
             assert np.array_equal(outcome, true_answer([text]).matrix[0])
-    assert session.requests == len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert session.requests == len(provider.requests) + provider.canaries
+    assert len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert provider.canaries <= 2 + len(provider.requests) / 4
 
 
 def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() -> None:
@@ -118,17 +120,18 @@ def test_an_error_that_waiting_does_not_repair_is_not_retried(error: Exception) 
     assert again.requests == 0
 
 
-def test_only_the_text_on_which_the_provider_fails_is_deferred() -> None:
+def test_only_the_text_on_which_the_provider_fails_is_failed_and_the_breaker_does_not_hear_of_it() -> None:
     provider, clock = ScriptedProvider(), Clock()
     provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
     shared = engine(provider, clock=clock)
     texts = [f"text {number}" for number in range(256)]
     outcomes = shared.session().embed(MODEL, texts)
     assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
-    alone = outcomes[77]
-    assert isinstance(alone, Deferral)
-    assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
-    assert shared.blockers() == []
+    assert outcomes[77] == Failure("refused_by_provider", "scripted fails on the text: 500: EOF")
+    assert sum(texts == ["text 77"] for texts in provider.requests) == 1 + 3, "found alone, then MAX_RETRIES"
+    assert provider.canaries <= 4
+    assert sum(clock.waits) <= MAX_WAIT_S
+    assert (shared.blockers(), shared.notices()) == ([], [])
     assert len(provider.paid) == len(set(provider.paid)) == 255
 
 
@@ -138,7 +141,7 @@ def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
     shared = engine(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert len(provider.requests) == 5, "the breaker's threshold"
+    assert (len(provider.requests), provider.canaries) == (2, 1)
     assert "500" in shared.blockers()[0]
 
 
@@ -195,13 +198,13 @@ def test_texts_wait_while_the_provider_sends_vectors_of_another_length() -> None
     shared = engine(provider, clock=clock)
     shared.session().embed(MODEL, TEXTS[:4])
     assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS[4:]))
-    assert [len(texts) for texts in provider.requests] == [4, 4, 1]
+    assert ([len(texts) for texts in provider.requests], provider.canaries) == ([4, 4], 1)
     [notice] = shared.blockers()
     assert "the vector has 4 numbers, but 8 were asked for (EMBEDDING_DIMENSIONS)" in notice
     assert 'if 4 is right, set EMBEDDING_LENGTHS={"some-model": 4}' in notice
     clock.mono += 10
     assert isinstance(shared.session().embed(MODEL, TEXTS[4:])[0], Deferral)
-    assert provider.requests[3:] == [[CANARY]], "no text is paid for while a canary's vector is unusable"
+    assert (len(provider.requests), provider.canaries) == (2, 2), "no text is paid for while a canary's is unusable"
     clock.mono += 60
     provider.always = None
     assert all(are_vectors(shared.session().embed(MODEL, TEXTS[4:])))
@@ -215,7 +218,7 @@ def test_a_text_whose_vector_alone_has_another_length_waits_alone() -> None:
     [alone] = shared.session().embed(MODEL, TEXTS[:1])
     assert isinstance(alone, Deferral)
     assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
-    assert provider.requests == [TEXTS[:1], TEXTS[:1], [CANARY]]
+    assert (provider.requests, provider.canaries) == ([TEXTS[:1], TEXTS[:1]], 1)
     assert all(are_vectors(shared.session().embed(MODEL, TEXTS[1:])))
     assert not shared.blockers()
 
@@ -223,7 +226,7 @@ def test_a_text_whose_vector_alone_has_another_length_waits_alone() -> None:
 def test_one_response_with_vectors_of_another_length_delays_its_texts_only_by_a_canary() -> None:
     provider = ScriptedProvider(lambda texts: true_answer(texts, 4))
     assert all(are_vectors(engine(provider).session().embed(MODEL, TEXTS)))
-    assert provider.requests == [TEXTS, [CANARY], TEXTS]
+    assert (provider.requests, provider.canaries) == ([TEXTS, TEXTS], 1)
 
 
 def test_no_text_fails_while_no_vector_of_a_model_is_finite() -> None:
@@ -231,7 +234,7 @@ def test_no_text_fails_while_no_vector_of_a_model_is_finite() -> None:
     provider.always = lambda texts: Embeddings(np.full((len(texts), 8), np.nan, np.float32), 1)
     shared = engine(provider, clock=clock)
     assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS))
-    assert provider.requests == [TEXTS, [CANARY]]
+    assert (provider.requests, provider.canaries) == ([TEXTS], 1)
     assert "scripted sends no usable vectors: the vector is not finite" in shared.blockers()[0]
 
 
@@ -263,7 +266,7 @@ def test_a_canary_that_is_refused_too_blames_the_model() -> None:
     provider.always = BadInput("this model is not valid for this operation")
     shared = engine(provider, embedding_dimensions=0)
     assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS))
-    assert provider.requests == [[CANARY]]
+    assert (provider.requests, provider.canaries) == ([], 1)
     assert "not valid for this operation" in shared.blockers()[0]
 
 
@@ -271,7 +274,7 @@ def test_a_text_that_the_provider_leaves_out_is_found_and_the_others_keep_their_
     provider = ScriptedProvider()
     provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
-    assert provider.requests[1] == [CANARY], "the evidence that the provider works"
+    assert provider.canaries == 1, "the evidence that the provider works"
     assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
 
 

@@ -83,7 +83,7 @@ def test_a_refused_text_fails_alone_with_the_provider_s_redacted_message(make: M
     _, outcomes = got(make())
     assert are_vectors(outcomes) == [number != 7 for number in range(10)]
     assert outcomes[7] == Failure("refused_by_provider", "openai refused the text: cannot read '…' of key …")
-    assert sum(charge["inputs"] for charge in sandbox.charges("openai")) == 9
+    assert sum(charge["inputs"] for charge in sandbox.charges("openai")) == 9 + 1, "one of them a canary"
 
 
 @pytest.mark.parametrize(

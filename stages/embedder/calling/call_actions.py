@@ -19,6 +19,13 @@ class SendRequest(NamedTuple):
     positions: Sequence[int]
 
 
+class SendCanary(NamedTuple):
+    """Action: send a canary, to find out whether the provider serves the model at all.
+
+    Followed by `CanaryServed`, `RequestFailed`, `RetryAtOnce`, `ProviderPaused` or `ProviderUnavailable`.
+    """
+
+
 class WaitUntil(NamedTuple):
     """Action: wait until this time (monotonic seconds). Followed by `WaitEnded`."""
 
@@ -61,6 +68,12 @@ class InputRefused(NamedTuple):
     """The provider's words."""
 
 
+class CanaryServed(NamedTuple):
+    """Event: the provider served the canary."""
+
+    now: float
+
+
 class CallRefused(NamedTuple):
     """Event: the provider refused the request, and would refuse each part of it."""
 
@@ -77,8 +90,8 @@ class RequestFailed(NamedTuple):
     """The least time to wait, if the provider named one."""
     cooldown_until: float = 0.0
     """When the provider may be asked again (monotonic seconds), if this failure opened a circuit breaker."""
-    is_server_error: bool = False
-    """Whether the provider reported an error of its own: one of the items may be the cause."""
+    server_error: Failure | None = None
+    """If the provider reported an error of its own, so that an item may be the cause: the outcome of that item."""
 
 
 class NotCovered(NamedTuple):
@@ -116,10 +129,11 @@ class WaitEnded(NamedTuple):
     is_stopping: bool = False
 
 
-Action: TypeAlias = SendRequest | WaitUntil | LearnCap | Log
+Action: TypeAlias = SendRequest | SendCanary | WaitUntil | LearnCap | Log
 Event: TypeAlias = (
     Succeeded[R]
     | InputRefused
+    | CanaryServed
     | CallRefused
     | RequestFailed
     | NotCovered
@@ -129,4 +143,4 @@ Event: TypeAlias = (
     | WaitEnded
 )
 Steps: TypeAlias = Generator[Action, Event[R], T]
-"""`SendRequest` and `WaitUntil` are answered by an event; the other actions are not."""
+"""`SendRequest`, `SendCanary` and `WaitUntil` are answered by an event; the other actions are not."""

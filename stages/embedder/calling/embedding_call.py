@@ -17,6 +17,7 @@ from common.wire.messages import Failure
 from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.call_actions import NotCovered, ProviderUnavailable, Succeeded
 from stages.embedder.calling.driver import CallRuntime, Driver
+from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, CheckedVectors, Vector, VectorGuard
 from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, odd_forms, sending
@@ -24,8 +25,6 @@ from stages.embedder.providers.request_metrics import counted_embed
 
 INVALID_VECTOR = "invalid_vector"
 """The failure's code if a provider gave no usable vector for a text, twice."""
-CANARY = "canary"
-"""The text of a request that shows whether a provider sends usable vectors for a model."""
 MAX_CANARIES = 4
 """Canaries that one response may need, if the first responses of a model have vectors of different lengths."""
 UNDECIDED_RETRY_S = 1.0
@@ -55,21 +54,27 @@ class EmbeddingExchange:
 
     def request(self, texts: Sequence[str]) -> Embeddings:
         """Make one request. A canary goes first if nothing is known of the model's vectors, or they were unusable."""
-        lengths = self._guard.lengths
-        is_doubted = lengths.is_doubted(self._provider.name, self._model)
-        if self._is_mock:
+        is_doubted = self._guard.lengths.is_doubted(self._provider.name, self._model)
+        if self._is_mock or list(texts) == [CANARY] or not self._canary_first(is_doubted=is_doubted):
             return counted_embed(self._provider, self._model, texts)
+        if not self._budget.allows(texts):
+            raise BudgetSpent
+        return counted_embed(self._provider, self._model, texts)
+
+    def _canary_first(self, *, is_doubted: bool) -> bool:
+        """Send a canary if it must go before the texts; returns whether it was sent."""
+        lengths = self._guard.lengths
         if is_doubted:
             checked = self._ask_canary()
             if checked.rejected:
                 raise NeedsOperator(self._words(checked), model_only=True)
-        elif lengths.is_unknown(self._task_model):
-            with lengths.first_canary:  # one is enough, however many batches begin
-                if lengths.is_unknown(self._task_model):
-                    self._ask_canary()
-        if not self._budget.allows(texts):
-            raise BudgetSpent
-        return counted_embed(self._provider, self._model, texts)
+            return True
+        if not lengths.is_unknown(self._task_model):
+            return False
+        with lengths.first_canary:  # one is enough, however many batches begin
+            if lengths.is_unknown(self._task_model):
+                self._ask_canary()
+        return True
 
     def check(
         self, texts: Sequence[str], response: Embeddings, now: float
@@ -166,6 +171,7 @@ class EmbeddingExchange:
             ) from error
         finally:
             self._budget.add_request(sending.written_at() or began, self._now())
+        self._budget.canaries += 1
         self._budget.add_payment((), odd_forms.bounded(response.tokens) or len(CANARY))
         if response.matrix.size:
             self._guard.lengths.vote(self._task_model, response.matrix.shape[1])

@@ -28,10 +28,13 @@ class RequestBudget:
     def __init__(self, max_requests: int | None = None, send_by: float = 0.0) -> None:
         """`send_by`: the last moment to write a request (monotonic seconds); 0: there is none."""
         self.send_by = send_by
-        self._is_limited = max_requests is not None
+        self.is_limited = max_requests is not None
+        """Whether a quota is in force."""
         self._max_requests = math.inf if max_requests is None else max_requests
         self.requests = 0
         """Requests made, failed ones included."""
+        self.canaries = 0
+        """How many of the requests were canaries that were served: each takes the place of a text in the quotas."""
         self.tokens = 0
         """Tokens used, or possibly used."""
         self.reached_at = 0.0
@@ -63,10 +66,15 @@ class RequestBudget:
         """Whether no request is left."""
         return self.requests >= self._max_requests
 
+    @property
+    def owes_a_text(self) -> bool:
+        """Whether a canary took the place of a text, and all texts can still be sent: one must wait, then."""
+        return self.is_limited and self.canaries > 0 and not self.is_spent
+
     def allows(self, texts: Iterable[str]) -> bool:
         """Whether a request with these texts may be made."""
-        return not self.is_spent and not (self._is_limited and any(text in self.maybe_paid for text in texts))
+        return not self.is_spent and not (self.is_limited and any(text in self.maybe_paid for text in texts))
 
-    def send_back(self, texts: list[str]) -> None:
-        """Leave these texts, which would have been one request, to a later batch."""
-        self.requeue.update(dict.fromkeys(texts, len(texts)))
+    def send_back(self, texts: list[str], at_most: int = 0) -> None:
+        """Leave these texts to a later batch of at most `at_most` texts; 0: as many as these, which were a request."""
+        self.requeue.update(dict.fromkeys(texts, at_most or len(texts)))

@@ -12,8 +12,9 @@ errors, and the rest of this package knows what to do about each:
     Throttled(delay)     send this provider nothing for `delay` seconds
     NoModelYet(delay)    send nothing for this model for `delay` seconds: it is being downloaded, or that failed
     AskAgain             the provider has learned how to ask this server: make the same request again
-    BadInput             the request is refused because of its texts: halve it to find the bad text
-    NeedsOperator        retries and halving do not help, an operator must act: a bad key, no quota, no such model
+    BadInput             the request is refused, perhaps because of its texts: a canary decides, then halving finds them
+    NeedsOperator        retries and halving do not help, an operator must act: a bad key, no quota
+    UnknownModel         the same for one model: the provider does not have it, or the key has no right to it
 """
 
 from __future__ import annotations
@@ -30,20 +31,34 @@ Matrix = NDArray[np.float32]
 """(n, d) float32: one vector for each text."""
 
 
+class MaybeAboutModel:
+    """What the words of a refusal say about the model; only used if a canary is refused with them."""
+
+    names_model = False
+    """Whether they are about the model: then other models may be served."""
+    names_unknown_model = False
+    """Whether they say that the provider does not have the model, or does not give it to this key."""
+
+
 class NotSent(Transient):
     """There was no connection: the texts certainly did not reach the provider."""
 
 
-class ProviderServerError(Transient):
+class ProviderServerError(MaybeAboutModel, Transient):
     """The server answered with status 500: an outage, or a text that makes the server fail."""
 
 
 class NoModelYet(Throttled):
     """The model is being downloaded, or the download failed; other models are not affected."""
 
+    def __init__(self, message: str, delay: float, *, is_unknown: bool = False) -> None:
+        """`is_unknown`: the download failed because there is no such model."""
+        super().__init__(message, delay)
+        self.is_unknown = is_unknown
 
-class BadInput(Permanent):
-    """The provider refused the whole request because of something in it."""
+
+class BadInput(MaybeAboutModel, Permanent):
+    """The provider refused the whole request, perhaps because of something in it."""
 
     def __init__(self, message: str, code: str = "refused_by_provider") -> None:
         super().__init__(message, code)
@@ -64,6 +79,13 @@ class NeedsOperator(Permanent):
     def __init__(self, message: str, *, model_only: bool = False) -> None:
         super().__init__(message, "provider_unusable")
         self.model_only = model_only
+
+
+class UnknownModel(NeedsOperator):
+    """The provider does not have the model, or does not give it to this key."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, model_only=True)
 
 
 class Embeddings(NamedTuple):

@@ -29,6 +29,7 @@ from stages.embedder.providers import (
     ProviderServerError,
     odd_forms,
     ollama_pull,
+    refusal_words,
     responses,
     sending,
 )
@@ -43,6 +44,7 @@ QUEUE_FULL_DELAY_S = 0.2
 
 _TEXT_ERROR = re.compile(r"\bnan\b|unsupported value|context length|input length")
 """Errors about a text, which some versions send with status 500."""
+_MISSING = re.compile(r"model\b.{0,120}?not found, try pulling it")
 _MODEL_ERROR = re.compile(r"does not support embed|invalid model name|unknown model|error loading model")
 
 
@@ -75,7 +77,7 @@ class Ollama:
         wrong = status != 200 or responses.has_error(body)
         if wrong:
             self._metrics.count(model, "error_in_200" if status == 200 else str(status))
-            raise self._refusal(500 if status == 200 else status, body, headers, model, texts)
+            raise self._refusal(status, body, headers, model, texts)
         known, most = known_length(model) or odd_forms.LONGEST_VECTOR, odd_forms.most_tokens(texts)
         asked = min(self._options.get("dimensions", 0), known)  # it only shortens
         found = self._metrics.read(model, "200", lambda: responses.decode_ollama(body, asked, most))
@@ -124,17 +126,25 @@ class Ollama:
         """Turn an error response into one of the project's errors, with Ollama's message."""
         words = redact(responses.error_body(body).message, texts) or "no reason given"
         said = words.lower()
-        if status == 404 and "model" in said:
+        if (status == 404 and "model" in said) or (status != 429 and _MISSING.search(said)):
             return self._missing(model, words)
         if status in {429, 503}:
             return Throttled(f"{status}: {words}", delay(headers, time.time()) or QUEUE_FULL_DELAY_S)
         if _MODEL_ERROR.search(said):
             return NeedsOperator(f"the model {model} cannot be used ({status}): {words}", model_only=True)
-        if status in {400, 413} or _TEXT_ERROR.search(said):
-            return BadInput(words)
-        if status >= 500 or status == 408:
-            return (ProviderServerError if status == 500 else Transient)(f"{status}: {words}")
-        return NeedsOperator(f"the request is refused ({status}), check OLLAMA_BASE_URL: {words}")
+        return self._by_status(status, words, model)
+
+    def _by_status(self, status: int, words: str, model: str) -> Error:
+        said = words.lower()
+        if status in {200, 500} and not _TEXT_ERROR.search(said):
+            return ProviderServerError(f"{status}: {words}")
+        if status == 408 or (status > 500 and status not in refusal_words.NEVER_ABOUT_A_TEXT):
+            return Transient(f"{status}: {words}")
+        if status in refusal_words.NEVER_ABOUT_A_TEXT or status == 401 or (status < 400 and status != 200):
+            return NeedsOperator(f"the request is refused ({status}), check OLLAMA_BASE_URL: {words}")
+        refused = BadInput(words if status in {200, 400, 413, 422, 500} else f"{status}: {words}")
+        refused.names_model = refusal_words.about_model(said, model)[0]
+        return refused
 
     def _missing(self, model: str, words: str) -> Error:
         self._downloads.want(model)

@@ -133,7 +133,7 @@ class OpenAI:
         body: bytes = raw.content
         if responses.has_error(body):
             self._metrics.count(model, "error_in_200")
-            raise self._refusal(500, body, raw.headers, model, texts)
+            raise self._refusal(200, body, raw.headers, model, texts)
         asked: int = fields.get("dimensions", 0)
         decode, length, most = responses.decode_openai, asked or known_length(model) or 0, odd_forms.most_tokens(texts)
         found = self._metrics.read(model, str(raw.status_code), lambda: decode(body, len(texts), length, most))
