@@ -181,3 +181,12 @@ def test_a_pipeline_is_not_ready_from_the_first_failed_poll_until_one_succeeds(
         time.sleep(0.1)
     outside.clear_faults()
     pipeline.wait_ready()
+
+
+def test_a_pipeline_whose_api_cannot_be_resolved_is_never_ready(sandbox: Sandbox, tmp_path: Path) -> None:
+    with Pipeline(sandbox, tmp_path, **SETTINGS, API_BASE_URL="http://api.invalid") as pipeline:
+        pipeline.wait_until(lambda: "cannot be resolved" in str(pipeline.get("/ready")), "the reason on /ready")
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            assert pipeline.get("/ready")[0] == 503
+            time.sleep(0.1)
