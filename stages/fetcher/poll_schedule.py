@@ -185,7 +185,7 @@ class PollSchedule:
     def facts(self) -> dict[str, Any]:
         """What the heartbeat says about the pages."""
         notices = [
-            f"{one.alike} pending elements cannot be read, the first is element {one.position}: {one.problem}"
+            f"{one.alike} of the pending elements cannot be read; the first is element {one.position}: {one.problem}"
             for one in self._unreadable.values()
         ]
         return {"notices": notices} if notices else {}

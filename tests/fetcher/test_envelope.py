@@ -164,7 +164,7 @@ def test_unreadable_elements_are_logged_once_and_told_while_pages_show_them() ->
     bad = element("b", type=5)
     assert events(fetcher.page_read(read(bad))) == ["page_element_skipped"]
     assert fetcher.state.report(fetcher.now).facts["notices"] == [
-        "1 pending elements cannot be read, the first is element 1: `type` is a number, not a string"
+        "1 of the pending elements cannot be read; the first is element 1: `type` is a number, not a string"
     ]
     assert events(fetcher.page_read(read(bad))) == []
     assert events(fetcher.page_read(read(bad, bad))) == ["page_element_skipped"]
