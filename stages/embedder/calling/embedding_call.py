@@ -18,7 +18,7 @@ from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.call_actions import NotCovered, ProviderUnavailable, Succeeded
 from stages.embedder.calling.driver import CallRuntime, Driver
 from stages.embedder.calling.evidence import CANARY
-from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
+from stages.embedder.calling.request_budget import RequestBudget
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, CheckedVectors, Vector, VectorGuard
 from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, odd_forms, sending
 from stages.embedder.providers.request_metrics import counted_embed
@@ -58,7 +58,7 @@ class EmbeddingExchange:
         if self._is_mock or list(texts) == [CANARY] or not self._canary_first(is_doubted=is_doubted):
             return counted_embed(self._provider, self._model, texts)
         if not self._budget.allows(texts):
-            raise BudgetSpent
+            raise sending.NotCoveredError
         return counted_embed(self._provider, self._model, texts)
 
     def _canary_first(self, *, is_doubted: bool) -> bool:
@@ -82,7 +82,7 @@ class EmbeddingExchange:
         """Let the guard check the vectors. What is rejected is a text's fault only if the provider served others."""
         try:
             return self._checked(texts, response, now)
-        except BudgetSpent:  # a canary is needed, and goes first next time
+        except sending.NotCoveredError:  # a canary is needed, and goes first next time
             self._guard.lengths.doubt(self._provider.name, self._model)
             return NotCovered(now)
 
@@ -149,21 +149,19 @@ class EmbeddingExchange:
             return not self._ask_canary().rejected
         except (Transient, Permanent):
             return False
-        except BudgetSpent:
+        except sending.NotCoveredError:
             self._guard.remember_rejected(self._task_model, rejected)
             raise
 
     def _ask_canary(self) -> CheckedVectors:
         """Ask for the vector of a short fixed text: it can't be to blame for what comes."""
         if self._budget.is_spent:
-            raise BudgetSpent
+            raise sending.NotCoveredError
         began = self._now()
         try:
             with sending.covered_until(self._budget.send_by):
                 sending.check()
                 response = counted_embed(self._provider, self._model, [CANARY])
-        except sending.TooLateError as error:
-            raise BudgetSpent from error
         except BadInput as error:
             name = self._provider.name
             raise NeedsOperator(
