@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # With the virtual environment's python first on PATH, as supervisord.conf expects it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo run test check format lock lifecycle audit bench bench-quick clean
+.PHONY: help install demo run test chaos check format lock lifecycle audit bench bench-quick clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -59,6 +59,9 @@ run: $(SERVICE) ## Run the pipeline against the real settings in .env
 
 test: $(READY) ## Run every test, the quick ones first
 	@python -m tests
+
+chaos: $(DEMO) ## The pipeline under random faults, judged from outside (MINUTES=2, SEED=any)
+	@python -m sandbox.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 check: $(READY) ## Lint: ruff, mypy --strict, import contracts
 	@ruff check .

@@ -17,4 +17,5 @@ One process with five listeners, and real HTTP on loopback. The demo, the tests 
     client.py         the control interface from Python
     pipeline.py       the real pipeline against a sandbox
     demo.py           `make demo`
+    chaos/            `make chaos`
 """

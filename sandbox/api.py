@@ -139,6 +139,8 @@ class ApiStandIn(StandIn[ApiSettings]):
             return self._reject(request, _error_response(400, str(error), "Bad Request"))
         if task is None:
             return self._reject(request, _error_response(404, "AI task not found", "Not Found"))
+        if settings.refuse_second_claims and patch.state == "in_progress" and task.state != "pending":
+            return self._reject(request, _error_response(409, f"the task is {task.state}", "Conflict"))
         self.tasks.accept(task_id, task, patch)
         short = f'{{"_id":"{task_id}","type":"{task.task_type}","state":"{patch.state}","__v":0}}'
         return Response(200, short.encode())

@@ -135,9 +135,10 @@ class Sandbox:
         summary: Json = self.call("GET", "/summary")
         return summary
 
-    def charges(self, service: str = "openai") -> list[Json]:
-        """The requests that a provider charged: [{time, inputs, tokens}]."""
-        charges: list[Json] = self.call("GET", f"/charges?service={service}")
+    def charges(self, service: str = "openai", *, with_keys: bool = False) -> list[Json]:
+        """The requests that a provider charged: [{time, received_at, inputs, tokens}], and their texts' `keys`."""
+        query = urlencode({"service": service, **({"keys": "true"} if with_keys else {})})
+        charges: list[Json] = self.call("GET", f"/charges?{query}")
         return charges
 
     def wait_until(self, condition: Callable[[Json], bool], seconds: float = 30.0) -> Json:

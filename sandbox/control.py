@@ -8,7 +8,8 @@
     GET    /record         every id with its PATCHes; `?offset=&limit=`
     GET    /results        {id: vector or error}: the results accepted last; needs the setting `keep_results`
     GET    /summary        counters, by service; cheap
-    GET    /charges        `?service=openai|ollama`: [{time, inputs, tokens}], one for each charged request
+    GET    /charges        `?service=openai|ollama`: [{time, received_at, inputs, tokens}], one for each charged
+                           request; `&keys=true` adds the `vectors.text_key` of each input
     GET    /settings       and PUT: {"api": {...}, "oauth2": {...}, "openai": {...}, "ollama": {...}} (see settings.py)
     POST   /faults         add a fault (see faults.py), returns {"number": N}
     GET    /faults         all faults, each with how often it `matched` and `applied`
@@ -162,7 +163,7 @@ class Control(StandIn[ServiceSettings]):
         name = request.query.get("service", "openai")
         if name not in providers:
             raise ValueError(f"{name!r} does not charge; services that do: {', '.join(providers)}")
-        return providers[name].log()
+        return providers[name].log(with_keys=request.query.get("keys") == "true")
 
     # Settings and faults.
 

@@ -2,6 +2,7 @@
 
 import functools
 import http
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -18,7 +19,7 @@ class Request:
     caller will see instead of the stand-in's own (0: no response at all).
     """
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "status_seen", "transform", "url")
+    __slots__ = ("body", "headers", "keep_alive", "method", "received_at", "status_seen", "transform", "url")
 
     def __init__(self, method: bytes, url: bytes, headers: dict[bytes, bytes], body: bytes, keep_alive: bool) -> None:
         self.method = method
@@ -26,6 +27,7 @@ class Request:
         self.headers = headers
         self.body = body
         self.keep_alive = keep_alive
+        self.received_at = time.time()
         self.transform: str | None = None
         self.status_seen: int | None = None
 

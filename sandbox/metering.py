@@ -22,18 +22,18 @@ class Meter:
 
     def __init__(self) -> None:
         self._paid: dict[int, int] = {}
-        self._log: deque[tuple[float, int, int]] = deque(maxlen=_LOG_LENGTH)
+        self._log: deque[tuple[float, float, Sequence[int], int]] = deque(maxlen=_LOG_LENGTH)
         self._paid_twice = 0
         self._inputs = 0
         self._tokens = 0
         self._charged = 0
 
-    def charge(self, keys: Sequence[int], tokens: int) -> None:
-        """Count the texts of one request, given by their `vectors.text_key`."""
+    def charge(self, keys: Sequence[int], tokens: int, received_at: float) -> None:
+        """Count the texts of one request, given by their `vectors.text_key`, that came at this Unix time."""
         self._charged += 1
         self._inputs += len(keys)
         self._tokens += tokens
-        self._log.append((time.time(), len(keys), tokens))
+        self._log.append((time.time(), received_at, keys, tokens))
         paid = self._paid
         for key in keys:
             times = paid[key] = paid.get(key, 0) + 1
@@ -51,6 +51,16 @@ class Meter:
             "paid_again": self._inputs - len(self._paid),
         }
 
-    def log(self) -> list[dict[str, Any]]:
-        """Every charged request: Unix time, inputs, tokens. Used to check a quota over any interval."""
-        return [{"time": at, "inputs": inputs, "tokens": tokens} for at, inputs, tokens in self._log]
+    def log(self, *, with_keys: bool = False) -> list[dict[str, Any]]:
+        """Every charged request: when it was charged and when it came (Unix time), inputs, tokens, its texts' keys.
+
+        Used to check a quota over any interval.
+        """
+        charges = [
+            {"time": at, "received_at": received_at, "inputs": len(keys), "tokens": tokens, "keys": list(keys)}
+            for at, received_at, keys, tokens in self._log
+        ]
+        if not with_keys:
+            for charge in charges:
+                del charge["keys"]
+        return charges

@@ -119,7 +119,7 @@ class OllamaStandIn(StandIn[OllamaSettings]):
         tokens = sum(min(count, settings.context_tokens) for count in counts)
         keys = [text_key(_tagged(body.model), text) for text in texts]
         vectors = embed(keys, min(body.dimensions or dimensions, dimensions), settings.noise)
-        self.meter.charge(keys, tokens)
+        self.meter.charge(keys, tokens, request.received_at)
         vectors = transform_vectors(request.transform, vectors)
         head = {"model": body.model, "total_duration": 1_000_000, "load_duration": 1000, "prompt_eval_count": tokens}
         if request.transform == "nan":  # orjson would write null

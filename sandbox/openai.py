@@ -93,7 +93,7 @@ class OpenAIStandIn(StandIn[OpenAISettings]):
         tokens = self._count_tokens(texts)
         keys = [text_key(body.model, text) for text in texts]
         vectors = embed(keys, self._dimensions(body), settings.noise)
-        self.meter.charge(keys, tokens)
+        self.meter.charge(keys, tokens, request.received_at)
         vectors = transform_vectors(request.transform, vectors)
         reverse = request.transform == "shuffled"
         content = _render(vectors, body.model, tokens, as_base64=body.encoding_format == "base64", reverse=reverse)
@@ -122,7 +122,7 @@ class OpenAIStandIn(StandIn[OpenAISettings]):
 
     def _dimensions(self, body: _EmbeddingsBody) -> int:
         full = self.settings.models[body.model]
-        if body.dimensions is None:
+        if body.dimensions is None or self.settings.ignore_dimensions:
             return full
         if "ada-002" in body.model:
             raise OpenAIRefusal(400, "This model does not support specifying dimensions.", param="dimensions")

@@ -92,6 +92,23 @@ class Pipeline:
             if process.is_running() and process.pid != supervisord.pid:
                 process.kill()
 
+    def kill_supervisord(self) -> None:
+        """SIGKILL supervisord, so that its programs are orphans; `start` starts it again."""
+        supervisord = self._supervisord
+        if supervisord is not None:
+            self._supervisord = None
+            supervisord.kill()
+            supervisord.wait()
+
+    def left_running(self) -> list[str]:
+        """The processes that were started with our state directory, by this supervisord or an earlier one."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("STATE_DIR") == self.environment["STATE_DIR"]:
+                    found.append(f"{process.pid} {' '.join(process.cmdline()[-3:])}")
+        return found
+
     def get(self, path: str) -> tuple[int, Any]:
         """GET a page of the monitor: status, and the decoded JSON or the text; (0, None) if it does not respond."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

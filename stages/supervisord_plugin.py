@@ -6,6 +6,7 @@ programs inherit supervisord's own standard output: a terminal, a pipe, a file o
 
 supervisord could take the number of embedders from `numprocs=%(ENV_EMBEDDER_PROCESSES)s`, but there an undefined
 variable is an error, and `.env` is not read. So the configuration has one `embedder`, and this plug-in copies it.
+A program notices the death of its supervisord even while it starts: it finds our pid in its environment.
 `[rpcinterface:embedders]` loads the plug-in, which is supervisord's way to load one; it offers no calls.
 """
 
@@ -23,13 +24,20 @@ from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
 
 from common.failures.errors import SettingsError
+from common.process.supervisor_watch import SUPERVISORD_PID
 from common.settings import settings
 
 PROGRAM = "embedder"
 
 
 class InheritingProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
-    """A program that writes to supervisord's own standard output, its standard error included."""
+    """A program that writes to supervisord's own standard output, its standard error included, and knows our pid."""
+
+    def spawn(self) -> int | None:
+        """Start the program; returns its pid."""
+        os.environ[SUPERVISORD_PID] = str(os.getpid())  # for the child; not earlier, since supervisord may daemonize
+        pid: int | None = super().spawn()
+        return pid
 
     def _prepare_child_fds(self) -> None:
         options = self.config.options

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from common.wire.messages import Message, QuotaWindow
+from common.wire.messages import Message
+from common.wire.parts import QuotaWindow
 
 Actions = Iterable[Any]
 """What a handler returns. The loop performs writes before the commit and the others after it, each in this order."""

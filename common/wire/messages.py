@@ -11,9 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-
-class Part(msgspec.Struct, array_like=True, gc=False):
-    """A structure inside a message."""
+from common.wire.parts import Family, Part, QuotaWindow
 
 
 class Message(msgspec.Struct, array_like=True, tag_field="message", tag=True):
@@ -75,6 +73,8 @@ class Charge(Part):
     """When it was charged; identifies the buckets."""
     tokens: int
     requests: int
+    send_by: float = 0.0
+    """Until when requests may be written (seconds since the machine booted); 0: at any time."""
 
 
 class HeldBatch(Part):
@@ -196,6 +196,12 @@ class Holding(Message):
     """All dead letters of the publisher; None if the message does not list them."""
     inventory_complete: bool = False
     """Sent once after a rate limiter starts: any dispatched task that this inventory does not list is lost."""
+    parked: list[str] = []
+    """More ids, of the publisher: the API refused these results before, and they wait for their next try."""
+
+
+class ApiReachable(Message):
+    """fetcher → publisher, after each poll that succeeded: the API answers. So a PATCH may be tried again."""
 
 
 class Deferred(Message):
@@ -237,42 +243,6 @@ class DeadLetters(Message):
     drop: list[str] = []
 
 
-class QuotaWindow(Part):
-    """The state of one quota window, as `/health` shows it."""
-
-    scope: str
-    """The model's name; empty for the global limits."""
-    unit: str
-    """tasks, tokens or requests."""
-    period: str
-    """minute, hour, day, week or month."""
-    current: int
-    limit: int
-    remaining: int
-    reset_at: float
-    """When the window next releases something (rolling), or ends (fixed); seconds since the epoch."""
-    exhausted_at: float | None = None
-    """When it will be used up at the present rate; None if it will not be before it resets."""
-
-
-class Sample(Part):
-    """One value of a metric."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Family(Part):
-    """One metric, with all its samples."""
-
-    name: str
-    kind: str
-    """counter, gauge or histogram."""
-    help: str
-    samples: list[Sample]
-
-
 class Heartbeat(Message):
     """every process → monitor, each second: the process is alive, and this is its state."""
 
@@ -300,6 +270,7 @@ AnyMessage: TypeAlias = (
     | Draining
     | Published
     | Holding
+    | ApiReachable
     | Deferred
     | TokenRequest
     | Token

@@ -19,8 +19,10 @@ from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.driver import CallRuntime
 from stages.embedder.calling.gate import Gate
 from stages.embedder.calling.learned_caps import LearnedCaps
+from stages.embedder.calling.length_record import LengthRecord
 from stages.embedder.calling.routes import Routes
 from stages.embedder.calling.vector_guard import VectorGuard
+from stages.embedder.calling.vector_lengths import VectorLengths
 from stages.embedder.providers import Provider, registry
 from stages.embedder.reuse import Reuse
 from stages.embedder.session import Candidates, Session, SessionParts
@@ -56,7 +58,11 @@ class EmbeddingEngine:
             refusal=self._routes.refusal,
             candidates=self._candidates,
             reuse=self.reuse,
-            guard=VectorGuard(),
+            guard=VectorGuard(
+                VectorLengths(
+                    settings.embedding_lengths, settings.embedding_dimensions, LengthRecord(settings.state_dir)
+                )
+            ),
             runtime=CallRuntime(
                 Backoff(factor=settings.retry_backoff_factor),
                 settings.max_retries,
@@ -76,9 +82,9 @@ class EmbeddingEngine:
             "providers": [provider.name for provider in found],
         }
 
-    def session(self, max_requests: int | None = None) -> Session:
-        """Begin a batch. `max_requests` is its request budget if a quota is in force; None means unlimited."""
-        return Session(self.parts, max_requests)
+    def session(self, max_requests: int | None = None, send_by: float = 0.0) -> Session:
+        """Begin a batch. `max_requests` is its request budget if a quota is in force, `send_by` its last moment."""
+        return Session(self.parts, max_requests, send_by)
 
     def blockers(self) -> list[str]:
         """The reasons why no text can be embedded now, for `/ready`; empty if any can."""

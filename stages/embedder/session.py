@@ -63,10 +63,10 @@ class Route(NamedTuple):
 class Session:
     """One batch. `embed` may be called more than once; the numbers are totals."""
 
-    def __init__(self, parts: SessionParts, max_requests: int | None = None) -> None:
-        """`max_requests` is the request budget; None means unlimited."""
+    def __init__(self, parts: SessionParts, max_requests: int | None = None, send_by: float = 0.0) -> None:
+        """`max_requests` is the request budget, None means unlimited; for `send_by` see `messages.Charge`."""
         self._parts = parts
-        self._budget = RequestBudget(max_requests)
+        self._budget = RequestBudget(max_requests, send_by)
         self.refused = 0
         """Texts that the preflight refused, or of a model that is not supported."""
         self._reused = 0

@@ -43,7 +43,8 @@ class WorkerPool:
 
     def _process(self, batch: m.Batch) -> BatchProcessed:
         kind = self._types[batch.type]
-        session = self._engine.session(batch.charge.requests if batch.charge and batch.limited else None)
+        charge = batch.charge if batch.limited else None
+        session = self._engine.session(charge.requests if charge else None, charge.send_by if charge else 0.0)
         decoded = [guarded(batch.type, partial(kind.decode, task.content)) for task in batch.tasks]
         contents = [content for content in decoded if not isinstance(content, m.Failure)]
         given = kind.process(batch.key, contents, session) if contents else []

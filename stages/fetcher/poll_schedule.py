@@ -54,6 +54,8 @@ class PollSchedule:
         """Whether the last page was as long as asked for, or as the API's cap: there may be more behind it."""
         self.cooldown = Cooldown()
         """After a failed poll; its reason is what the API said, if it throttled."""
+        self._failure = ""
+        """Why the last poll failed; empty if it succeeded."""
         self._config = config
         self._under_way = False
         self._began_at_s = float("-inf")
@@ -126,6 +128,7 @@ class PollSchedule:
     def succeeded(self) -> None:
         """A page came."""
         self._under_way = False
+        self._failure, self.cooldown = "", Cooldown()
         self.breaker.succeeded()
         self.access_token.worked()
 
@@ -174,19 +177,20 @@ class PollSchedule:
         self.breaker.failed(now.mono, str(error), error=error)
         until = self.cooldown.until
         if not event.rejected or self.breaker.failures > 1:
+            self._failure = str(error)
             until = now.mono + self.backoff.delay(self.breaker.failures, error)
         self.cooldown = Cooldown(until, str(error) if isinstance(error, Throttled) else "")
         if event.rejected:
             yield from self.access_token.refused(event.rejected, now)
 
     def blockers(self, now: Instant) -> list[str]:
-        """Why no page comes, in words."""
+        """Why no page comes, in words: from a failed poll on, until one succeeds."""
         blockers = []
         if problem := self.access_token.problem(now):
             blockers.append(problem)
-        if self.breaker.reason:
-            blockers.append(f"the API does not answer polls: {self.breaker.reason}")
-        elif self.cooldown.reason and not self.cooldown.is_over(now.mono):
+        if self.cooldown.reason:
             wait = self.cooldown.remaining_s(now.mono)
             blockers.append(f"the API throttles polls: {self.cooldown.reason}; next poll in {wait:.0f} s")
+        elif reason := self._failure or self.breaker.reason:
+            blockers.append(f"the API does not answer polls: {reason}")
         return blockers

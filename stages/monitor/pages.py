@@ -15,7 +15,7 @@ from common import __version__
 from common.process import clock, metrics
 from common.process.actions import Instant
 from common.settings.settings import Mode, Settings
-from common.wire.messages import Family, QuotaWindow, Sample
+from common.wire.parts import Family, QuotaWindow, Sample
 from common.wire.wiring import stage_of
 from stages.monitor.actions import PublishView
 from stages.monitor.view import View

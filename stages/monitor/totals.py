@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from common.wire.messages import Family, Sample
+from common.wire.parts import Family, Sample
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """The identity of a series: its name and labels."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from common.process.actions import Instant
-from common.wire.messages import Family, Heartbeat, QuotaWindow
+from common.wire.messages import Heartbeat
+from common.wire.parts import Family, QuotaWindow
 from common.wire.timing import DEAD_AFTER_S
 from stages.monitor.totals import merge
 

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.wire import messages as m
+from common.wire.parts import Family, QuotaWindow, Sample
 from tests import samples
 
 MESSAGES: list[m.Message] = [
@@ -22,15 +23,16 @@ MESSAGES: list[m.Message] = [
     m.Draining("embedder_00", "boot"),
     m.Stored("b1"),
     m.Published(["a"], ["b"], ["c"]),
-    m.Holding("publisher", ["a"], ["b"]),
+    m.Holding("publisher", ["a"], ["b"], parked=["c"]),
+    m.ApiReachable(),
     m.Deferred(["a"], 5.0, "quota", "*"),
     m.TokenRequest("ipc:///inbox", "fingerprint"),
     m.Token("secret", 5.0, "fingerprint"),
     m.DeadLetters(["a"], ["b"]),
     m.Heartbeat(
         "fetcher", "fetcher", "boot", 7, 5.0, ["no token"], {"leased": 1},
-        [m.Family("x", "counter", "help", [m.Sample("x_total", {"a": "b"}, 1.0)])],
-        [m.QuotaWindow("", "tasks", "minute", 1, 2, 1, 5.0)],
+        [Family("x", "counter", "help", [Sample("x_total", {"a": "b"}, 1.0)])],
+        [QuotaWindow("", "tasks", "minute", 1, 2, 1, 5.0)],
     ),
 ]  # fmt: skip
 

@@ -229,6 +229,12 @@ def test_an_item_on_which_the_provider_fails_is_isolated_last_and_fails_after_ma
     assert simulated.requests == [*isolation, "b", "b", "b"]
 
 
+def test_a_server_error_after_other_failures_is_waited_for_and_not_searched_by_halving() -> None:
+    simulated = Simulated(policy=RetryPolicy(Backoff(first=0.01), 5))
+    assert simulated.run(failed(), failed(), failed(server_error=BAD)) == ["A", "B", "C", "D"]
+    assert simulated.requests == ["abcd"] * 4
+
+
 def reject(texts: list[str], *bad: str, is_unmatched: bool = False) -> Event[str]:
     """Reject the results of these items, or of all if they are unmatched."""
     rejected = {at: BAD for at, text in enumerate(texts) if text in bad or is_unmatched}
@@ -246,10 +252,19 @@ def test_results_that_cannot_be_matched_are_searched_by_halving_a_bounded_number
     simulated = Simulated()
     simulated.always = lambda texts: reject(texts, is_unmatched="c" in texts)
     assert simulated.run() == ["a", "b", BAD, "d"]
+    assert sorted(simulated.requests) == ["ab", "abcd", "abcd", "c", "cd", "d"]
     endless = Simulated([f"text {number}" for number in range(256)])
     endless.always = lambda texts: reject(texts, is_unmatched=True)
     assert endless.run() == [BAD] * 256
     assert len(endless.requests) < 50
+
+
+@pytest.mark.parametrize("bad", [0, 37, 63])
+def test_one_result_that_cannot_be_matched_is_found_among_many(bad: int) -> None:
+    texts = [f"text {number}" for number in range(64)]
+    simulated = Simulated(texts)
+    simulated.always = lambda asked: reject(asked, is_unmatched=f"text {bad}" in asked)
+    assert simulated.run() == [BAD if number == bad else text for number, text in enumerate(texts)]
 
 
 def test_items_that_the_budget_does_not_cover_are_sent_back_with_the_size_of_their_request() -> None:

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from common.process.actions import Send
 from common.wire import messages as m
 from common.wire.timing import DRAINING_INTERVAL_S, READY_INTERVAL_S
@@ -247,3 +249,33 @@ def test_a_draining_embedder_tells_the_publisher_until_it_is_drained() -> None:
 def test_an_embedder_that_is_not_draining_sends_no_draining_message() -> None:
     embedder = Working()
     assert sent_to("publisher", [*embedder.tick(), *embedder.after(60).tick()]) == []
+
+
+def test_the_time_since_a_batch_reached_the_provider_is_told_only_if_it_did() -> None:
+    embedder = Working()
+    embedder.batch("b1", "a")
+    embedder.batch("b2", "b")
+    embedder.after(7)
+    assert finished(embedder.processed("b1", reached_at=START.mono + 2.0)).reached_ago_s == 5.0
+    assert finished(embedder.processed("b2")).reached_ago_s == 0.0
+
+
+def test_what_is_returned_during_a_drain_costs_nothing() -> None:
+    embedder = Working()
+    embedder.drain()
+    told = finished(embedder.batch("b1", "a", "b"))
+    assert told == m.Finished("embedder_00", BOOT, "b1", 0, 0, ["a", "b"], embedder.now.wall, unsent=True)
+
+
+@pytest.mark.parametrize("boot", ["aaaa", "zzzz", ""])
+def test_a_batch_for_any_other_boot_is_not_taken(boot: str) -> None:
+    assert Working().batch("b1", "a", boot=boot) == []
+
+
+def test_a_longer_cooldown_is_told_at_once_and_the_same_one_again_is_not() -> None:
+    embedder = Working()
+    embedder.state.provider_cooldowns = {"openai": START.wall + 20.0}
+    assert ready(embedder.after(0.1).tick()).provider_cooldowns == {"openai": START.wall + 20.0}
+    assert of(m.Ready, embedder.after(0.1).tick()) == []
+    embedder.state.provider_cooldowns = {"openai": START.wall + 30.0}
+    assert ready(embedder.after(0.1).tick()).provider_cooldowns == {"openai": START.wall + 30.0}

@@ -32,3 +32,10 @@ def test_the_processes_of_a_killed_supervisord_end_and_the_next_start_carries_on
         again.wait_ready(60)
         sandbox.wait_until(lambda summary: summary["api"]["tasks"]["pending"] == 0, 60)
     assert sandbox.summary()["api"]["digests_differ"] == 0
+
+
+def test_processes_that_are_just_starting_when_supervisord_is_killed_end_too(sandbox: Sandbox, tmp_path: Path) -> None:
+    with Pipeline(sandbox, tmp_path, EMBEDDER_PROCESSES=2) as pipeline:
+        pipeline.wait_until(lambda: len(pipeline.left_running()) == 8, "all programs to be spawned")
+        pipeline.kill_supervisord()
+        pipeline.wait_until(lambda: pipeline.left_running() == [], "all orphans to end")

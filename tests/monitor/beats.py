@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from common.process.actions import Instant
-from common.wire.messages import Family, Heartbeat, Sample
+from common.wire.messages import Heartbeat
+from common.wire.parts import Family, Sample
 from common.wire.wiring import stage_of
 
 START = Instant(1000.0, 1_800_000_000.0)

@@ -18,7 +18,8 @@ from common import __version__
 from common.process import metrics
 from common.process.actions import Instant
 from common.settings.settings import PLACEHOLDER_API_KEY, Settings
-from common.wire.messages import Heartbeat, QuotaWindow, Sample, decode, encode
+from common.wire.messages import Heartbeat, decode, encode
+from common.wire.parts import QuotaWindow, Sample
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.state import Monitor
 from tests import samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.wire.messages import QuotaWindow
+from common.wire.parts import QuotaWindow
 from common.wire.timing import DEAD_AFTER_S
 from stages.monitor.actions import PublishView
 from stages.monitor.state import EARLIER_BOOTS, Monitor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.wire.messages import Family, Sample
+from common.wire.parts import Family, Sample
 from stages.monitor.totals import merge
 from tests.monitor.beats import counter, gauge, histogram, values
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from common.api.patch_queue import CONNECTIONS, RETRY_CONNECTIONS
 from common.failures.breaker import State
 from stages.publisher.actions import MoveToDeadLetters, SendPatch
-from stages.publisher.state import CONNECTIONS, RETRY_CONNECTIONS
 from tests import decisions
 from tests.decisions import of
 from tests.publisher.publishing import Publishing, sending
@@ -138,9 +138,12 @@ def test_the_probe_is_the_result_with_the_fewest_tries() -> None:
             publisher.after(0.1).tick()
     publisher.respond(500, "bad")
     publisher.results("new")
+    assert publisher.patched == ["new"]  # at once: only one task was refused so far
+    publisher.respond(500, "new")
+    publisher.results("newer")
     assert publisher.patched == []
-    publisher.live(61)
-    assert publisher.patched == ["new"]
+    patches = of(SendPatch, publisher.live(61))
+    assert patches[0].task_id == "newer"
 
 
 def test_results_that_were_refused_leave_most_connections_to_others() -> None:

@@ -8,6 +8,7 @@ from common.api.status import Meaning, meaning
 from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters
+from stages.publisher.refusals import MOST_PROBES
 from tests.decisions import of, said, sent_to
 from tests.publisher.publishing import INBOX, Publishing, sending
 from tests.samples import names
@@ -148,15 +149,15 @@ def test_the_back_off_grows_with_each_try() -> None:
     assert 30 <= waits[-1] <= 60.1
 
 
-def test_many_failures_open_the_circuit_breaker_and_then_one_probe_at_a_time_is_sent() -> None:
+def test_many_failures_open_the_circuit_breaker_and_then_few_probes_are_sent() -> None:
     publisher = sending(*names(40), breaker_threshold=5)
     publisher.respond(503, *publisher.patched)
     assert publisher.patched == []
     assert "the API does not take results" in publisher.state.report(publisher.now).blockers[0]
-    for _ in range(4):
+    for probes in (1, 2, MOST_PROBES, MOST_PROBES):
         while not publisher.patched:
             publisher.after(0.1).tick()
-        assert len(publisher.patched) == 1
+        assert len(publisher.patched) == probes
         publisher.respond(503, *publisher.patched)
     while not publisher.patched:
         publisher.after(0.1).tick()

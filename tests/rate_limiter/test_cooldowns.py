@@ -70,3 +70,11 @@ def test_waiting_tasks_are_dispatched_in_full_batches_for_a_while_after_a_cooldo
     report(limiter, "embedder_00", free=5 + 3)
     limiter.tasks(*samples.names(50, "later"))
     assert limiter.sizes == [10] * 5
+
+
+def test_a_cooldown_that_is_over_sends_no_waiting_task_back() -> None:
+    limiter = Limiter(hold_seconds=60)
+    limiter.ready(0, key_cooldowns={"*": START.wall - 5})
+    done = limiter.tasks("a")
+    assert limiter.waiting == ["a"]
+    assert [action for action in done if isinstance(action, Send)] == []

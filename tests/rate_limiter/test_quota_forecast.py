@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from common.settings.model_limits import Strategy
-from common.wire.messages import QuotaWindow
+from common.wire.parts import QuotaWindow
 from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.buckets import SECONDS, Period
 from stages.rate_limiter.quota.counters import Unit, WindowId

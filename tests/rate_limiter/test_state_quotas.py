@@ -225,3 +225,20 @@ def test_tasks_that_an_embedder_deferred_go_back_with_their_time_and_can_be_rece
     assert log_fields("tasks_deferred", done) == {"level": "info", "reason": "provider", "until": until, "task_id": "b"}
     limiter.tasks("b")
     assert ids_of(limiter.batch) == ["b"]
+
+
+def test_a_waiting_task_leaves_exactly_when_its_quota_opens() -> None:
+    limiter = Limiter({PER_MINUTE: 1}, hold_seconds=100)
+    limiter.ready(5)
+    limiter.tasks("a")
+    limiter.finished(limiter.batch)
+    opens_at = limiter.quotas.opens_at("small", 5, limiter.now.wall)
+    limiter.after(opens_at - limiter.now.wall - 0.5)
+    limiter.tick()
+    limiter.ready(5)
+    limiter.tasks("b")
+    assert limiter.batches == []
+    limiter.after(0.49).tick()
+    assert limiter.batches == []
+    limiter.after(0.011).tick()
+    assert ids_of(limiter.batch) == ["b"]

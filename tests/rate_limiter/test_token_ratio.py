@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.process import metrics
-from common.wire.messages import QuotaWindow
+from common.wire.parts import QuotaWindow
 from stages.rate_limiter import quota_metrics
 from stages.rate_limiter.token_ratio import MOST_MODELS, WEIGHT_OF_THE_PAST, TokenRatios
 from tests.rate_limiter.limiter import Limiter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from common.process.actions import Log
@@ -54,6 +54,8 @@ class Succeeded(NamedTuple, Generic[R]):
     """Index in the request → why its result cannot be used."""
     is_unmatched: bool = False
     """Whether all were rejected because it is unknown which result belongs to which item."""
+    blameless: Collection[int] = ()
+    """Indexes in the request of rejected items that can't be to blame: they wait instead of failing."""
 
 
 class InputRefused(NamedTuple):
@@ -92,6 +94,12 @@ class RequestFailed(NamedTuple):
     """If the provider reported an error of its own, so that an item may be the cause: the outcome of that item."""
 
 
+class NotCovered(NamedTuple):
+    """Event: the request was not made, because what the batch was charged does not cover it any more."""
+
+    now: float
+
+
 class RetryAtOnce(NamedTuple):
     """Event: the client has learned how to ask this provider: the same request will do now."""
 
@@ -128,6 +136,7 @@ Event: TypeAlias = (
     | CanaryServed
     | CallRefused
     | RequestFailed
+    | NotCovered
     | RetryAtOnce
     | ProviderPaused
     | ProviderUnavailable

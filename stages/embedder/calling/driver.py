@@ -23,6 +23,7 @@ from stages.embedder.calling.call_actions import (
     Event,
     InputRefused,
     LearnCap,
+    NotCovered,
     ProviderPaused,
     ProviderUnavailable,
     R,
@@ -38,7 +39,7 @@ from stages.embedder.calling.call_actions import (
 from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.pieces import RetryPolicy
 from stages.embedder.calling.provider_call import ProviderCall
-from stages.embedder.calling.request_budget import RequestBudget
+from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
 from stages.embedder.providers import (
     AskAgain,
     BadInput,
@@ -47,6 +48,7 @@ from stages.embedder.providers import (
     NotSent,
     ProviderServerError,
     odd_forms,
+    sending,
 )
 from stages.embedder.providers.redaction import redact
 
@@ -89,7 +91,9 @@ class Exchange(Protocol[Resp, R]):
         """Make one request. Raises the errors that `stages.embedder.providers` lists."""
         ...
 
-    def check(self, texts: Sequence[str], response: Resp, now: float) -> Succeeded[R] | ProviderUnavailable:
+    def check(
+        self, texts: Sequence[str], response: Resp, now: float
+    ) -> Succeeded[R] | NotCovered | ProviderUnavailable:
         """Turn the response into results. `ProviderUnavailable`: this provider must not serve the model at all."""
         ...
 
@@ -154,22 +158,35 @@ class Driver(Generic[Resp, R]):
         return None
 
     def _send(self, texts: list[str], *, is_canary: bool = False) -> Event[R]:
-        """Make one request if the gate is open."""
+        """Make one request, if it may be made now."""
+        return self._hindrance(is_canary=is_canary) or self._exchanged(texts, is_canary=is_canary)
+
+    def _hindrance(self, *, is_canary: bool) -> Event[R] | None:
+        """Why no request can be made; None: it may be made, and the gate expects its outcome."""
+        now = self._now()
         if self._runtime.is_stopping():
-            now = self._now()
             return ProviderUnavailable(now, now)
+        if self._budget.is_late(now):
+            return NotCovered(now)
         until = (self._gate.enter_canary if is_canary else self._gate.enter)(self._model)
-        if until:  # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
-            is_broken = self._gate.is_broken(self._model)
-            return ProviderUnavailable(self._now(), until) if is_broken else ProviderPaused(self._now(), until)
+        if not until:
+            return None
+        # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
+        is_broken = self._gate.is_broken(self._model)
+        return ProviderUnavailable(now, until) if is_broken else ProviderPaused(now, until)
+
+    def _exchanged(self, texts: list[str], *, is_canary: bool) -> Event[R]:
+        """Make one request; its outcome."""
         began = self._now()
         try:
-            with self._gate.outcome(self._model, is_canary=is_canary):
+            with self._gate.outcome(self._model, is_canary=is_canary), sending.covered_until(self._budget.send_by):
                 response = self._request(texts)
+        except (BudgetSpent, sending.TooLateError):
+            return NotCovered(self._now())
         except (Transient, Permanent) as error:
+            self._budget.add_request(sending.written_at() or began, self._now())
             return self._canary_failed(error) if is_canary else self._failed(error, texts)
-        finally:
-            self._budget.add_request(began, self._now())
+        self._budget.add_request(sending.written_at() or began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
         tokens = odd_forms.bounded(response.tokens)
         paid = () if is_canary else texts

@@ -11,15 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-MAX_TRANSIT_S = 0.5
-"""The longest time that a request needs to reach its provider over a new connection. The response time is an upper
-bound too, but a slow response must not keep the quota from admitting more."""
+from common.wire.timing import IN_NETWORK_S
+
+MAX_TRANSIT_S = IN_NETWORK_S
+"""The longest time that a request needs to reach its provider after it was written. The response time is an upper bound
+too, but a slow response must not keep the quota from admitting more."""
+
+
+class BudgetSpent(Exception):
+    """A request was not made, because what the batch was charged does not cover it any more."""
 
 
 class RequestBudget:
     """The request budget of one batch; `max_requests=None` means unlimited."""
 
-    def __init__(self, max_requests: int | None = None) -> None:
+    def __init__(self, max_requests: int | None = None, send_by: float = 0.0) -> None:
+        """`send_by`: the last moment to write a request (monotonic seconds); 0: there is none."""
+        self.send_by = send_by
         self.is_limited = max_requests is not None
         """Whether a quota is in force."""
         self._max_requests = math.inf if max_requests is None else max_requests
@@ -37,7 +45,10 @@ class RequestBudget:
         """Texts that the budget does not cover → the size of the largest request that they may be part of next."""
 
     def add_request(self, began: float, ended: float) -> None:
-        """Count a request; it reached its provider between these two times (monotonic seconds)."""
+        """Count a request; it reached its provider between these two times (monotonic seconds).
+
+        `began`: when it was written, or begun if that is not known.
+        """
         self.requests += 1
         self.reached_at = max(self.reached_at, min(began + MAX_TRANSIT_S, ended))
 
@@ -45,6 +56,10 @@ class RequestBudget:
         """Note that these texts may have been paid for, and that they cost at most this number of tokens."""
         self.maybe_paid.update(texts)
         self.tokens += tokens
+
+    def is_late(self, now: float) -> bool:
+        """Whether the charge does not cover a request any more (monotonic seconds)."""
+        return bool(self.send_by) and now > self.send_by
 
     @property
     def is_spent(self) -> bool:

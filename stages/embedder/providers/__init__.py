@@ -99,6 +99,10 @@ class Embeddings(NamedTuple):
     """The position of each row's text; None if the rows are complete and in order, or not numbered by the provider."""
     pause: float = 0.0
     """Seconds to send this provider nothing, because its headers say that its quota is almost used up."""
+    asked: int = 0
+    """The number of dimensions that the request asked for; 0 if it asked for none, or the provider does not say."""
+    other_lengths: Mapping[int, int] = {}
+    """Row → the length of its vector, for rows of another length than most. Such a row is NaN in `matrix`."""
 
 
 class Caps(NamedTuple):

@@ -6,6 +6,7 @@ model is a 404: ollama_pull.py downloads it, its tasks wait, and those of other 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -30,7 +31,9 @@ from stages.embedder.providers import (
     ollama_pull,
     refusal_words,
     responses,
+    sending,
 )
+from stages.embedder.providers.model_lengths import known_length
 from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.rate_limit_headers import delay
 from stages.embedder.providers.redaction import redact
@@ -75,8 +78,10 @@ class Ollama:
         if wrong:
             self._metrics.count(model, "error_in_200" if status == 200 else str(status))
             raise self._refusal(status, body, headers, model, texts)
-        length, most = self._options.get("dimensions", 0), odd_forms.most_tokens(texts)
-        return self._metrics.read(model, "200", lambda: responses.decode_ollama(body, length, most))
+        known, most = known_length(model) or odd_forms.LONGEST_VECTOR, odd_forms.most_tokens(texts)
+        asked = min(self._options.get("dimensions", 0), known)  # it only shortens
+        found = self._metrics.read(model, "200", lambda: responses.decode_ollama(body, asked, most))
+        return found._replace(asked=asked)
 
     def has(self, model: str) -> bool | None:
         """Whether the server lists the model; None if it has not answered yet."""
@@ -101,9 +106,12 @@ class Ollama:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
             self._local.session.verify = tls_and_proxy.ca_file()
+            for scheme in ("http://", "https://"):
+                self._local.session.mount(scheme, _Adapter())
         deadline = time.monotonic() + self._timeout
         url = f"{self._url}/api/embed"
-        with self._local.session.post(url, json=body, timeout=self._timeout, stream=True) as response:
+        timeouts = (min(self._timeout, sending.left_s()), self._timeout)
+        with self._local.session.post(url, json=body, timeout=timeouts, stream=True) as response:
             pieces = bytearray()
             try:
                 while piece := response.raw.read1(65_536, decode_content=True):
@@ -152,6 +160,38 @@ class Ollama:
         return self._metrics.broken(model, redact(str(error), texts), unsent=unsent, late=late)
 
 
+class _Connection(urllib3.connection.HTTPConnection):
+    """A connection that writes only what its charge covers."""
+
+    def send(self, data: Any) -> None:
+        """Connect if necessary, then look at the time again and write."""
+        if self.sock is None:
+            self.connect()
+        sending.check()
+        super().send(data)
+        sending.note_written()
+
+
+class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """The same with TLS."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Lets `requests` use these connections."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+
 def _options(settings: Settings) -> dict[str, Any]:
     """Return the fields that are the same in all requests. OLLAMA_TRUNCATE defaults to TRUNCATE_LONG_TEXTS."""
     truncate = settings.truncate_long_texts if settings.ollama_truncate is None else settings.ollama_truncate
@@ -160,5 +200,5 @@ def _options(settings: Settings) -> dict[str, Any]:
         options["dimensions"] = settings.embedding_dimensions
     keep_alive = settings.ollama_keep_alive
     if keep_alive:  # a duration such as 5m, or seconds
-        options["keep_alive"] = int(keep_alive) if re.fullmatch(r"-?\d+", keep_alive) else keep_alive
+        options["keep_alive"] = json.loads(keep_alive) if re.fullmatch(r"-?\d+(\.\d+)?", keep_alive) else keep_alive
     return options

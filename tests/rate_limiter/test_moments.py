@@ -1,0 +1,62 @@
+"""Decisions of the rate limiter's parts at the exact moment when a time is over."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.process.actions import Instant
+from common.wire import messages as m
+from common.wire.timing import MISSING_AFTER_S, QUARANTINE_TRUSTED_S, SILENT_AFTER_S
+from stages.rate_limiter.cooldowns import SAVE_REQUESTS_S, CooldownBoard
+from stages.rate_limiter.fleet import DispatchedBatch, EmbedderEntry, Fleet
+from stages.rate_limiter.poison import Quarantine
+from tests.samples import task
+
+
+def at(mono: float) -> Instant:
+    return Instant(mono, 1_000_000.0 + mono)
+
+
+def test_a_cooldown_is_over_at_its_end_and_requests_are_saved_for_a_while_after_it() -> None:
+    board = CooldownBoard()
+    assert board.report({"openai": 100.0}) == {"openai": 100.0}
+    assert board.in_force(99.9) == {"openai": 100.0}
+    assert board.in_force(100.0) == {}
+    assert board.saves_requests(100.0 + SAVE_REQUESTS_S - 0.1)
+    assert not board.saves_requests(100.0 + SAVE_REQUESTS_S)
+
+
+@pytest.mark.parametrize("heard_at_s", [1.0, 10.0, 999.5])
+def test_an_embedder_is_silent_when_its_last_ready_is_too_old_whatever_the_clock_shows(heard_at_s: float) -> None:
+    fleet = Fleet()
+    fleet.add(m.Ready("e0", "boot", "ipc://e0", 1, []), at(heard_at_s))
+    assert fleet.silent(at(heard_at_s + SILENT_AFTER_S)) == []
+    for age_s in (SILENT_AFTER_S + 0.1, 2 * SILENT_AFTER_S, heard_at_s * SILENT_AFTER_S + SILENT_AFTER_S):
+        assert [entry.name for entry in fleet.silent(at(heard_at_s + age_s))] == ["e0"]
+
+
+@pytest.mark.parametrize("heard_at_s", [1.0, 10.0, 2000.0])
+@pytest.mark.parametrize(("pause_s", "is_lost"), [(SILENT_AFTER_S / 2, True), (SILENT_AFTER_S / 2 + 0.5, False)])
+def test_a_batch_that_was_missed_before_a_pause_is_not_lost_after_it(
+    heard_at_s: float, pause_s: float, *, is_lost: bool
+) -> None:
+    entry = EmbedderEntry("e0", "boot", "ipc://e0", heard_at_s)
+    entry.batches["b1"] = DispatchedBatch(["a"], missed_at=heard_at_s + pause_s - MISSING_AFTER_S)
+    changes = entry.on_ready(m.Ready("e0", "boot", "ipc://e0", 1, []), at(heard_at_s + pause_s))
+    assert ("b1" in changes.lost) is is_lost
+
+
+def test_a_task_is_outdated_only_after_the_time_for_which_the_publisher_remembers_it() -> None:
+    quarantine = Quarantine(5)
+    quarantine.on_death("e0", [task("a")], at(10.0))
+    assert quarantine.outdated(at(10.0 + QUARANTINE_TRUSTED_S)) == set()
+    assert quarantine.outdated(at(10.1 + QUARANTINE_TRUSTED_S)) == {"a"}
+
+
+def test_a_new_task_in_a_long_row_of_deaths_has_one_more_attempt_afterwards() -> None:
+    quarantine = Quarantine(5)
+    attempts = []
+    for number in range(12):
+        ((retried,), _) = quarantine.on_death("e0", [task(f"t{number}")], at(float(number)))
+        attempts.append(retried.attempt)
+    assert attempts == [2] * 12
