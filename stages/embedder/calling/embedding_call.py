@@ -20,7 +20,7 @@ from stages.embedder.calling.driver import CallRuntime, Driver
 from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.request_budget import RequestBudget
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, CheckedVectors, Vector, VectorGuard
-from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, odd_forms, sending
+from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, UnknownModel, odd_forms, sending
 from stages.embedder.providers.request_metrics import counted_embed
 
 INVALID_VECTOR = "invalid_vector"
@@ -163,10 +163,10 @@ class EmbeddingExchange:
                 sending.check()
                 response = counted_embed(self._provider, self._model, [CANARY])
         except BadInput as error:
-            name = self._provider.name
-            raise NeedsOperator(
-                f"{name} refuses even a short text for {self._model}: {error}", model_only=True
-            ) from error
+            words = f"{self._provider.name} refuses every request for {self._model}, a canary included: {error}"
+            if error.names_unknown_model:
+                raise UnknownModel(words) from error
+            raise NeedsOperator(words, model_only=error.names_model) from error
         finally:
             self._budget.add_request(sending.written_at() or began, self._now())
         self._budget.canaries += 1
