@@ -110,7 +110,7 @@ class Claiming:
                 self._forget(response.task_id)
                 continue  # settled or given back meanwhile
             means = meaning_of(response)
-            if means in {Meaning.TOKEN_REFUSED, Meaning.TOKEN_DOUBTED}:
+            if means is Meaning.TOKEN_REFUSED:
                 yield from self._on_token_refused(response, pending, now)
             elif means is Meaning.UNAVAILABLE and not self._is_check_answered(response, pending):
                 yield from self._back_off(response, pending, now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from common.api.responses import ApiResponse
 from common.api.status import Meaning
 from common.failures.attribution import NEAR_S
@@ -61,3 +63,17 @@ def test_recoveries_count_until_exactly_their_longest_age() -> None:
             if judging.refuse(at) == GIVE_UP:
                 break
         assert allowed == expected
+
+
+@pytest.mark.parametrize(
+    ("served_ago_s", "waits"), [(0.0, False), (1.0, False), (NEAR_S, False), (NEAR_S + 0.1, True), (None, True)]
+)
+def test_a_throttle_of_one_task_is_the_apis_only_if_no_other_task_was_served_lately(
+    served_ago_s: float | None, *, waits: bool
+) -> None:
+    refusals, now = Refusals(MAX_RETRIES, 5, 2.0), 1000.0
+    if served_ago_s is not None:
+        refusals.on_served("good", entry(), now - served_ago_s)
+    response = ApiResponse("bad", 429, "", 30.0, "one")
+    refusals.on_refused(response, entry(), Meaning.UNAVAILABLE, now)
+    assert refusals.throttle.is_over(now + 0.1) is not waits
