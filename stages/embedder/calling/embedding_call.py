@@ -57,7 +57,7 @@ class EmbeddingExchange:
         is_doubted = self._guard.lengths.is_doubted(self._provider.name, self._model)
         if self._is_mock or list(texts) == [CANARY] or not self._canary_first(is_doubted=is_doubted):
             return counted_embed(self._provider, self._model, texts)
-        if not self._budget.allows(texts):
+        if self._budget.is_limited:  # the canary took the place of a text in the quotas: the batch is charged again
             raise sending.NotCoveredError
         return counted_embed(self._provider, self._model, texts)
 
@@ -125,7 +125,7 @@ class EmbeddingExchange:
             if lengths.objection(self._task_model, length, response.asked) is not None:
                 return True
             try:
-                self._ask_canary()
+                self._ask_canary(after_texts=True)
             except (Transient, Permanent) as error:
                 log.warning("vector_length_undecided", model=self._model, reason=str(error))
                 return False
@@ -146,16 +146,19 @@ class EmbeddingExchange:
         if self._guard.was_served_since(self._provider.name, self._model, self._task_model, rejected):
             return True
         try:
-            return not self._ask_canary().rejected
+            return not self._ask_canary(after_texts=True).rejected
         except (Transient, Permanent):
             return False
         except sending.NotCoveredError:
             self._guard.remember_rejected(self._task_model, rejected)
             raise
 
-    def _ask_canary(self) -> CheckedVectors:
-        """Ask for the vector of a short fixed text: it can't be to blame for what comes."""
-        if self._budget.is_spent:
+    def _ask_canary(self, *, after_texts: bool = False) -> CheckedVectors:
+        """Ask for the vector of a short fixed text: it can't be to blame for what comes.
+
+        `after_texts`: the batch has sent what it was charged for. Under a quota, a later batch sends the canary.
+        """
+        if self._budget.is_spent or (after_texts and self._budget.is_limited):
             raise sending.NotCoveredError
         began = self._now()
         try:
