@@ -131,10 +131,11 @@ class ApiStandIn(StandIn[ApiSettings]):
             patch = self._read(request, body, task.task_type if task else "")
         except (msgspec.MsgspecError, BadBodyError) as error:
             return self._reject(request, _error_response(400, str(error), "Bad Request"))
-        if task is None:
-            return self._reject(request, _error_response(404, "AI task not found", "Not Found"))
-        if settings.refuse_second_claims and patch.state == "in_progress" and task.state != "pending":
-            return self._reject(request, _error_response(409, f"the task is {task.state}", "Conflict"))
+        is_second_claim = patch.state == "in_progress" and task is not None and task.state != "pending"
+        if task is None or (is_second_claim and settings.refuse_second_claims):
+            missing = _error_response(404, "AI task not found", "Not Found")
+            conflict = _error_response(409, "the task is not pending", "Conflict")
+            return self._reject(request, missing if task is None else conflict)
         self.tasks.accept(task_id, task, patch)
         short = f'{{"_id":"{task_id}","type":"{task.task_type}","state":"{patch.state}","__v":0}}'
         return Response(200, short.encode())

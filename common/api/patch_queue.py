@@ -17,7 +17,7 @@ CONNECTIONS = 16
 RETRY_CONNECTIONS = 4
 """PATCHes under way at a time of results that were refused before, while others wait."""
 SPARE_CONNECTIONS = 16
-"""As many more may be under way as there are PATCHes that hang, up to this number."""
+"""As many more new results may be under way as there are PATCHes that hang, or that have too many connections."""
 HANGS_S = 5.0
 """A PATCH that has been under way for this long hangs."""
 
@@ -94,8 +94,9 @@ class PatchQueue:
             return bool(self._due or self._due_again)
         if not self._due or len(self.sending) >= CONNECTIONS + SPARE_CONNECTIONS:
             return False
-        hanging = takewhile(lambda began_at: now - began_at >= HANGS_S, self.sending.values())
-        return len(self.sending) < CONNECTIONS + sum(1 for _ in hanging)
+        hanging = sum(1 for _ in takewhile(lambda began_at: now - began_at >= HANGS_S, self.sending.values()))
+        lent = max(hanging, len(self._sending_again) - RETRY_CONNECTIONS)
+        return len(self.sending) < CONNECTIONS + lent
 
     def begin(self, now: float, *, is_probe: bool) -> str:
         """Take the result to send next; `has_next` must be true."""

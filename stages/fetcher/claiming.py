@@ -64,7 +64,7 @@ class Claiming:
     def facts(self) -> dict[str, Any]:
         """What the heartbeat says about claims."""
         facts = {"claiming": len(self._pending), "parked": self._table.count(Whereabouts.PARKED)}
-        notices = self.second_claims.notices()
+        notices = self._schedule.facts().get("notices", []) + self.second_claims.notices()
         return {**facts, "notices": notices} if notices else facts
 
     @property
