@@ -122,7 +122,7 @@ class OpenAIStandIn(StandIn[OpenAISettings]):
 
     def _dimensions(self, body: _EmbeddingsBody) -> int:
         full = self.settings.models[body.model]
-        if body.dimensions is None:
+        if body.dimensions is None or self.settings.ignore_dimensions:
             return full
         if "ada-002" in body.model:
             raise OpenAIRefusal(400, "This model does not support specifying dimensions.", param="dimensions")

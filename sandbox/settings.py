@@ -34,6 +34,8 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     """The order of the tasks in a page."""
     page_key: str = ""
     """If set, a page of pending tasks is an object with the array under this key."""
+    refuse_second_claims: bool = False
+    """Refuse `in_progress` with 409 unless the task is pending. The reference API accepts any claim."""
     no_content: Literal[0, 200, 204] = 0
     """If set, the response without a body when nothing is pending."""
     body_limit: Count = 100 * 1024
@@ -76,6 +78,8 @@ class OpenAISettings(ServiceSettings, frozen=True, kw_only=True):
     """Tokens of all inputs of one request together."""
     headers: dict[str, str] = {}
     """Headers of every embedding response, for example `x-ratelimit-*`."""
+    ignore_dimensions: bool = False
+    """Send vectors of the model's own length whatever was asked for, as some compatible servers do."""
     noise: float = 0.0
     """Standard deviation of the noise in each component: OpenAI's embeddings of one text differ slightly."""
 

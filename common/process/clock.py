@@ -7,6 +7,11 @@ import time
 from common.process.actions import Instant
 
 
+def monotonic() -> float:
+    """Seconds since the machine booted, the same in all processes, also while the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def now() -> Instant:
     """Read the monotonic and the wall clock."""
-    return Instant(time.monotonic(), time.time())
+    return Instant(monotonic(), time.time())

@@ -21,7 +21,7 @@ import threading
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,8 +65,8 @@ class Plan:
     """Type of any other action → the function that performs it after the commit."""
     store: Store | None = None
     """Committed at the end of each turn, and closed at the end."""
-    breaker: Breaker | None = None
-    """The circuit breaker of the service that the stage calls; its changes are logged."""
+    breakers: Sequence[Breaker] = ()
+    """The circuit breakers of the services that the stage calls; their changes are logged."""
     tick: Callable[[Instant], Actions] = _no_actions
     """Called every `TICK_S`: what is due by the clock."""
     drain: Callable[[Instant], Actions] = _no_actions
@@ -134,8 +134,8 @@ class Loop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._log.info("process_started", pid=os.getpid(), boot_id=self.boot_id)
-        if plan.breaker:
-            metrics.show_breaker(plan.breaker.service, plan.breaker.state, plan.breaker.reason)
+        for breaker in plan.breakers:
+            metrics.show_breaker(breaker.service, breaker.state, breaker.reason)
         draining = False
         next_tick = next_beat = 0.0
         while True:
@@ -241,8 +241,8 @@ class Loop:
     def _finish_turn(self, plan: Plan) -> None:
         if plan.store:
             plan.store.commit()
-        if plan.breaker:
-            breaker_report.tell(plan.breaker)
+        for breaker in plan.breakers:
+            breaker_report.tell(breaker)
         while self._later:
             action = self._later.popleft()
             perform = plan.effects.get(type(action)) or self._own_effects[type(action)]

@@ -41,6 +41,12 @@ TASKS_LISTED = Counter(
     registry=REGISTRY,
 )
 TASKS_LEASED = Counter("ai_tasks_leased_total", "Tasks that were leased", registry=REGISTRY)
+SECOND_CLAIMS = Counter(
+    "api_second_claims_total",
+    "Checks whether the API refuses a second claim of a task, by outcome: refused, accepted",
+    ["outcome"],
+    registry=REGISTRY,
+)
 TASKS_SKIPPED = Counter(
     "ai_tasks_skipped_total",
     "Elements of a page of pending tasks that were skipped, by reason",

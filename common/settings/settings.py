@@ -11,7 +11,7 @@ import sys
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.failures.errors import SettingsError
+from common.settings.durations import go_duration
 from common.settings.empty_values import EmptyValueSource
 from common.settings.model_limits import Limit, Models, Strategy, unique_members
 from common.settings.secret_files import FileSource, UnreadableValue
@@ -90,6 +91,7 @@ def _zero_or_a_mebibyte(value: int) -> int:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+VectorLength = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class Settings(BaseSettings):
@@ -125,12 +127,14 @@ class Settings(BaseSettings):
     embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
     default_embedding_model: str = "text-embedding-3-small"
     embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
+    embedding_lengths: Annotated[dict[str, VectorLength], NoDecode, BeforeValidator(_json)] = {}
     embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)] = 256 * 2**20
     truncate_long_texts: bool = False
     ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
-    ollama_keep_alive: str = ""
+    ollama_keep_alive: Annotated[str, AfterValidator(go_duration)] = ""
     ollama_truncate: bool | None = None
     supported_models: Annotated[list[str], NoDecode, BeforeValidator(_json)] = []
+    unknown_model: Annotated[Literal["wait", "fail"], BeforeValidator(_lower)] = "wait"
     fallback_models: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = {}
 
     # When things fail

@@ -73,6 +73,8 @@ class Charge(Part):
     """When it was charged; identifies the buckets."""
     tokens: int
     requests: int
+    send_by: float = 0.0
+    """Until when requests may be written (seconds since the machine booted); 0: at any time."""
 
 
 class HeldBatch(Part):
@@ -194,6 +196,12 @@ class Holding(Message):
     """All dead letters of the publisher; None if the message does not list them."""
     inventory_complete: bool = False
     """Sent once after a rate limiter starts: any dispatched task that this inventory does not list is lost."""
+    parked: list[str] = []
+    """More ids, of the publisher: the API refused these results before, and they wait for their next try."""
+
+
+class ApiReachable(Message):
+    """fetcher → publisher, after each poll that succeeded: the API answers. So a PATCH may be tried again."""
 
 
 class Deferred(Message):
@@ -262,6 +270,7 @@ AnyMessage: TypeAlias = (
     | Draining
     | Published
     | Holding
+    | ApiReachable
     | Deferred
     | TokenRequest
     | Token

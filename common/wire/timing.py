@@ -37,6 +37,14 @@ between confirms it."""
 STOPPED_AFTER_S = 0.5
 """If two ticks are further apart than this, the process was stopped, and news may wait unread in its inbox."""
 
+SENT_WITHIN_S = 10.0
+"""A request is sent this long after its batch was charged, or not at all: then the batch is given back. It is longer
+than an embedder waits for its provider, so that retries are usually covered by the charge."""
+IN_NETWORK_S = 0.5
+"""The longest time between the moment when a request was written and the moment when its provider counts it."""
+REACHED_WITHIN_S = SENT_WITHIN_S + IN_NETWORK_S
+"""A charge counts in the rolling quotas from its end of this time on, until it is known when its requests left."""
+
 SETTLED_KEPT_S = 120.0
 """How long the publisher remembers the id of a settled task, to drop a result that arrives late."""
 QUARANTINE_TRUSTED_S = 90.0

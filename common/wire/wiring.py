@@ -18,7 +18,7 @@ OPERATOR = "operator"
 
 EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {  # (sender, receiver) → messages
     ("fetcher", "rate_limiter"): (m.Tasks,),
-    ("fetcher", "publisher"): (m.Results,),
+    ("fetcher", "publisher"): (m.Results, m.ApiReachable),
     ("fetcher", "token_broker"): (m.TokenRequest,),
     ("rate_limiter", "embedder"): (m.Batch, m.ProviderCooldowns),
     ("rate_limiter", "fetcher"): (m.Holding, m.Deferred),
@@ -33,7 +33,7 @@ EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {  # (sender, receiv
     **{(stage, "monitor"): (m.Heartbeat,) for stage in STAGES},
 }
 
-REPEATED = (m.Ready, m.Holding, m.Draining, m.Heartbeat, m.TokenRequest)
+REPEATED = (m.Ready, m.Holding, m.ApiReachable, m.Draining, m.Heartbeat, m.TokenRequest)
 """Their senders repeat these. While the receiver is not connected they are dropped, not queued."""
 
 

@@ -19,8 +19,10 @@ from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.driver import CallRuntime
 from stages.embedder.calling.gate import Gate
 from stages.embedder.calling.learned_caps import LearnedCaps
+from stages.embedder.calling.length_record import LengthRecord
 from stages.embedder.calling.routes import Routes
 from stages.embedder.calling.vector_guard import VectorGuard
+from stages.embedder.calling.vector_lengths import VectorLengths
 from stages.embedder.providers import Provider, registry
 from stages.embedder.reuse import Reuse
 from stages.embedder.session import Candidates, Session, SessionParts
@@ -56,7 +58,11 @@ class EmbeddingEngine:
             refusal=self._routes.refusal,
             candidates=self._candidates,
             reuse=self.reuse,
-            guard=VectorGuard(),
+            guard=VectorGuard(
+                VectorLengths(
+                    settings.embedding_lengths, settings.embedding_dimensions, LengthRecord(settings.state_dir)
+                )
+            ),
             runtime=CallRuntime(
                 Backoff(factor=settings.retry_backoff_factor),
                 settings.max_retries,
@@ -67,6 +73,7 @@ class EmbeddingEngine:
             wait_for_stop=stopping.wait,
             dimensions=settings.embedding_dimensions,
             truncate=settings.truncate_long_texts,
+            unknown=self._unknown if settings.unknown_model == "fail" else lambda _: "",
         )
         self._seen: dict[str, Candidates] = {}
         self.facts: dict[str, Any] = {
@@ -75,9 +82,9 @@ class EmbeddingEngine:
             "providers": [provider.name for provider in found],
         }
 
-    def session(self, max_requests: int | None = None) -> Session:
-        """Begin a batch. `max_requests` is its request budget if a quota is in force; None means unlimited."""
-        return Session(self.parts, max_requests)
+    def session(self, max_requests: int | None = None, send_by: float = 0.0) -> Session:
+        """Begin a batch. `max_requests` is its request budget if a quota is in force, `send_by` its last moment."""
+        return Session(self.parts, max_requests, send_by)
 
     def blockers(self) -> list[str]:
         """The reasons why no text can be embedded now, for `/ready`; empty if any can."""
@@ -85,8 +92,10 @@ class EmbeddingEngine:
         closed = [self._describe(backend, now.mono) for backend in self._backends]
         if all(closed):
             return closed
-        cooldowns = self.key_cooldowns(now.wall)
-        if self._seen and all(model in cooldowns for model in list(self._seen)):
+        seen = list(self._seen.items())
+        told = {model for backend in self._backends for model in backend.gate.told_models()}
+        served = [model for model, candidates in seen if not all(_is_down(*candidate) for candidate in candidates)]
+        if (seen or told) and not served:
             return [f"{model}: {reason}" for model, reason in self.model_notices().items()]
         return []
 
@@ -113,24 +122,37 @@ class EmbeddingEngine:
         cooldowns = {}
         for model, candidates in list(self._seen.items()):
             closed = [backend.gate.cooldown_until(name) for backend, name in candidates]
-            if closed and all(closed):
+            if closed and all(closed) and not self.parts.unknown(model):
                 cooldowns[model] = now_wall + min(closed) - now
         return cooldowns
 
     def provider_cooldowns(self, now: Instant) -> dict[str, float]:
-        """Providers that asked for a pause → the end of the pause (seconds since the epoch)."""
+        """Providers that asked for a pause → the end of the pause (seconds since the epoch).
+
+        What was learned from refusals is named with its model: `openai bge-m3`, or `openai *` for all models.
+        """
         cooldowns = {backend.provider.name: backend.gate.cooldown for backend in self._backends}
-        return {
+        found = {
             name: now.wall + cooldown.remaining_s(now.mono)
             for name, cooldown in cooldowns.items()
             if not cooldown.is_over(now.mono)
         }
+        for backend in self._backends:
+            for model, until in backend.gate.learned_cooldowns().items():
+                if until > now.mono:
+                    found[f"{backend.provider.name} {model}"] = now.wall + until - now.mono
+        return found
 
     def apply_cooldowns(self, cooldowns: Mapping[str, float], now: Instant) -> None:
-        """Pause the providers that asked another embedder for a pause; `cooldowns` as in `provider_cooldowns`."""
-        for backend in self._backends:
-            seconds = min(cooldowns.get(backend.provider.name, 0.0) - now.wall, LONGEST_WAIT_S)
-            backend.gate.cool_down_until(now.mono + seconds, "it asked another embedder for a pause")
+        """Take over what another embedder reports; `cooldowns` as in `provider_cooldowns`."""
+        gates = {backend.provider.name: backend.gate for backend in self._backends}
+        for key, until in cooldowns.items():
+            name, _, model = key.partition(" ")
+            end = now.mono + min(until - now.wall, LONGEST_WAIT_S)
+            if name in gates and model:
+                gates[name].tell(model, end)
+            elif name in gates:
+                gates[name].cool_down_until(end, "it asked another embedder for a pause")
 
     def stop(self) -> None:
         """Begin no request, and end every wait. What running requests bring is kept; all other texts are deferred."""
@@ -150,13 +172,29 @@ class EmbeddingEngine:
         found = self._seen[model] = self._routes.candidates(model)
         return found
 
+    def _unknown(self, model: str) -> str:
+        """Why tasks of this model fail: all its providers have refused it as unknown for long; empty if they may wait.
+
+        A probe of the model that is due comes first.
+        """
+        now = self._clock().mono
+        found = [
+            (backend.provider.name, backend.gate.unknown.verdict(name, now))
+            for backend, name in self._seen.get(model, ())
+        ]
+        return "; ".join(f"{name}: {words}" for name, words in found) if all(words for _, words in found) else ""
+
     def _describe(self, backend: Backend, now: float) -> str:
         """Why the provider as a whole cannot be used; empty if it can, or soon."""
-        until = backend.gate.cooldown_until()
+        until, is_down = backend.gate.cooldown_until(), backend.gate.is_down()
         reason, _ = backend.gate.reasons()
-        if not until or (until - now < NEGLIGIBLE_PAUSE_S and not backend.gate.is_broken()):
+        if not is_down and until - now < NEGLIGIBLE_PAUSE_S:
             return ""
         return f"{backend.provider.name}: {reason} (asked again in {max(until - now, 0):.0f} s)"
+
+
+def _is_down(backend: Backend, model: str) -> bool:
+    return backend.gate.is_down(model) or model in backend.provider.notices()
 
 
 def _backend(provider: Provider, settings: Settings, clock: Callable[[], Instant]) -> Backend:

@@ -46,6 +46,8 @@ class SessionParts(NamedTuple):
     """EMBEDDING_DIMENSIONS: part of the cache's keys."""
     truncate: bool
     """TRUNCATE_LONG_TEXTS."""
+    unknown: Callable[[str], str]
+    """Why the tasks of a model fail, because its providers have not had it for long; empty if they wait."""
 
 
 class Route(NamedTuple):
@@ -61,14 +63,13 @@ class Route(NamedTuple):
 class Session:
     """One batch. `embed` may be called more than once; the numbers are totals."""
 
-    def __init__(self, parts: SessionParts, max_requests: int | None = None) -> None:
-        """`max_requests` is the request budget; None means unlimited."""
+    def __init__(self, parts: SessionParts, max_requests: int | None = None, send_by: float = 0.0) -> None:
+        """`max_requests` is the request budget, None means unlimited; for `send_by` see `messages.Charge`."""
         self._parts = parts
-        self._budget = RequestBudget(max_requests)
+        self._budget = RequestBudget(max_requests, send_by)
         self.refused = 0
         """Texts that the preflight refused, or of a model that is not supported."""
-        self.cached = 0
-        """Texts that got their vector without being sent: from the cache, from another batch, or as a duplicate."""
+        self._reused = 0
 
     @property
     def tokens(self) -> int:
@@ -79,6 +80,14 @@ class Session:
     def requests(self) -> int:
         """Requests made to providers, failed ones included."""
         return self._budget.requests
+
+    @property
+    def cached(self) -> int:
+        """Texts that got their vector without being sent: from the cache, from another batch, or as a duplicate.
+
+        Less the canaries that were served: each costs as much as a text.
+        """
+        return self._reused - self._budget.canaries
 
     @property
     def reached_at(self) -> float:
@@ -96,13 +105,17 @@ class Session:
             self.refused += len(refused)
             metrics.EMBEDDED_INPUTS.labels("none", "refused").inc(len(refused))
         found, until = self._ask_candidates(model, list(wanted))
+        unknown = self._parts.unknown(model) if any(outcome is None for outcome in found.values()) else ""
+        if unknown:
+            failure = Failure("unknown_model", f"the model {model[:100]} is not served by its provider: {unknown}")
+            found = {text: failure if outcome is None else outcome for text, outcome in found.items()}
         outcomes: dict[int, Vector | Failure | Deferral] = {**refused}
         for text, positions in wanted.items():
             outcome = found[text]
             result = self._deferral(text, until) if outcome is None else outcome
             outcomes.update(dict.fromkeys(positions, result))
             if _is_vector(outcome):
-                self.cached += len(positions) - 1
+                self._reused += len(positions) - 1
         return [outcomes[position] for position in range(len(texts))]
 
     def _deferral(self, text: str, until: float) -> Deferral:
@@ -168,7 +181,7 @@ class Session:
 
     def _count_reused(self, route: Route, how: str, count: int) -> None:
         if count:
-            self.cached += count
+            self._reused += count
             metrics.EMBEDDED_INPUTS.labels(route.backend.provider.name, how).inc(count)
 
 

@@ -43,7 +43,8 @@ class WorkerPool:
 
     def _process(self, batch: m.Batch) -> BatchProcessed:
         kind = self._types[batch.type]
-        session = self._engine.session(batch.charge.requests if batch.charge and batch.limited else None)
+        charge = batch.charge if batch.limited else None
+        session = self._engine.session(charge.requests if charge else None, charge.send_by if charge else 0.0)
         decoded = [guarded(batch.type, partial(kind.decode, task.content)) for task in batch.tasks]
         contents = [content for content in decoded if not isinstance(content, m.Failure)]
         given = kind.process(batch.key, contents, session) if contents else []
@@ -54,7 +55,11 @@ class WorkerPool:
         processed = _to_processed(batch, outcomes)
         processed.tokens, processed.requests = session.tokens, session.requests
         processed.reached_at = session.reached_at
-        processed.uncharged += session.cached + session.refused + len(decoded) - len(contents)
+        free = session.cached + session.refused + len(decoded) - len(contents)
+        if free < 0 and processed.unsent:  # a canary was served, so not everything can be refunded
+            processed.unsent = False
+            processed.uncharged += len(processed.deferred)
+        processed.uncharged = max(processed.uncharged + free, 0)
         return processed
 
 

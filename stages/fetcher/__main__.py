@@ -53,7 +53,7 @@ def start() -> None:
         ApiResponses: state.on_api_responses,
     }  # fmt: skip
     effects: dict[type, Any] = {Poll: upstream.poll, Claim: claims.claim}
-    loop.run(Plan(handlers, store.writes, effects, store.store, state.breaker, tick, state.on_drain, report=report))
+    loop.run(Plan(handlers, store.writes, effects, store.store, state.breakers, tick, state.on_drain, report=report))
     upstream.close()
 
 

@@ -28,6 +28,12 @@ class PendingClaim(msgspec.Struct):
     """Dispatched once the claim is accepted."""
     unsure: bool = False
     """Whether an earlier claim got no answer. It may have been accepted; then a 409 is caused by this pipeline."""
+    tries: int = 0
+    """Claims that the API did not carry out."""
+    refused_token: str = ""
+    """Fingerprint of a token that the API refused together with this claim."""
+    is_check: bool = False
+    """Whether the claim was accepted, and is sent again to see whether the API refuses a second claim."""
 
 
 class PutLease(NamedTuple):

@@ -71,8 +71,9 @@ class LeaseExpiry:
             self._publisher_heard_s = now.mono
             self._table.renew(message.ids, Event.LISTED_STORED, now)
             self._table.renew(message.embedding, Event.LISTED_STORED, now)
+            self._table.renew(message.parked, Event.LISTED_PARKED, now)
         if self._unlisted:
-            self._unlisted.difference_update(message.ids, message.embedding)
+            self._unlisted.difference_update(message.ids, message.embedding, message.parked)
 
     def tick(self, now: Instant) -> Generator[Any, None, bool]:
         """Find what is lost; returns whether anything is."""
@@ -115,7 +116,7 @@ class LeaseExpiry:
 
     def _is_expired(self, entry: LeaseEntry, now: Instant) -> bool:
         """Whether the holder could have renewed the lease, and has not."""
-        if entry.whereabouts is Whereabouts.STORED:
+        if entry.whereabouts in {Whereabouts.STORED, Whereabouts.REFUSED}:
             return self._publisher_heard_s - entry.heard_at_s > self._lease_s
         return now.mono - entry.heard_at_s > self._lease_s and not self.is_limiter_silent(now)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -35,6 +36,8 @@ class Whereabouts(Enum):
     """Leased; the fetcher sent a failed result to the publisher, which has not confirmed it yet."""
     STORED = "stored"
     """Leased; the publisher has its result on disk, so a silent publisher does not lose it."""
+    REFUSED = "refused"
+    """Leased; the API refused its result, which waits in the publisher for its next try and leaves room for others."""
     LOST = "lost"
     """Its lease was not renewed. It keeps the lease's times and attempts for when it is found again."""
     PARKED = "parked"
@@ -66,6 +69,8 @@ class Event(Enum):
     """The rate limiter listed the task as one that an embedder has."""
     LISTED_STORED = "listed as stored"
     """The publisher listed the task."""
+    LISTED_PARKED = "listed as parked"
+    """The publisher listed the task as one whose result the API refused before."""
     EXPIRED = "expired"
     """No holder renewed the lease in time, or a new rate limiter's complete inventory did not list the task."""
     TASK_DEFERRED = "task deferred"
@@ -95,11 +100,11 @@ class IllegalEvent(Exception):
         super().__init__(f"the event {event.value!r} cannot happen to a task that is {whereabouts.value!r}")
 
 
-NEW, RESTORED, CLAIMING, WAITING, EMBEDDING, FAILED, STORED, LOST, PARKED, DEFERRED, DEAD = Whereabouts
+NEW, RESTORED, CLAIMING, WAITING, EMBEDDING, FAILED, STORED, REFUSED, LOST, PARKED, DEFERRED, DEAD = Whereabouts
 
-LEASED = (RESTORED, CLAIMING, WAITING, EMBEDDING, FAILED, STORED)
-"""A task here counts against MAX_IN_FLIGHT."""
-HELD = (RESTORED, WAITING, EMBEDDING, FAILED, STORED)
+LEASED = (RESTORED, CLAIMING, WAITING, EMBEDDING, FAILED, STORED, REFUSED)
+"""A task here counts against MAX_IN_FLIGHT, except that as many again may be REFUSED."""
+HELD = (RESTORED, WAITING, EMBEDDING, FAILED, STORED, REFUSED)
 """A task here is with another process, which must renew its lease."""
 NOT_WANTED = (*LEASED, DEFERRED, PARKED, DEAD)
 """A task here is not taken from a page."""
@@ -109,7 +114,9 @@ _TAKEN_FROM = (NEW, LOST, DEFERRED)
 _RENEWED_FROM = (RESTORED, WAITING, EMBEDDING, FAILED, LOST)
 """Here the rate limiter's word about a task counts."""
 _RETURNED_FROM = (RESTORED, CLAIMING, WAITING, EMBEDDING, FAILED, LOST)
-"""From here a task can be given back. Not STORED: then its embedder died after its result was stored."""
+"""From here a task can be given back. Not from `_STORED`: then its embedder died after its result was stored."""
+_STORED = (STORED, REFUSED)
+"""Here the publisher has the result on disk."""
 _UNTOUCHED = (NEW, PARKED, DEFERRED, DEAD)
 """Here a holder's late word about a task changes nothing."""
 
@@ -127,14 +134,15 @@ _MOVES: Mapping[Event, Mapping[Whereabouts, Whereabouts]] = {
     Event.CLAIM_QUEUED: _all(_TAKEN_FROM, CLAIMING),
     Event.CLAIM_REFUSED: _all((CLAIMING,), DEFERRED),
     Event.FOUND_INVALID: _all(_TAKEN_FROM, FAILED),
-    Event.GIVEN_UP: _all(_RETURNED_FROM, FAILED) | _stay(STORED, *_UNTOUCHED),
-    Event.LISTED_WAITING: _all(_RENEWED_FROM, WAITING) | _stay(CLAIMING, STORED, *_UNTOUCHED),
-    Event.LISTED_EMBEDDING: _all(_RENEWED_FROM, EMBEDDING) | _stay(CLAIMING, STORED, *_UNTOUCHED),
-    Event.LISTED_STORED: _all((*_RENEWED_FROM, STORED), STORED) | _stay(CLAIMING, *_UNTOUCHED),
+    Event.GIVEN_UP: _all(_RETURNED_FROM, FAILED) | _stay(*_STORED, *_UNTOUCHED),
+    Event.LISTED_WAITING: _all(_RENEWED_FROM, WAITING) | _stay(CLAIMING, *_STORED, *_UNTOUCHED),
+    Event.LISTED_EMBEDDING: _all(_RENEWED_FROM, EMBEDDING) | _stay(CLAIMING, *_STORED, *_UNTOUCHED),
+    Event.LISTED_STORED: _all((*_RENEWED_FROM, *_STORED), STORED) | _stay(CLAIMING, *_UNTOUCHED),
+    Event.LISTED_PARKED: _all((*_RENEWED_FROM, *_STORED), REFUSED) | _stay(CLAIMING, *_UNTOUCHED),
     Event.EXPIRED: _all(HELD, LOST),
-    Event.TASK_DEFERRED: _all(_RETURNED_FROM, DEFERRED) | _stay(STORED, *_UNTOUCHED),
-    Event.KEY_DEFERRED: _all(_RETURNED_FROM, NEW) | _stay(STORED, *_UNTOUCHED),
-    Event.CLAIM_DEFERRED: _all(_RETURNED_FROM, PARKED) | _stay(STORED, *_UNTOUCHED),
+    Event.TASK_DEFERRED: _all(_RETURNED_FROM, DEFERRED) | _stay(*_STORED, *_UNTOUCHED),
+    Event.KEY_DEFERRED: _all(_RETURNED_FROM, NEW) | _stay(*_STORED, *_UNTOUCHED),
+    Event.CLAIM_DEFERRED: _all(_RETURNED_FROM, PARKED) | _stay(*_STORED, *_UNTOUCHED),
     Event.COOLDOWN_ENDED: {DEFERRED: NEW, PARKED: LOST},
     Event.SETTLED: _all(Whereabouts, NEW),
     Event.DEAD_LETTERED: _all(Whereabouts, DEAD),
@@ -178,8 +186,13 @@ class LeaseTable:
 
     @property
     def leased_count(self) -> int:
-        """How many tasks count against MAX_IN_FLIGHT, without the parked ones."""
+        """How many tasks are leased, without the parked ones."""
         return sum(len(self._at[each]) for each in LEASED)
+
+    def facts(self) -> dict[str, Any]:
+        """What the heartbeat says about the tasks."""
+        counts = {"refused": REFUSED, "lost": LOST, "dead_letters": DEAD}
+        return {"leased": self.leased_count, **{name: self.count(each) for name, each in counts.items()}}
 
     def count(self, whereabouts: Whereabouts) -> int:
         """How many tasks are there."""

@@ -191,8 +191,6 @@ class PollSchedule:
         if self.cooldown.reason:
             wait = self.cooldown.remaining_s(now.mono)
             blockers.append(f"the API throttles polls: {self.cooldown.reason}; next poll in {wait:.0f} s")
-        elif self._failure:
-            blockers.append(f"the API does not answer polls: {self._failure}")
-        elif self.breaker.reason:
-            blockers.append(f"the API does not accept claims: {self.breaker.reason}")
+        elif reason := self._failure or self.breaker.reason:
+            blockers.append(f"the API does not answer polls: {reason}")
         return blockers

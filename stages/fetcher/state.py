@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from common.api.responses import ApiResponses
-from common.process.actions import Actions, Count, Instant, Log, Report, task_fields
+from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled, Record
 from common.wire import messages as m
 from common.wire.timing import REQUEUED_AFTER_S
@@ -27,6 +27,7 @@ from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PollFai
 from stages.fetcher.buffer import Buffer
 from stages.fetcher.claiming import Claiming
 from stages.fetcher.config import FetcherConfig
+from stages.fetcher.deferred_keys import DeferredKeys
 from stages.fetcher.lease_expiry import LeaseExpiry
 from stages.fetcher.lease_table import NOT_WANTED, Event, LeaseTable, Whereabouts
 from stages.fetcher.page import PendingPage
@@ -56,31 +57,42 @@ class Fetcher:
             self.settled.add(record)
         self._expiry = LeaseExpiry(self.table, config.lease_seconds, config.max_dispatches, now)
         self._schedule = PollSchedule(config, inbox)
-        self.breaker = self._schedule.breaker
+        self.breakers = [self._schedule.breaker]
         self._claiming: Claiming | None = None
         """None unless CLAIM_TASKS is on."""
         if config.claim_tasks:
-            self._claiming = Claiming(self.table, self._expiry, self._schedule, config.polling_interval_s)
-        self._deferred_keys: dict[str, float] = {}
-        """Batch key, or `*` for all → not before (wall seconds)."""
+            self._claiming = Claiming(self.table, self._expiry, self._schedule, config)
+            self.breakers.append(self._claiming.refusals.breaker)
+        self._deferred_keys = DeferredKeys()
         self._buffer = Buffer(config.max_in_flight, config.polling_interval_s)
         self._draining = False
 
     @property
     def room(self) -> int:
         """How many more tasks may be leased. A parked task is claimed, so it has to end some time and counts too."""
-        return max(0, self.config.max_in_flight - self.table.leased_count - self.table.count(Whereabouts.PARKED))
+        return max(0, self.config.max_in_flight - self._counted - self.table.count(Whereabouts.PARKED))
+
+    @property
+    def _counted(self) -> int:
+        """Leased tasks that count against MAX_IN_FLIGHT. What the API refuses is exempt, up to as many tasks again."""
+        refused_count = self.table.count(Whereabouts.REFUSED) + (self._claiming.refused_count if self._claiming else 0)
+        return self.table.leased_count - min(refused_count, self.config.max_in_flight)
 
     # ---- from the API ----
 
     def on_token(self, message: m.Token, now: Instant) -> Actions:
         """Use this access token from now on."""
         self._schedule.access_token.take(message)
+        for breaker in self.breakers:
+            breaker.half_open(now.mono)  # with the new token the API may answer
         return self._poll_if_due(now)
 
     def on_page(self, page: PendingPage, now: Instant) -> Actions:
         """Lease the oldest new tasks that there is room for, and buffer a bounded number of the others."""
         self._schedule.succeeded()
+        yield Send("publisher", m.ApiReachable())
+        if self._claiming is not None:
+            self._claiming.refusals.breaker.half_open(now.mono)
         if page.in_progress:
             yield from self._take_back(page, now)
             return
@@ -133,14 +145,18 @@ class Fetcher:
 
     def on_holding(self, message: m.Holding, now: Instant) -> Actions:
         """Renew the leases of the tasks that the sender holds."""
+        room = self.room
         self._expiry.renew(message, now)
         if message.dead is not None:
-            yield from dead_letters.adopt(self.table, set(message.dead), set(message.ids), now)
+            held = {*message.ids, *message.parked}
+            yield from dead_letters.adopt(self.table, set(message.dead), held, now)
+        if self.room > room:
+            yield from self._use_room(now)
 
     def on_deferred(self, message: m.Deferred, now: Instant) -> Actions:
         """End the leases of deferred tasks; they stay pending, and are not leased again before their time."""
         if message.key is not None:
-            self._deferred_keys[message.key] = message.until
+            self._deferred_keys.defer(message.key, message.until)
         for task_id in message.ids:
             if message.reason == "poison":
                 yield from self._give_up(task_id, now)
@@ -150,9 +166,7 @@ class Fetcher:
                 event = Event.TASK_DEFERRED if message.key is None else Event.KEY_DEFERRED
                 if self.table.defer(task_id, event, message.until, now):
                     yield DeleteLease(task_id)
-        self._schedule.poll_after_interval()  # the room is for other tasks, which the last page may have hidden
-        yield from self._lease_from_buffer(now)
-        yield from self._poll_if_due(now)
+        yield from self._use_room(now)
 
     # ---- by the clock ----
 
@@ -184,14 +198,11 @@ class Fetcher:
         blockers = self._schedule.blockers(now)
         if self._expiry.is_limiter_silent(now):
             blockers.append("the rate limiter has stopped reporting the tasks that it holds")
-        facts: dict[str, Any] = {
-            "leased": self.table.leased_count,
-            "lost": self.table.count(Whereabouts.LOST),
-            "dead_letters": self.table.count(Whereabouts.DEAD),
-        }
+        facts = self.table.facts()
         if self._claiming is not None:
-            facts |= {"claiming": self._claiming.pending_count, "parked": self.table.count(Whereabouts.PARKED)}
-        if until := self._all_deferred_until(now):
+            blockers += self._claiming.blockers(now)
+            facts |= self._claiming.facts()
+        if until := self._deferred_keys.all_until(now.wall):
             facts["deferred_until"] = until
         return Report(blockers, facts)
 
@@ -207,8 +218,13 @@ class Fetcher:
         if ids:
             yield Log("claimed_tasks_recovered", task_fields(ids))
         self._buffer.fill(page, found, now)
-        yield from self._lease_from_buffer(now)
         self._schedule.poll_at_once(now)  # for the pending tasks that were in the buffer
+        yield from self._use_room(now)
+
+    def _use_room(self, now: Instant) -> Iterator[Any]:
+        """There is room for other tasks, which the last page may have hidden."""
+        self._schedule.poll_after_interval()
+        yield from self._lease_from_buffer(now)
         yield from self._poll_if_due(now)
 
     def _lease_from_buffer(self, now: Instant) -> Iterator[Any]:
@@ -257,8 +273,7 @@ class Fetcher:
                 return False
         elif whereabouts is not Whereabouts.NEW and whereabouts is not Whereabouts.LOST:
             return False
-        keys = self._deferred_keys
-        if keys and max(keys.get(task.key, 0.0), keys.get("*", 0.0)) > now.wall:
+        if self._deferred_keys.has(task.key, now.wall):
             return False
         settled_at = self.settled.at(task.id)
         return settled_at is None or self._buffer.requested_at > settled_at + REQUEUED_AFTER_S
@@ -278,35 +293,28 @@ class Fetcher:
         ended = [i for i, entry in self.table.at(Whereabouts.DEFERRED) if entry.not_before_s <= now.wall]
         for task_id in ended:
             self.table.move(task_id, Event.COOLDOWN_ENDED, now)
-        ended_keys = [key for key, until in self._deferred_keys.items() if until <= now.wall]
-        for key in ended_keys:
-            del self._deferred_keys[key]
-        if ended or ended_keys:
+        if self._deferred_keys.end(now.wall) or ended:
             self._schedule.poll_at_once(now)
 
     # ---- polling ----
 
-    def _all_deferred_until(self, now: Instant) -> float | None:
-        """Until when nothing of any batch key can be processed (wall seconds)."""
-        until = self._deferred_keys.get("*", 0.0)
-        return until if until > now.wall else None
-
     def _poll_if_worth_it(self) -> None:
         """Poll soon if a page can bring enough new tasks, and the buffer has none left."""
         if not self._buffer:  # a claimed task is not pending any more, so that it is in no page
-            in_flight = self.table.leased_count if self._claiming is None else self.table.count(Whereabouts.CLAIMING)
+            in_flight = self._counted if self._claiming is None else self.table.count(Whereabouts.CLAIMING)
             self._schedule.poll_if_worth_it(in_flight, self.room)
 
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:
         """Poll if it is time, there is room, and the tasks could be processed."""
-        if self._draining or not self.room or self._expiry.is_limiter_silent(now) or self._all_deferred_until(now):
+        keys = self._deferred_keys
+        if self._draining or not self.room or self._expiry.is_limiter_silent(now) or keys.all_until(now.wall):
             return
         if self._claiming is not None:
             yield from self._claiming.search(now)
         token = self._schedule.token(now)
         if token is None:
             return
-        not_wanted_count = self.table.count(Whereabouts.DEAD) + self.table.count(Whereabouts.DEFERRED)
+        not_wanted_count = sum(map(self.table.count, (Whereabouts.DEAD, Whereabouts.DEFERRED, Whereabouts.REFUSED)))
         limit = self._schedule.begin_for_pending(not_wanted_count, now)
         known, wanted = self.table.ids(*NOT_WANTED), self._buffer.wanted(self.room, now)
-        yield Poll(limit, wanted, known, frozenset(self._deferred_keys), token)
+        yield Poll(limit, wanted, known, keys.names(), token)

@@ -42,13 +42,14 @@ def start() -> None:
         messages.Results: state.on_results,
         messages.Draining: state.on_draining,
         messages.Token: state.on_token,
+        messages.ApiReachable: state.on_api_reachable,
         messages.DeadLetters: state.on_dead_letters,
         ApiResponses: state.on_responses,
     }
     loop.run(
         Plan(
             handlers, writes=outbox.writes, effects={SendPatch: delivery.patch}, store=outbox.store,
-            breaker=state.breaker, tick=on_tick, drain=state.on_drain, drained=state.is_drained, report=report,
+            breakers=[state.breaker], tick=on_tick, drain=state.on_drain, drained=state.is_drained, report=report,
         )
     )  # fmt: skip
     delivery.close()

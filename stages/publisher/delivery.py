@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from common.api.patch_queue import CONNECTIONS, SPARE_CONNECTIONS
 from common.api.patches import Patches
 from common.settings.settings import Settings
 from common.wire.messages import Result
 from stages.publisher.actions import SendPatch
 from stages.publisher.body import body
-from stages.publisher.state import CONNECTIONS
 
 
 class Delivery:
@@ -24,7 +24,7 @@ class Delivery:
         watch: Callable[[int, Callable[[], None]], None],
     ) -> None:
         self._stored = stored
-        self._patches = Patches(settings, CONNECTIONS, post, watch)
+        self._patches = Patches(settings, CONNECTIONS + SPARE_CONNECTIONS, post, watch)
         self.tick = self._patches.tick
 
     def patch(self, action: SendPatch) -> None:

@@ -13,12 +13,12 @@ the same bytes, and no other result twice.
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from common.api.access_token import AccessToken
+from common.api.patch_queue import PatchQueue
 from common.api.responses import ApiResponse, ApiResponses, meaning_of
 from common.api.status import Meaning
 from common.failures.breaker import State
@@ -37,12 +37,12 @@ from stages.publisher.actions import (
 )
 from stages.publisher.refusals import GIVE_UP, Refusals
 
-CONNECTIONS = 16
-"""PATCHes under way at a time: measured to be enough for 14,500 a second on a local API."""
 SETTLE_BATCH = 512
 """Acceptances in one transaction: 4.8 µs each, instead of 331 µs for a transaction of one."""
-RETRY_CONNECTIONS = 4
-"""PATCHes under way at a time of results that were refused before, while others wait: they may hang."""
+TOKEN_DEAD_AFTER = 3
+"""Refusals of a token in a row, without an accepted PATCH in between, after which it is not used any more."""
+TOKEN_DOUBTED_S = 1.0
+"""The longest time that a result waits, when its token was refused, for another token or a sign that this one works."""
 SETTLE_AFTER_S = 0.05
 """How long an acceptance waits for others."""
 
@@ -75,16 +75,10 @@ class Publisher:
         self.settled = RecentlySettled(SETTLED_KEPT_S)
         self._refusals = Refusals(config.max_retries, config.breaker_threshold, config.backoff_factor)
         self.breaker = self._refusals.breaker
-        self._token = AccessToken(inbox)
-        self._due: deque[str] = deque(stored)
-        """Results to be sent now that were not refused before."""
-        self._due_again: deque[str] = deque()
-        """Results to be sent now that were."""
-        self._later: list[tuple[float, str]] = []
-        """Heap of results that wait for their next try: (monotonic seconds, task id)."""
-        self._sending: set[str] = set()
-        self._sending_again: set[str] = set()
-        """Those of them that were refused before."""
+        self._token = AccessToken(inbox, TOKEN_DEAD_AFTER)
+        self._token_refused: list[str] = []
+        """Results that were refused together with the token."""
+        self._queue = PatchQueue(stored, lambda task_id: self.entries[task_id].tries)
         self._accepted: list[str] = []
         self._accepted_at = 0.0
         self._next_holding = now.mono
@@ -95,7 +89,7 @@ class Publisher:
 
     def is_drained(self, now: Instant) -> bool:
         """Whether nothing is under way, and no embedder that is draining may still send results."""
-        if self._sending or self._accepted or now.mono < self._drained_from:
+        if self._queue.sending or self._accepted or now.mono < self._drained_from:
             return False
         return not any(now.mono - heard <= DRAINING_SILENT_AFTER_S for heard in self._draining_embedders.values())
 
@@ -117,7 +111,7 @@ class Publisher:
                     continue
                 state = "succeeded" if result.failure is None else "failed"
                 self.entries[task_id] = OutboxEntry(result.type, state, result.leased_at)
-                self._due.append(task_id)
+                self._queue.add(task_id)
                 new.append(task_id)
                 yield PutResult(result)
         if message.reply_to:
@@ -138,19 +132,30 @@ class Publisher:
         return ()
 
     def on_token(self, message: m.Token, now: Instant) -> Actions:
-        """Use this access token from now on."""
+        """Use this access token from now on. If it is another one, the API may take results again."""
+        if not self._token.is_current(message.fingerprint):
+            self.breaker.half_open(now.mono)
+            self._send_token_refused_again()
         self._token.take(message)
+        return self._send(now)
+
+    def on_api_reachable(self, _: m.ApiReachable, now: Instant) -> Actions:
+        """A poll succeeded, so the API may take results again."""
+        self._refusals.on_poll_succeeded(now.mono)
         return self._send(now)
 
     def on_responses(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on the API's responses to PATCHes."""
         for response in event.responses:
-            self._sending.discard(response.task_id)
-            self._sending_again.discard(response.task_id)
+            self._queue.ended(response.task_id)
             found = meaning_of(response)
             if found is Meaning.OK or found is Meaning.GONE:
+                if self.breaker.state is not State.CLOSED:
+                    self._queue.hurry(i for i in self._queue.waiting() if not self.entries[i].is_blamed)
                 self._refusals.on_served(response.task_id, self.entries[response.task_id], now.mono)
-                self._token.worked()
+                self._token.worked(response.fingerprint)
+                if self._token_refused:
+                    self._send_token_refused_again()
                 if not self._accepted:
                     self._accepted_at = now.mono
                 self._accepted.append(response.task_id)
@@ -167,7 +172,7 @@ class Publisher:
         for task_id in message.replay:
             if entry := self.dead.pop(task_id, None):
                 self.entries[task_id] = OutboxEntry(entry.type, entry.state, entry.leased_at)
-                self._due.append(task_id)
+                self._queue.add(task_id)
                 yield ReplayDeadLetter(task_id)
                 yield Log("dead_letter_replayed", {"task_id": task_id})
         dropped = [task_id for task_id in message.drop if self.dead.pop(task_id, None)]
@@ -188,7 +193,8 @@ class Publisher:
             yield DeleteSettled(record)
         if now.mono >= self._next_holding:
             self._next_holding = now.mono + renewal_interval_s(self.config.lease_seconds)
-            yield Send("fetcher", m.Holding("publisher", list(self.entries), [], list(self.dead)))
+            stored, parked = self._stored_and_parked()
+            yield Send("fetcher", m.Holding("publisher", stored, [], list(self.dead), parked=parked))
         yield from self._token.ask(now)
         yield from self._send(now)
 
@@ -214,18 +220,36 @@ class Publisher:
 
     def _not_accepted(self, response: ApiResponse, found: Meaning, now: Instant) -> Iterator[Any]:
         task_id, entry = response.task_id, self.entries[response.task_id]
-        if found in {Meaning.TOKEN_REFUSED, Meaning.TOKEN_DOUBTED}:
-            yield from self._token.refused(response.fingerprint, now)
-        if found is Meaning.TOKEN_REFUSED:
-            self.breaker.succeeded()  # the API answers; a probe needs an outcome
-            (self._due_again if entry.tries else self._due).appendleft(task_id)
+        if found is Meaning.TOKEN_REFUSED and (yield from self._is_tokens_fault(response, entry, now)):
             return
         delay_s, reason = self._refusals.on_refused(response, entry, found, now.mono)
         if delay_s == GIVE_UP:
             yield from self._dead_letter(task_id, response, reason, now)
             return
-        heapq.heappush(self._later, (now.mono + delay_s, task_id))
+        self._queue.add_later(task_id, now.mono + delay_s)
+        if entry.tries == 1:  # its place in the in-flight limit is free for another task
+            yield Send("fetcher", m.Holding("publisher", [], parked=[task_id]))
         yield Log("patch_failed", {"task_id": task_id, "status": response.status, "reason": reason}, "warning")
+
+    def _is_tokens_fault(self, response: ApiResponse, entry: OutboxEntry, now: Instant) -> Generator[Any, None, bool]:
+        """Whether a 401 or 403 is taken for the token's fault: the first time, and if the token was an old one.
+
+        Then the result is sent again, at once and first, when another token comes or others are accepted with this one.
+        """
+        was_current = self._token.is_current(response.fingerprint)
+        if not entry.is_blamed:
+            yield from self._token.refused(response.fingerprint, now)
+        entry.token_tries += 1
+        if entry.token_tries > 1 and was_current:
+            return False
+        self.breaker.undecided()
+        self._queue.add_later(response.task_id, now.mono + (TOKEN_DOUBTED_S if was_current else 0.0))
+        self._token_refused.append(response.task_id)
+        return True
+
+    def _send_token_refused_again(self) -> None:
+        self._queue.hurry(self._token_refused)
+        self._token_refused.clear()
 
     def _dead_letter(self, task_id: str, response: ApiResponse, reason: str, now: Instant) -> Iterator[Any]:
         self.dead[task_id] = self.entries.pop(task_id)
@@ -240,8 +264,9 @@ class Publisher:
     def _settle_due(self, now: Instant) -> bool:
         if not self._accepted:
             return False
-        idle = not self._due and not self._due_again and not self._sending
-        return idle or len(self._accepted) >= SETTLE_BATCH or now.mono - self._accepted_at >= SETTLE_AFTER_S
+        return (
+            self._queue.is_idle or len(self._accepted) >= SETTLE_BATCH or now.mono - self._accepted_at >= SETTLE_AFTER_S
+        )
 
     def _settle(self, now: Instant) -> Iterator[Any]:
         if not self._accepted:
@@ -266,25 +291,21 @@ class Publisher:
 
     def _send(self, now: Instant) -> Iterator[Any]:
         """Start as many PATCHes as there are connections, while the API and the token allow it."""
-        while self._later and self._later[0][0] <= now.mono:
-            self._due_again.append(heapq.heappop(self._later)[1])
+        queue = self._queue
+        queue.take_due(now.mono)
         token = self._token.usable(now)
         if token is None or self._draining or not self._refusals.throttle.is_over(now.mono):
             return
-        while (self._due or self._due_again) and len(self._sending) < CONNECTIONS and self.breaker.allows(now.mono):
-            task_id = self._next()
-            self._sending.add(task_id)
+        if self.breaker.state is not State.CLOSED and queue.has_new:
+            self._refusals.on_untried(now.mono)
+        while queue.has_next(now.mono) and self.breaker.allows(now.mono):
+            task_id = queue.begin(now.mono, is_probe=self.breaker.state is State.HALF_OPEN)
             self.breaker.began()
             yield SendPatch(task_id, token)
 
-    def _next(self) -> str:
-        """Take the result to send next. A probe is the one with the fewest tries: it tells most about the API."""
-        is_probe = self.breaker.state is State.HALF_OPEN
-        if self._due and (is_probe or not self._due_again or len(self._sending_again) >= RETRY_CONNECTIONS):
-            return self._due.popleft()
-        task_id = self._due_again[0]
-        if is_probe:
-            task_id = min(self._due_again, key=lambda known: self.entries[known].tries)
-        self._due_again.remove(task_id)
-        self._sending_again.add(task_id)
-        return task_id
+    def _stored_and_parked(self) -> tuple[list[str], list[str]]:
+        """The results in the outbox: those that the API did not refuse yet, and those that it did."""
+        parked = [task_id for task_id, entry in self.entries.items() if entry.tries]
+        if not parked:
+            return list(self.entries), parked
+        return [task_id for task_id, entry in self.entries.items() if not entry.tries], parked

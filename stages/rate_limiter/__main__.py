@@ -35,7 +35,7 @@ def start() -> None:
     }
     loop.run(
         Plan(
-            handlers, writes=windows.writes, store=windows.store, breaker=state.quarantine.breaker,
+            handlers, writes=windows.writes, store=windows.store, breakers=[state.quarantine.breaker],
             tick=state.on_tick, drain=state.on_drain, report=report,
         )
     )  # fmt: skip

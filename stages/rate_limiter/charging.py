@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.process.actions import Instant
 from common.wire import messages as m
 from common.wire.parts import QuotaWindow
+from common.wire.timing import SENT_WITHIN_S
 from stages.rate_limiter.fleet import DispatchedBatch
 from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.counters import Unit
@@ -28,15 +30,23 @@ class Charging:
         self._quotas = quotas
         self.ratios = TokenRatios()
 
-    def charge(self, key: str, batch: Sequence[m.Task], slots: int, wall: float) -> m.Charge:
+    def charge(self, key: str, batch: Sequence[m.Task], slots: int, now: Instant) -> m.Charge:
         """Charge a batch. Where requests have a quota, the batch gets its share of what is left for the free slots."""
+        wall = now.wall
         requests = 1
         if self._quotas.limits(key):
             left = self._quotas.requests_left(key, wall)
             most = MOST_REQUESTS_PER_BATCH
             requests = max(1, min(most, most if left is None else left // slots))
         tokens = sum(task.tokens for task in batch)
-        return m.Charge(self._quotas.charge(key, Amounts(len(batch), tokens, requests), wall).at, tokens, requests)
+        at = self._quotas.charge(key, Amounts(len(batch), tokens, requests), wall).at
+        return m.Charge(at, tokens, requests, self._send_by(key, at, now))
+
+    def _send_by(self, key: str, at: float, now: Instant) -> float:
+        """Until when requests may be written. A calendar period counts a charge that was admitted in it."""
+        if not self._quotas.limits(key):
+            return 0.0
+        return now.mono + min(SENT_WITHIN_S, self._quotas.period_ends(key, now.wall) - at)
 
     def settle(self, sent: DispatchedBatch, charge: m.Charge, message: m.Finished, wall: float) -> None:
         """Replace a charge by what was spent, counted from the moment when it reached the provider."""

@@ -106,6 +106,8 @@ class Fleet(dict[str, EmbedderEntry]):
         super().__init__()
         self._dead_boots: dict[str, str] = {}
         """Embedder → its boot that was treated as dead last."""
+        self.has_doubles = False
+        """Whether two embedders may have the same task, since one returned that was treated as dead."""
 
     def with_boot(self, name: str, boot_id: str) -> EmbedderEntry | None:
         """The embedder of this name, if it is still the same process."""
@@ -140,6 +142,13 @@ class Fleet(dict[str, EmbedderEntry]):
     def ids(self) -> list[str]:
         """The ids of all tasks that embedders have or should have."""
         return [task_id for sent in self.batches() for task_id in sent.ids]
+
+    def without_elsewhere(self, ids: list[str]) -> list[str]:
+        """The tasks that no embedder has: one that was stopped may return when another does its tasks."""
+        if not self.has_doubles:
+            return ids
+        elsewhere = set(self.ids())
+        return [task_id for task_id in ids if task_id not in elsewhere]
 
     def free_slots(self, key: str, wall: float) -> int:
         """How many batches of this key could be dispatched now."""

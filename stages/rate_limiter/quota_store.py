@@ -10,6 +10,7 @@ from common.failures.errors import Fatal
 from common.process.store import Store
 from common.settings.model_limits import Strategy
 from common.settings.settings import Settings
+from common.wire.timing import REACHED_WITHIN_S
 from stages.rate_limiter.actions import PutQuota
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import Unit, WindowId
@@ -43,7 +44,7 @@ class QuotaStore:
     def __init__(self, settings: Settings, state_dir: Path, now_wall: float) -> None:
         """Open the store and load `quotas`; raises `Fatal` if what was stored cannot be read."""
         strategy = Strategy(settings.rate_limit_strategy)
-        self.quotas = MeasuredQuotas(*limits_of(settings), strategy, settings.rate_limit_timezone)
+        self.quotas = MeasuredQuotas(*limits_of(settings), strategy, settings.rate_limit_timezone, REACHED_WITHIN_S)
         self.store = Store(state_dir, "rate_limiter", ("quota",))
         self.writes: dict[type, Callable[[Any], None]] = {PutQuota: self._put}
         saved = self.store.get("quota", KEY)

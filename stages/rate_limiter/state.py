@@ -105,10 +105,10 @@ class RateLimiter:
             self._requeue(list(sent.tasks.values()))
             self.quarantine.on_undecided(now)
         for sent in changes.learnt:
-            twice = self.owned.intersection(sent.ids)
-            self.owned.update(sent.ids)
-            if twice:
+            if twice := self.owned.intersection(sent.ids):
                 self.waiting.remove(twice)
+                self.fleet.has_doubles = True
+            self.owned.update(sent.ids)
         yield from self._dispatch(now)
 
     def on_finished(self, message: m.Finished, now: Instant) -> Actions:
@@ -123,10 +123,10 @@ class RateLimiter:
             self.charging.settle(sent, sent.charge, message, now.wall)
             yield PutQuota()
         yield from self._requeue_rest(sent, message, now)
-        if message.deferred:
-            fields = {"reason": "provider", "until": message.until, **task_fields(message.deferred)}
+        if deferred := self.fleet.without_elsewhere(message.deferred):
+            fields = {"reason": "provider", "until": message.until, **task_fields(deferred)}
             yield Log("tasks_deferred", fields)
-            yield Send("fetcher", m.Deferred(message.deferred, message.until, "provider"))
+            yield Send("fetcher", m.Deferred(deferred, message.until, "provider"))
         yield from self._dispatch(now)
 
     # ---- the clock ----
@@ -178,8 +178,9 @@ class RateLimiter:
     def _requeue_rest(self, sent: DispatchedBatch, message: m.Finished, now: Instant) -> Iterator[Any]:
         """Queue again what the request budget of a batch did not cover."""
         unknown: list[str] = []
-        for at_most, ids in message.requeue.items():
-            yield Log("batch_requeued", {"at_most": at_most, **task_fields(ids)})
+        for at_most, every in message.requeue.items():
+            if ids := self.fleet.without_elsewhere(every):
+                yield Log("batch_requeued", {"at_most": at_most, **task_fields(ids)})
             self._requeue([sent.tasks[task_id] for task_id in ids if task_id in sent.tasks], at_most)
             unknown += [task_id for task_id in ids if task_id not in sent.tasks]
         if unknown:  # the batch was dispatched before this process started: only the fetcher can get the tasks
@@ -198,7 +199,7 @@ class RateLimiter:
         return entry
 
     def _release(self, entry: EmbedderEntry, sent: DispatchedBatch) -> None:
-        self.owned.difference_update(sent.ids)
+        self.owned.difference_update(self.fleet.without_elsewhere(sent.ids))
         self.quarantine.on_finished(entry.name, sent.ids)
 
     def _remove_dead(self, entry: EmbedderEntry, now: Instant) -> Iterator[Any]:
@@ -282,7 +283,7 @@ class RateLimiter:
         self._batch_count += 1
         self.quarantine.breaker.began()
         batch_id = f"{self._boot_id[:8]}-{self._batch_count}"
-        charge = self.charging.charge(group.key, batch, self.fleet.free_slots(group.key, now.wall), now.wall)
+        charge = self.charging.charge(group.key, batch, self.fleet.free_slots(group.key, now.wall), now)
         tasks = {task.id: task for task in batch}
         entry.batches[batch_id] = DispatchedBatch(list(tasks), tasks, group.key, charge)
         entry.free -= 1

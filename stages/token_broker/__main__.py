@@ -34,7 +34,7 @@ def start() -> None:
     }
     loop.run(
         Plan(
-            handlers, effects={RequestToken: issuer.start_request}, tick=state.on_tick, breaker=state.breaker,
+            handlers, effects={RequestToken: issuer.start_request}, tick=state.on_tick, breakers=[state.breaker],
             report=state.report,
         )
     )  # fmt: skip

@@ -53,7 +53,7 @@ def test_a_supervisord_that_died_while_the_process_was_starting_is_gone(
     assert SupervisorWatch().is_gone()
 
 
-@pytest.mark.parametrize("pid", [os.getppid(), os.getpid(), ""])
+@pytest.mark.parametrize("pid", [os.getppid(), os.getpid(), ""], ids=["the parent", "a wrapper", "unknown"])
 def test_a_supervisord_that_lives_is_not_gone_even_if_a_wrapper_is_between(
     monkeypatch: pytest.MonkeyPatch, pid: int | str
 ) -> None:

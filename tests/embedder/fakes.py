@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 
 from common.process.actions import Instant
 from common.settings.settings import Settings
+from stages.embedder.calling.evidence import CANARY
 from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import BadInput, Caps, Embeddings, Provider, mock
 from tests import samples
 
 MODEL = "some-model"
+LENGTH = 8
+"""How long the vectors of a scripted provider are, whatever the model."""
 Responder = Callable[[Sequence[str]], Embeddings | Exception | None]
 Step = Embeddings | Exception | Responder | None
 """A response or error, or a function of the texts that returns one; None: correct vectors."""
@@ -22,7 +26,10 @@ Step = Embeddings | Exception | Responder | None
 
 def settings(**fields: Any) -> Settings:
     """Settings for OpenAI, without a cache."""
-    usual = {"processing_mode": "openai", "openai_api_key": "sk-0123456789", "embedding_cache_size": 0}
+    usual = {
+        "processing_mode": "openai", "openai_api_key": "sk-0123456789", "embedding_cache_size": 0,
+        "state_dir": mkdtemp(prefix="atp-"),
+    }  # fmt: skip
     return samples.settings(**{**usual, **fields})
 
 
@@ -31,7 +38,7 @@ def are_vectors(outcomes: Iterable[object]) -> list[bool]:
     return [isinstance(outcome, np.ndarray) for outcome in outcomes]
 
 
-def true_answer(texts: Sequence[str], dimensions: int = 8) -> Embeddings:
+def true_answer(texts: Sequence[str], dimensions: int = LENGTH) -> Embeddings:
     return Embeddings(mock.vectors(MODEL, texts, dimensions), sum(map(len, texts)))
 
 
@@ -48,11 +55,16 @@ class ScriptedProvider:
         self.always: Step = None
         self.requests: list[list[str]] = []
         self.paid: list[str] = []
+        self.canaries = 0
         self.models: list[str] = []
+        self.asked = LENGTH
+        """The dimensions that each request asks for, as far as the response tells."""
         self.having: frozenset[str] | None = None
         self.lock = threading.Lock()
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        if list(texts) == [CANARY]:
+            return self._canary()
         with self.lock:
             self.requests.append(list(texts))
             self.models.append(model)
@@ -62,7 +74,16 @@ class ScriptedProvider:
             raise answer
         with self.lock:
             self.paid.extend(texts)
-        return true_answer(texts) if answer is None else answer
+        return (true_answer(texts) if answer is None else answer)._replace(asked=self.asked)
+
+    def _canary(self) -> Embeddings:
+        """Canaries are not part of the script: they get what `always` says."""
+        with self.lock:
+            self.canaries += 1
+        answer = self.always([CANARY]) if callable(self.always) else self.always
+        if isinstance(answer, Exception):
+            raise answer
+        return (answer or true_answer([CANARY]))._replace(asked=self.asked)
 
     def has(self, model: str) -> bool | None:
         return None if self.having is None else model in self.having
@@ -113,4 +134,8 @@ class Clock:
 def engine(*made: Provider, clock: Clock | None = None, **fields: Any) -> EmbeddingEngine:
     """An engine with these providers, whose waits take no time."""
     clock = clock or Clock()
+    for provider in made:
+        if isinstance(provider, ScriptedProvider):
+            fields = {"embedding_dimensions": LENGTH, **fields}
+            provider.asked = fields["embedding_dimensions"]
     return EmbeddingEngine(settings(**fields), made=made, clock=clock, wait=clock.wait)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from common.failures.errors import Permanent, Throttled, Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
+from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S
 from stages.embedder.providers import (
     BadInput,
@@ -46,7 +49,9 @@ def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int
         else:
             assert isinstance(outcome, np.ndarray)
             assert np.array_equal(outcome, true_answer([text]).matrix[0])
-    assert session.requests == len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert session.requests == len(provider.requests) + provider.canaries
+    assert len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert provider.canaries <= 2 + len(provider.requests) / 4
 
 
 def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() -> None:
@@ -115,17 +120,18 @@ def test_an_error_that_waiting_does_not_repair_is_not_retried(error: Exception) 
     assert again.requests == 0
 
 
-def test_only_the_text_on_which_the_provider_fails_is_deferred() -> None:
+def test_only_the_text_on_which_the_provider_fails_is_failed_and_the_breaker_does_not_hear_of_it() -> None:
     provider, clock = ScriptedProvider(), Clock()
     provider.always = lambda texts: ProviderServerError("500: EOF") if "text 77" in texts else None
     shared = engine(provider, clock=clock)
     texts = [f"text {number}" for number in range(256)]
     outcomes = shared.session().embed(MODEL, texts)
     assert [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, np.ndarray)] == [77]
-    alone = outcomes[77]
-    assert isinstance(alone, Deferral)
-    assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
-    assert shared.blockers() == []
+    assert outcomes[77] == Failure("refused_by_provider", "scripted fails on the text: 500: EOF")
+    assert sum(texts == ["text 77"] for texts in provider.requests) == 1 + 3, "found alone, then MAX_RETRIES"
+    assert provider.canaries <= 4
+    assert sum(clock.waits) <= MAX_WAIT_S
+    assert (shared.blockers(), shared.notices()) == ([], [])
     assert len(provider.paid) == len(set(provider.paid)) == 255
 
 
@@ -135,7 +141,7 @@ def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
     shared = engine(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert len(provider.requests) == 5, "the breaker's threshold"
+    assert (len(provider.requests), provider.canaries) == (2, 1)
     assert "500" in shared.blockers()[0]
 
 
@@ -186,27 +192,95 @@ def test_only_the_text_with_a_bad_vector_is_sent_once_more(value: float, reason:
     assert len(provider.requests) == 2
 
 
-def test_vectors_of_another_length_than_before_fail_their_texts() -> None:
-    provider = ScriptedProvider(None)
+def test_texts_wait_while_the_provider_sends_vectors_of_another_length() -> None:
+    provider, clock = ScriptedProvider(None), Clock()
     provider.always = lambda texts: true_answer(texts, 4)
-    shared = engine(provider)
+    shared = engine(provider, clock=clock)
     shared.session().embed(MODEL, TEXTS[:4])
-    failure = shared.session().embed(MODEL, TEXTS[4:])[0]
-    assert isinstance(failure, Failure)
-    assert failure.message.endswith("the vector has 4 numbers, those of some-model had 8 before")
-    assert [len(texts) for texts in provider.requests] == [4, 4, 4]
+    assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS[4:]))
+    assert ([len(texts) for texts in provider.requests], provider.canaries) == ([4, 4], 1)
+    [notice] = shared.blockers()
+    assert "the vector has 4 numbers, but 8 were asked for (EMBEDDING_DIMENSIONS)" in notice
+    assert 'if 4 is right, set EMBEDDING_LENGTHS={"some-model": 4}' in notice
+    clock.mono += 10
+    assert isinstance(shared.session().embed(MODEL, TEXTS[4:])[0], Deferral)
+    assert (len(provider.requests), provider.canaries) == (2, 2), "no text is paid for while a canary's is unusable"
+    clock.mono += 60
+    provider.always = None
+    assert all(are_vectors(shared.session().embed(MODEL, TEXTS[4:])))
+    assert not shared.blockers()
+
+
+def test_a_text_whose_vector_alone_has_another_length_waits_alone() -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    provider.always = lambda texts: true_answer(texts, 4) if texts == TEXTS[:1] else None
+    shared = engine(provider, clock=clock)
+    [alone] = shared.session().embed(MODEL, TEXTS[:1])
+    assert isinstance(alone, Deferral)
+    assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
+    assert (provider.requests, provider.canaries) == ([TEXTS[:1], TEXTS[:1]], 1)
+    assert all(are_vectors(shared.session().embed(MODEL, TEXTS[1:])))
+    assert not shared.blockers()
+
+
+def test_one_response_with_vectors_of_another_length_delays_its_texts_only_by_a_canary() -> None:
+    provider = ScriptedProvider(lambda texts: true_answer(texts, 4))
+    assert all(are_vectors(engine(provider).session().embed(MODEL, TEXTS)))
+    assert (provider.requests, provider.canaries) == ([TEXTS, TEXTS], 1)
+
+
+def test_no_text_fails_while_no_vector_of_a_model_is_finite() -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    provider.always = lambda texts: Embeddings(np.full((len(texts), 8), np.nan, np.float32), 1)
+    shared = engine(provider, clock=clock)
+    assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS))
+    assert (provider.requests, provider.canaries) == ([TEXTS], 1)
+    assert "scripted sends no usable vectors: the vector is not finite" in shared.blockers()[0]
+
+
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_the_first_response_does_not_decide_on_the_length_of_an_unknown_model(wrong: int) -> None:
+    provider = ScriptedProvider(*[lambda texts: true_answer(texts, 16)] * (wrong % 2))
+    shared = engine(provider, embedding_dimensions=0)
+    outcomes = shared.session().embed(MODEL, TEXTS)
+    assert all(are_vectors(outcomes))
+    assert {len(np.asarray(outcome)) for outcome in outcomes} == {8}
+    assert shared.parts.guard.length_of(MODEL) == 8
+
+
+def test_the_length_that_two_responses_agree_on_holds_after_a_restart() -> None:
+    folder = mkdtemp()
+    fields: dict[str, Any] = {"embedding_dimensions": 0, "state_dir": folder}
+    assert all(are_vectors(engine(ScriptedProvider(), **fields).session().embed(MODEL, TEXTS)))
+    provider = ScriptedProvider()
+    provider.always = lambda texts: true_answer(texts, 16)
+    later = engine(provider, **fields)
+    assert all(isinstance(outcome, Deferral) for outcome in later.session().embed(MODEL, TEXTS))
+    assert "those of some-model had 8 before" in later.blockers()[0]
+    told = engine(provider, **fields, embedding_lengths={MODEL: 16})
+    assert all(are_vectors(told.session().embed(MODEL, TEXTS)))
+
+
+def test_a_canary_that_is_refused_too_blames_the_model() -> None:
+    provider = ScriptedProvider()
+    provider.always = BadInput("this model is not valid for this operation")
+    shared = engine(provider, embedding_dimensions=0)
+    assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS))
+    assert (provider.requests, provider.canaries) == ([], 1)
+    assert "not valid for this operation" in shared.blockers()[0]
 
 
 def test_a_text_that_the_provider_leaves_out_is_found_and_the_others_keep_their_vectors() -> None:
     provider = ScriptedProvider()
     provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
+    assert provider.canaries == 1, "the evidence that the provider works"
     assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
 
 
 def test_the_search_for_texts_that_a_provider_leaves_out_is_bounded() -> None:
     provider = ScriptedProvider()
-    provider.always = lambda texts: true_answer(texts[1:])
+    provider.always = lambda texts: None if texts == [CANARY] else true_answer(texts[1:])
     texts = [f"text {number}" for number in range(256)]
     outcomes = engine(provider).session().embed(MODEL, texts)
     assert all(isinstance(outcome, Failure) and outcome.code == "invalid_vector" for outcome in outcomes)

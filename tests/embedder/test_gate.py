@@ -10,7 +10,7 @@ from common.failures.errors import Throttled, Transient
 from common.failures.retry import Backoff
 from common.process import metrics
 from stages.embedder.calling.gate import PROBE_POLL_S, Gate
-from stages.embedder.providers import BadInput, NeedsOperator, NoModelYet
+from stages.embedder.providers import BadInput, NeedsOperator, NoModelYet, ProviderServerError
 from tests.embedder.fakes import Clock
 
 BACKOFF = Backoff(first=2.0, factor=2.0, longest=60.0)
@@ -126,13 +126,14 @@ def test_the_number_of_remembered_models_is_bounded(gate: Gate) -> None:
     assert len(gate.reasons()[1]) == 1000
 
 
-def test_a_refused_input_resets_the_count_of_failures(gate: Gate) -> None:
+@pytest.mark.parametrize("error", [BadInput("no"), ProviderServerError("500")])
+def test_a_refused_request_is_neither_a_success_nor_a_failure(gate: Gate, error: Exception) -> None:
     for _ in range(2):
         call(gate, Transient("down"))
-    call(gate, BadInput("no"))
-    for _ in range(2):
-        call(gate, Transient("down"))
-    assert call(gate)
+    for _ in range(9):
+        assert call(gate, error)
+    call(gate, Transient("down"))
+    assert not call(gate), "the third failure in a row"
 
 
 def test_an_unexpected_exception_counts_as_a_failure_and_its_text_is_not_shown(gate: Gate, clock: Clock) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.failures.errors import Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
 from stages.embedder.engine import EmbeddingEngine
+from stages.embedder.providers import ollama_pull
 from stages.embedder.providers.ollama_pull import tagged
 from stages.embedder.session import Session
 from tests.embedder.conftest import Make
@@ -238,3 +240,35 @@ def test_hybrid_sends_each_model_to_the_provider_that_has_it(make: Make, sandbox
 )
 def test_a_model_name_without_a_tag_gets_the_tag_latest(name: str, listed: str) -> None:
     assert tagged(name) == listed
+
+
+@pytest.mark.parametrize("body", ['{"models": null}', "{}", "", " \n", "[]", '{"models": [null, {"name": null}, {}]}'])
+def test_a_list_without_models_in_any_form_lets_a_missing_model_be_pulled(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, body: str
+) -> None:
+    sandbox.fault("ollama", path="/api/tags", status=204 if body == "" else 200, body=body)
+    engine = ollama()
+    deadline = time.monotonic() + 20
+    while not all(are_vectors(got(engine, model="all-minilm")[1])):
+        assert time.monotonic() < deadline
+    assert sandbox.summary()["ollama"]["pulls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        (b'\xef\xbb\xbf{"models": [{"model": "a"}, {"name": "b:1"}]}', {"a:latest", "b:1"}),
+        (b'["a"]', {"a:latest"}),
+        (b"null", set()),
+        (b"<html>", None),
+        (b'{"models": 3}', None),
+    ],
+)
+def test_odd_lists_of_models_are_read_or_refused(sandbox: Sandbox, body: bytes, names: set[str] | None) -> None:
+    sandbox.fault("ollama", path="/api/tags", status=200, body=body.decode())
+    url = sandbox.environment()["OLLAMA_BASE_URL"]
+    if names is None:
+        with pytest.raises(Transient):
+            ollama_pull.models(url)
+    else:
+        assert ollama_pull.models(url) == names

@@ -14,6 +14,7 @@ from common.wire.messages import Failure
 from stages.embedder.calling.call_actions import (
     Action,
     CallRefused,
+    CanaryServed,
     Event,
     InputRefused,
     LearnCap,
@@ -21,12 +22,15 @@ from stages.embedder.calling.call_actions import (
     ProviderUnavailable,
     RequestFailed,
     RetryAtOnce,
+    SendCanary,
     SendRequest,
     Succeeded,
     WaitEnded,
     WaitUntil,
 )
-from stages.embedder.calling.provider_call import ISOLATED_RETRY_S, MAX_WAIT_S, ProviderCall, RetryPolicy
+from stages.embedder.calling.evidence import Evidence
+from stages.embedder.calling.pieces import RetryPolicy
+from stages.embedder.calling.provider_call import MAX_WAIT_S, ProviderCall
 from stages.embedder.calling.request_budget import RequestBudget
 
 TEXTS = ["a", "b", "c", "d"]
@@ -50,8 +54,13 @@ class Simulated:
         self.largest = 100
         self.policy = RetryPolicy(Backoff(first=1.0, factor=2.0), 2)
         self.rechecks: list[int] = []
+        self.evidence = Evidence()
+        self.canaries: list[Event[str]] = []
+        """The events of the canaries, then every canary is served."""
         vars(self).update(fields)
-        self.call: ProviderCall[str] = ProviderCall(self.texts, self.budget, self.policy, self.split, self.rechecks)
+        self.call: ProviderCall[str] = ProviderCall(
+            self.texts, self.budget, self.policy, self.split, self.evidence.of("model"), self.rechecks
+        )
 
     def succeed(self, texts: list[str]) -> Event[str]:
         return Succeeded(self.now, [text.upper() for text in texts])
@@ -78,6 +87,13 @@ class Simulated:
             reply = self.replies.pop(0) if self.replies else self.always
             event = reply(texts) if callable(reply) else reply
             return event._replace(now=self.now)
+        if isinstance(action, SendCanary):
+            self.requests.append("canary")
+            self.budget.add_request(self.now, self.now)
+            if self.canaries:
+                return self.canaries.pop(0)._replace(now=self.now)
+            self.budget.canaries += 1
+            return CanaryServed(self.now)
         if isinstance(action, WaitUntil):
             self.waits.append(action.until - self.now)
             self.now = max(self.now, action.until)
@@ -122,7 +138,9 @@ def test_halving_fails_exactly_the_bad_items(bad: set[str]) -> None:
     simulated = Simulated("abcdefghijklmnop")
     simulated.always = refuse("".join(bad))
     assert simulated.run() == [BAD if text in bad else text.upper() for text in simulated.texts]
-    assert len(simulated.requests) <= 1 + 2 * len(bad) * 4
+    canaries = simulated.requests.count("canary")
+    assert len(simulated.requests) - canaries <= 1 + 2 * len(bad) * 4
+    assert canaries <= 2 + len(bad)
 
 
 def test_two_halves_that_pass_after_a_refusal_teach_a_cap() -> None:
@@ -203,13 +221,12 @@ def test_a_refused_call_fails_the_items_of_its_request_only() -> None:
     assert simulated.run(CallRefused(100.0, BAD)) == [BAD, BAD, "C", "D"]
 
 
-def test_an_item_on_which_the_provider_fails_is_isolated_last_and_deferred_alone() -> None:
+def test_an_item_on_which_the_provider_fails_is_isolated_last_and_fails_after_max_retries() -> None:
     simulated = Simulated("abcdefgh", largest=4, policy=RetryPolicy(Backoff(first=0.01), 3))
-    simulated.always = lambda texts: failed(is_server_error=True) if "b" in texts else simulated.succeed(texts)
-    assert simulated.run() == ["A", None, "C", "D", "E", "F", "G", "H"]
-    assert simulated.requests == ["abcd", "abcd", "efgh", "cd", "ab", "b", "a"]
-    assert simulated.call.wait_until == pytest.approx(simulated.now + ISOLATED_RETRY_S)
-    assert simulated.logged()[-1] == "text_deferred_alone"
+    simulated.always = lambda texts: failed(server_error=BAD) if "b" in texts else simulated.succeed(texts)
+    assert simulated.run() == ["A", BAD, "C", "D", "E", "F", "G", "H"]
+    isolation = ["abcd", "abcd", "canary", "abcd", "efgh", "cd", "ab", "b", "a"]
+    assert simulated.requests == [*isolation, "b", "b", "b"]
 
 
 def test_a_server_error_after_other_failures_is_waited_for_and_not_searched_by_halving() -> None:

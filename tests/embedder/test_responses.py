@@ -339,3 +339,70 @@ def test_throttled_errors_have_the_delay_of_the_headers_or_a_default() -> None:
 )
 def test_any_error_body_becomes_a_short_error(status: int, content: Any) -> None:
     assert len(str(judged(status, content))) < 500
+
+
+UNIT = mock.vectors("m", ["a", "b", "c"], 64)
+
+
+def halves(scale: float = 1.0) -> list[str]:
+    return [base64.b64encode((row * scale).astype("<f2").tobytes()).decode() for row in UNIT]
+
+
+def test_base64_of_float16_is_read_if_the_length_is_known_and_refused_otherwise() -> None:
+    known = responses.decode_openai(body(halves()), 3, length=64).matrix
+    np.testing.assert_allclose(known, UNIT, atol=1e-3)
+    with pytest.raises(Transient, match="128 bytes of base64 are not a vector of float32"):
+        responses.decode_openai(body(halves()), 3)
+
+
+def test_base64_of_float64_and_float32_that_are_not_normalised_are_told_apart() -> None:
+    for kind in ("<f4", "<f8"):
+        data = [base64.b64encode((row * 20).astype(kind).tobytes()).decode() for row in UNIT]
+        np.testing.assert_allclose(responses.decode_openai(body(data), 3).matrix, UNIT * 20, rtol=1e-6)
+
+
+def test_base64_with_nan_or_of_zeros_is_float32_and_refused_as_such_later() -> None:
+    rows = UNIT.copy()
+    rows[:, 3] = np.nan
+    assert np.isnan(responses.decode_openai(body(encoded(rows)), 3).matrix[:, 3]).all()
+    assert not responses.decode_openai(body(encoded(rows * 0 + 0)), 3).matrix[:, :3].any()
+
+
+def test_vectors_one_level_too_deep_are_read() -> None:
+    items = json.loads(body(ROWS.tolist()))["data"]
+    for data in ([items], [{**item, "embedding": [item["embedding"]]} for item in items]):
+        found = responses.decode_openai(json.dumps({"data": data}).encode(), 3).matrix
+        np.testing.assert_array_equal(found, ROWS)
+    found = responses.decode_ollama(json.dumps({"embeddings": [ROWS.tolist()]}).encode()).matrix
+    np.testing.assert_array_equal(found, ROWS)
+
+
+def test_an_item_without_an_embedding_is_asked_for_again_alone() -> None:
+    items = json.loads(body(ROWS.tolist()))["data"]
+    items[1] = {"object": "error", "index": 1}
+    found = responses.decode_openai(json.dumps({"data": items}).encode(), 3).matrix
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[[0, 2]], ROWS[[0, 2]])
+
+
+def test_rows_of_another_length_than_most_are_told() -> None:
+    mixed = [*ROWS[:2].tolist(), ROWS[2, :5].tolist()]
+    assert responses.decode_openai(body(mixed), 3).other_lengths == {2: 5}
+    assert responses.decode_ollama(json.dumps({"embeddings": mixed}).encode()).other_lengths == {2: 5}
+    assert responses.decode_openai(body(encoded(ROWS)), 3).other_lengths == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"error": {"message": "overloaded"}}', True),
+        ('{"data": [], "error": {"message": "overloaded"}}', True),
+        ('{"data": null, "error": "overloaded"}', True),
+        ('{"data": [], "error": null}', False),
+        ('{"error": null, "data": [{"embedding": [1]}]}', False),
+        ('{"embeddings": [], "error": "overloaded"}', True),
+        ('{"embeddings": []}', False),
+    ],
+)
+def test_an_error_with_status_200_is_found_beside_empty_data_too(text: str, expected: bool) -> None:
+    assert responses.has_error(text.encode()) is expected

@@ -116,7 +116,7 @@ def test_cached_texts_are_not_sent_again_even_after_a_restart(tmp_path: Path) ->
     shared.session().embed("another-model", ["a"])
     assert provider.requests[2:] == [["a"]]
     shared.close()
-    longer = engine(provider, **fields, embedding_dimensions=4)
+    longer = engine(provider, **fields, embedding_dimensions=4, embedding_lengths={MODEL: 8})
     longer.session().embed(MODEL, ["a"])
     assert provider.requests[3:] == [["a"]]
     longer.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from common.failures.errors import Transient
+from common.process.actions import Send
 from common.wire import messages as m
 from stages.fetcher.actions import Lease, Poll, PollFailed
 from stages.fetcher.config import FetcherConfig
@@ -19,6 +20,8 @@ from tests.decisions import START, after
 INBOX = "ipc://fetcher"
 INTERVAL = 30.0
 LEASE = 15.0
+TOLD = Send("publisher", m.ApiReachable())
+"""What the publisher is told of each poll that succeeded."""
 
 
 def candidate(task_id: str, key: str = "model", failure: m.Failure | None = None) -> Candidate:
@@ -71,10 +74,15 @@ class Fetching:
 
     def page_read(self, page: PendingPage) -> list[Any]:
         """The poll that is under way returns exactly this page."""
-        return self.did(self.state.on_page(page, self.now))
+        done = self.did(self.state.on_page(page, self.now))
+        return [one for one in done if one != TOLD]  # each page is followed by it
 
     def failed(self, error: Exception | None = None, rejected: str = "") -> list[Any]:
         return self.did(self.state.on_poll_failed(PollFailed(error or Transient("down"), rejected), self.now))
+
+    def parked(self, *ids: str, stored: Iterable[str] = ()) -> list[Any]:
+        """The publisher holds these; the API refused the results of `ids` before."""
+        return self.did(self.state.on_holding(m.Holding("publisher", list(stored), parked=list(ids)), self.now))
 
     def published(self, *accepted: str, dead: Iterable[str] = (), dropped: Iterable[str] = ()) -> list[Any]:
         return self.did(self.state.on_published(m.Published(list(accepted), list(dead), list(dropped)), self.now))

@@ -154,7 +154,7 @@ def test_only_a_bounded_number_of_unknown_types_is_logged() -> None:
 def test_the_report_shows_the_counts_of_tasks_and_the_blockers() -> None:
     fetcher = Fetching(token=False, dead=["d"], breaker_threshold=1)
     report = fetcher.state.report(fetcher.now)
-    assert report.facts == {"leased": 0, "lost": 0, "dead_letters": 1}
+    assert report.facts == {"leased": 0, "refused": 0, "lost": 0, "dead_letters": 1}
     assert report.blockers == ["no access token yet"]
     fetcher.token("one")
     fetcher.page("a")

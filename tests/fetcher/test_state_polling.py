@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from common.failures.breaker import State
 from common.failures.errors import Throttled
 from common.process.actions import Count
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Poll
+from stages.fetcher.page import PendingPage
 from stages.fetcher.poll_schedule import HELD_INTERVALS, SETTLED_POLL_INTERVAL_S
 from tests.decisions import of, said, sent_to
-from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate
+from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, TOLD, Fetching, candidate
 from tests.samples import names, token
 
 
@@ -352,6 +354,32 @@ def test_a_token_that_is_refused_once_is_not_told_as_a_failure_of_the_api() -> N
     assert fetcher.state.report(fetcher.now).blockers == ["the API refused the access token (401 or 403)"]
     fetcher.token("two")
     assert fetcher.state.report(fetcher.now).blockers == []
+
+
+def test_a_token_that_is_refused_once_is_no_failed_poll() -> None:
+    fetcher = Fetching()
+    fetcher.failed(rejected="one")
+    fetcher.token("two")
+    assert fetcher.state.report(fetcher.now).blockers == []
+    fetcher.failed(rejected="two")
+    fetcher.live(3)
+    fetcher.token("three")
+    assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: down"]
+
+
+def test_the_publisher_is_told_of_each_poll_that_succeeded() -> None:
+    fetcher = Fetching()
+    assert TOLD not in fetcher.failed()
+    fetcher.live(3)
+    assert TOLD in list(fetcher.state.on_page(PendingPage(0.0, [], 0, True, {}, []), fetcher.now))
+
+
+def test_a_new_token_ends_the_pause_of_the_circuit_breaker() -> None:
+    fetcher = Fetching(breaker_threshold=1, backoff_factor=1.0)
+    fetcher.failed(rejected="one")
+    assert fetcher.state.breakers[0].state is State.OPEN
+    fetcher.token("two")
+    assert fetcher.polling
 
 
 def test_many_failed_polls_open_the_circuit_breaker() -> None:

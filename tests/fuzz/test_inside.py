@@ -10,11 +10,11 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.api.patch_queue import CONNECTIONS
 from common.failures.errors import Transient
 from common.task_types import registered
 from common.wire.messages import Heartbeat, Message, decode, encode
 from stages.fetcher.page import Reader
-from stages.publisher.state import CONNECTIONS
 from tests.publisher.publishing import Publishing
 from tests.samples import names, tasks
 

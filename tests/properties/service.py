@@ -68,8 +68,14 @@ class FetcherProcess(Process):
         }
         actions = list(handlers[type(message)](message, self.world.instant))
         if any(isinstance(action, fetched.PutLease) for action in actions):
-            assert self.state.table.leased_count <= self.config.max_in_flight, "more than MAX_IN_FLIGHT are leased"
+            assert self.leased_and_counted <= self.config.max_in_flight, "more than MAX_IN_FLIGHT are leased"
         return actions
+
+    @property
+    def leased_and_counted(self) -> int:
+        """What counts against MAX_IN_FLIGHT: of the results that the API refuses, as many again are exempt."""
+        table = self.state.table
+        return table.leased_count - min(table.count(Whereabouts.REFUSED), self.config.max_in_flight)
 
     def tick(self) -> Iterable[Any]:
         before = self.state.table.ids(*LEASED)
@@ -266,6 +272,7 @@ class PublisherProcess(Process):
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
             m.Results: self.state.on_results,
             m.Token: self.state.on_token,
+            m.ApiReachable: self.state.on_api_reachable,
             m.Draining: self.state.on_draining,
             m.DeadLetters: self.state.on_dead_letters,
             ApiResponses: self.state.on_responses,

@@ -50,4 +50,4 @@ def test_a_text_without_a_usable_vector_fails_with_the_reason(job: Job) -> None:
         "code": "invalid_vector",
         "message": "openai gave no usable vector: the vector is not finite",
     }
-    assert job.requests == 2, "one more try, and no further one"
+    assert job.requests == 3, "one more try, and a canary that shows whose fault it is"

@@ -59,6 +59,10 @@ class Publishing:
         responses = [ApiResponse(task_id, status, error, retry_after, self.shown, from_api, words) for task_id in ids]
         return self.did(self.state.on_responses(ApiResponses(responses), self.now))
 
+    def polled(self) -> list[Any]:
+        """A poll succeeded."""
+        return self.did(self.state.on_api_reachable(m.ApiReachable(), self.now))
+
     def letters(self, *, replay: Iterable[str] = (), drop: Iterable[str] = ()) -> list[Any]:
         return self.did(self.state.on_dead_letters(m.DeadLetters(list(replay), list(drop)), self.now))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from common.api.patch_queue import CONNECTIONS
 from common.process.actions import Observe
 from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S
 from stages.publisher.actions import PutResult, SendPatch, Settle
-from stages.publisher.state import CONNECTIONS, SETTLE_AFTER_S, SETTLE_BATCH
+from stages.publisher.state import SETTLE_AFTER_S, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result

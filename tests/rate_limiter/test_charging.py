@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.wire import messages as m
+from common.wire.timing import SENT_WITHIN_S
 from stages.rate_limiter.charging import MOST_REQUESTS_PER_BATCH
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import Unit, WindowId
@@ -32,7 +33,9 @@ def test_a_batch_is_limited_to_its_charge_if_there_is_any_quota() -> None:
     limiter.ready(1)
     limiter.tasks("a", tokens=7)
     assert limiter.batch.limited
-    assert limiter.batch.charge == m.Charge(limiter.now.wall, 7, MOST_REQUESTS_PER_BATCH)
+    assert limiter.batch.charge == m.Charge(
+        limiter.now.wall, 7, MOST_REQUESTS_PER_BATCH, limiter.now.mono + SENT_WITHIN_S
+    )
 
 
 @pytest.mark.parametrize(("limit", "slots", "expected"), [(1, 4, 1), (9, 4, 2), (100, 4, MOST_REQUESTS_PER_BATCH)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.wire import messages as m
 from common.wire.timing import SILENT_AFTER_S, UNREAD_S
-from tests.decisions import events, log_fields
+from tests.decisions import events, log_fields, of_type
 from tests.rate_limiter.limiter import Limiter, ids_of, with_a_batch
 
 
@@ -107,3 +107,22 @@ def test_an_embedder_that_is_silent_after_a_pause_of_the_rate_limiter_is_lost() 
     limiter.after(3600).ready(0, batch)  # read before the first tick after the stop
     limiter.tick()
     assert "embedder_lost" in events(limiter.live(SILENT_AFTER_S + 1, 0.5))
+
+
+def test_an_embedder_that_returns_late_gives_back_no_task_that_another_has_by_then() -> None:
+    limiter, batch = with_a_batch("a", "b")
+    others: list[m.Batch] = []
+    for _ in range(5):
+        limiter.after(1.0)
+        limiter.ready(2, *others, embedder="embedder_01")
+        others += limiter.batches
+        limiter.tick()
+        others += limiter.batches
+    assert {i for other in others for i in ids_of(other)} == {"a", "b"}
+    limiter.ready(0, batch)
+    done = limiter.finished(batch, requests=0, tokens=0, requeue={2: ["a", "b"]}, uncharged=2)
+    elsewhere = {i for other in others for i in ids_of(other)}
+    given_back = {i for deferred in of_type(m.Deferred, done) for i in deferred.ids}
+    assert not given_back & elsewhere
+    limiter.tasks(*elsewhere)
+    assert limiter.waiting == [], "they are with another embedder"

@@ -246,6 +246,28 @@ def test_the_largest_limits_do_not_overflow() -> None:
     assert {usage.remaining for usage in quota.usage(NOON)} == {0}
 
 
+def test_an_unsettled_charge_counts_from_the_latest_moment_at_which_it_may_reach_its_provider() -> None:
+    quota = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING, reach_s=10.5)
+    receipt = quota.charge(Amounts(10, 0, 1), 1_000_000.0)
+    assert quota.remaining(1_000_000.0).min() == 0, "at once"
+    assert quota.opens_at(0, 1_000_000.0) == 1_000_071.0
+    assert quota.admits([0], 1_000_070.5) == 0, "it may have reached the provider less than a minute ago"
+    again = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING, reach_s=10.5)
+    receipt = again.charge(Amounts(10, 0, 1), 1_000_000.0)
+    again.move(receipt, Amounts(10, 0, 1), 1_000_000.4, 1_000_000.6)
+    assert again.opens_at(0, 1_000_001.0) == 1_000_060.5, "when it is known, it counts from then"
+    refunded = again.charge(Amounts(3, 0, 1), 1_000_001.0)
+    again.refund(refunded, Amounts(3, 0, 1), 1_000_002.0)
+    assert again.usage(1_000_002.0)[0].current == 10
+
+
+def test_a_calendar_period_tells_when_it_ends() -> None:
+    limits = {WindowId(Unit.TASKS, Period.MINUTE): 10, WindowId(Unit.TASKS, Period.DAY): 100}
+    assert Quota(limits, Strategy.FIXED).period_ends(1_000_019.0) == 1_000_020.0
+    assert Quota(limits, Strategy.ROLLING).period_ends(1_000_019.0) == float("inf")
+    assert Quota({}, Strategy.FIXED).period_ends(1_000_019.0) == float("inf")
+
+
 def test_a_charge_that_reached_its_provider_late_expires_later() -> None:
     quota = Quota({WindowId(Unit.TASKS, Period.MINUTE): 10}, Strategy.ROLLING)
     receipt = quota.charge(Amounts(10, 0, 1), 1_000_000.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from common.process.actions import Log
@@ -17,6 +17,13 @@ class SendRequest(NamedTuple):
     """Action: send the items at these positions in one request. Followed by any event but `WaitEnded`."""
 
     positions: Sequence[int]
+
+
+class SendCanary(NamedTuple):
+    """Action: send a canary, to find out whether the provider serves the model at all.
+
+    Followed by `CanaryServed`, `RequestFailed`, `RetryAtOnce`, `ProviderPaused` or `ProviderUnavailable`.
+    """
 
 
 class WaitUntil(NamedTuple):
@@ -47,6 +54,8 @@ class Succeeded(NamedTuple, Generic[R]):
     """Index in the request → why its result cannot be used."""
     is_unmatched: bool = False
     """Whether all were rejected because it is unknown which result belongs to which item."""
+    blameless: Collection[int] = ()
+    """Indexes in the request of rejected items that can't be to blame: they wait instead of failing."""
 
 
 class InputRefused(NamedTuple):
@@ -57,6 +66,12 @@ class InputRefused(NamedTuple):
     """The outcome of an item that is refused alone."""
     reason: str
     """The provider's words."""
+
+
+class CanaryServed(NamedTuple):
+    """Event: the provider served the canary."""
+
+    now: float
 
 
 class CallRefused(NamedTuple):
@@ -75,8 +90,14 @@ class RequestFailed(NamedTuple):
     """The least time to wait, if the provider named one."""
     cooldown_until: float = 0.0
     """When the provider may be asked again (monotonic seconds), if this failure opened a circuit breaker."""
-    is_server_error: bool = False
-    """Whether the provider reported an error of its own: one of the items may be the cause."""
+    server_error: Failure | None = None
+    """If the provider reported an error of its own, so that an item may be the cause: the outcome of that item."""
+
+
+class NotCovered(NamedTuple):
+    """Event: the request was not made, because what the batch was charged does not cover it any more."""
+
+    now: float
 
 
 class RetryAtOnce(NamedTuple):
@@ -108,16 +129,18 @@ class WaitEnded(NamedTuple):
     is_stopping: bool = False
 
 
-Action: TypeAlias = SendRequest | WaitUntil | LearnCap | Log
+Action: TypeAlias = SendRequest | SendCanary | WaitUntil | LearnCap | Log
 Event: TypeAlias = (
     Succeeded[R]
     | InputRefused
+    | CanaryServed
     | CallRefused
     | RequestFailed
+    | NotCovered
     | RetryAtOnce
     | ProviderPaused
     | ProviderUnavailable
     | WaitEnded
 )
 Steps: TypeAlias = Generator[Action, Event[R], T]
-"""`SendRequest` and `WaitUntil` are answered by an event; the other actions are not."""
+"""`SendRequest`, `SendCanary` and `WaitUntil` are answered by an event; the other actions are not."""

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
-from common.failures.errors import Permanent, Throttled, Transient
+from common.failures.errors import Error, Permanent, Throttled, Transient
 from common.failures.retry import Backoff
 from common.process.actions import Instant, Log
 from common.wire.messages import Failure
@@ -19,22 +19,27 @@ from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.call_actions import (
     Action,
     CallRefused,
+    CanaryServed,
     Event,
     InputRefused,
     LearnCap,
+    NotCovered,
     ProviderPaused,
     ProviderUnavailable,
     R,
     RequestFailed,
     RetryAtOnce,
+    SendCanary,
     SendRequest,
     Steps,
     Succeeded,
     WaitEnded,
     WaitUntil,
 )
-from stages.embedder.calling.provider_call import ProviderCall, RetryPolicy
-from stages.embedder.calling.request_budget import RequestBudget
+from stages.embedder.calling.evidence import CANARY
+from stages.embedder.calling.pieces import RetryPolicy
+from stages.embedder.calling.provider_call import ProviderCall
+from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
 from stages.embedder.providers import (
     AskAgain,
     BadInput,
@@ -43,7 +48,9 @@ from stages.embedder.providers import (
     NotSent,
     ProviderServerError,
     odd_forms,
+    sending,
 )
+from stages.embedder.providers.redaction import redact
 
 log = structlog.get_logger()
 
@@ -84,7 +91,9 @@ class Exchange(Protocol[Resp, R]):
         """Make one request. Raises the errors that `stages.embedder.providers` lists."""
         ...
 
-    def check(self, texts: Sequence[str], response: Resp, now: float) -> Succeeded[R] | ProviderUnavailable:
+    def check(
+        self, texts: Sequence[str], response: Resp, now: float
+    ) -> Succeeded[R] | NotCovered | ProviderUnavailable:
         """Turn the response into results. `ProviderUnavailable`: this provider must not serve the model at all."""
         ...
 
@@ -119,7 +128,12 @@ class Driver(Generic[Resp, R]):
         """Run a call to its end, and return it; see `ProviderCall` for `rechecks`."""
         policy = RetryPolicy(self._runtime.backoff, self._runtime.max_retries)
         call: ProviderCall[R] = ProviderCall(
-            self._texts, self._budget, policy, lambda part: self._backend.caps.split(part, self._texts), rechecks
+            self._texts,
+            self._budget,
+            policy,
+            lambda part: self._backend.caps.split(part, self._texts),
+            self._gate.evidence.of(self._model),
+            rechecks,
         )
         steps = call.run()
         action = _advance(steps, None)
@@ -131,6 +145,8 @@ class Driver(Generic[Resp, R]):
         match action:
             case SendRequest():
                 return self._send(self._texts_at(action.positions))
+            case SendCanary():
+                return self._send([CANARY], is_canary=True)
             case WaitUntil():
                 is_stopping = self._runtime.wait(action.until - self._now())
                 return WaitEnded(self._now(), is_stopping)
@@ -141,33 +157,65 @@ class Driver(Generic[Resp, R]):
                 getattr(self._log, action.level)(action.event, **action.fields)
         return None
 
-    def _send(self, texts: list[str]) -> Event[R]:
+    def _send(self, texts: list[str], *, is_canary: bool = False) -> Event[R]:
         """Make one request if the gate is open."""
-        if self._runtime.is_stopping():
-            now = self._now()
-            return ProviderUnavailable(now, now)
-        until = self._gate.enter(self._model)
-        if until:  # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
-            is_broken = self._gate.is_broken(self._model)
-            return ProviderUnavailable(self._now(), until) if is_broken else ProviderPaused(self._now(), until)
+        hindrance = self._hindrance(is_canary=is_canary)
+        if hindrance is not None:
+            return hindrance
         began = self._now()
         try:
-            with self._gate.outcome(self._model):
-                response = self._exchange.request(texts)
+            covered = sending.covered_until(self._budget.send_by)
+            with self._gate.outcome(self._model, is_canary=is_canary), covered:
+                response = self._request(texts)
+        except (BudgetSpent, sending.TooLateError):
+            return NotCovered(self._now())
         except (Transient, Permanent) as error:
-            return self._failed(error, texts)
-        finally:
-            self._budget.add_request(began, self._now())
+            self._budget.add_request(sending.written_at() or began, self._now())
+            return self._canary_failed(error) if is_canary else self._failed(error, texts)
+        self._budget.add_request(sending.written_at() or began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
         tokens = odd_forms.bounded(response.tokens)
-        self._budget.add_payment(texts, tokens or sum(len(text.encode()) for text in texts))
+        paid = () if is_canary else texts
+        self._budget.add_payment(paid, tokens or sum(len(text.encode()) for text in texts))
         self._gate.cool_down(response.pause, "its quota is nearly used up, as its response headers say")
+        if is_canary:
+            self._budget.canaries += 1
+            self._log.info("canary_served")
+            return CanaryServed(self._now())
         self._backend.caps.request_passed(len(texts))
         return self._exchange.check(texts, response, self._now())
 
+    def _hindrance(self, *, is_canary: bool) -> Event[R] | None:
+        """Why no request may be made now; None if one may, which then counts as begun."""
+        now = self._now()
+        if self._runtime.is_stopping():
+            return ProviderUnavailable(now, now)
+        if self._budget.is_late(now):
+            return NotCovered(now)
+        until = (self._gate.enter_canary if is_canary else self._gate.enter)(self._model)
+        if not until:
+            return None
+        # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
+        return (ProviderUnavailable if self._gate.is_broken(self._model) else ProviderPaused)(now, until)
+
+    def _request(self, texts: list[str]) -> Resp:
+        try:
+            return self._exchange.request(texts)
+        except Error as error:
+            if texts == [CANARY]:  # the words may repeat a text of the request before it
+                error.args = (redact(str(error), self._texts),)
+            raise
+
+    def _canary_failed(self, error: Transient | Permanent) -> Event[R]:
+        """Turn the error of a canary into an event: whatever refuses it refuses every text."""
+        if isinstance(error, Permanent | ProviderServerError) and not isinstance(error, AskAgain):
+            self._log.warning("canary_refused", reason=str(error))
+            return ProviderUnavailable(self._now(), self._gate.cooldown_until(self._model))
+        return self._failed(error, [CANARY])
+
     def _failed(self, error: Transient | Permanent, texts: list[str]) -> Event[R]:
         """Turn the error of a request into an event."""
-        now, words = self._now(), str(error)
+        now, words, name = self._now(), str(error), self._backend.provider.name
         match error:
             case NoModelYet():
                 return ProviderUnavailable(now, now + error.delay)
@@ -175,16 +223,16 @@ class Driver(Generic[Resp, R]):
                 if not isinstance(error, NotSent | Throttled):  # its outcome is unknown: it may have been paid for
                     self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
                 retry_after_s = error.delay if isinstance(error, Throttled) else 0.0
-                is_server_error = isinstance(error, ProviderServerError)
-                cooldown_until = self._gate.cooldown_until(self._model)
-                return RequestFailed(now, words, retry_after_s, cooldown_until, is_server_error)
+                failure = None
+                if isinstance(error, ProviderServerError):
+                    failure = Failure("refused_by_provider", f"{name} fails on the text: {words}")
+                return RequestFailed(now, words, retry_after_s, self._gate.cooldown_until(self._model), failure)
             case AskAgain():
                 if error.may_be_paid:
                     self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
                 return RetryAtOnce(now)
             case BadInput():
-                failure = Failure(error.code, f"{self._backend.provider.name} refused the text: {words}")
-                return InputRefused(now, failure, words)
+                return InputRefused(now, Failure(error.code, f"{name} refused the text: {words}"), words)
         self._budget.add_payment(texts, 0)
         if isinstance(error, NeedsOperator):
             return ProviderUnavailable(now, self._gate.cooldown_until(self._model))

@@ -5,14 +5,21 @@ it makes no request, never sleeps and reads no clock. driver.py runs it on a thr
 and knows nothing about the results, so it can serve every kind of call.
 
     event                what the call does
-    Succeeded            keeps the results. Rejected results: asks once more for these items only, then they fail
-    InputRefused         halves the request until the bad items are alone; these fail
-    CallRefused          fails the items of the request
+    Succeeded            keeps the results. Asks once more for rejected ones, then these items fail or are deferred
+    InputRefused         finds out whether the model is served at all, then halves the request until the bad items are
+                         alone; these fail on evidence
+    CallRefused          the same, but the items of the request fail together
     RequestFailed        backs off and retries, MAX_RETRIES times, then stops
-      is_server_error    the second time: halves the request. An item that fails alone is deferred, without the others
+      server_error       the second time: as InputRefused. An item that is alone fails after MAX_RETRIES refusals
     RetryAtOnce          makes the same request again
+    NotCovered           leaves the items to a later batch, which is charged again
     ProviderPaused       waits, at most MAX_WAIT_S in total, then stops
     ProviderUnavailable  stops
+
+A refusal alone proves nothing: a used-up budget is answered with the same 400 as a bad text. So after a refusal, unless
+the provider has served the model since, a canary is sent first (evidence.py). If the canary is refused too, the call
+stops, and its items wait without blame. An item that is refused alone fails when something else was served *after* this
+refusal; one canary at the end decides for all such items. An item that was sent alone from the start is sent once more.
 
 What was obtained before the call stops is kept, because it is paid for. Items that the request budget does not cover
 return in a later batch.
@@ -23,73 +30,38 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple
+from typing import Generic
 
-from common.failures.retry import Backoff
 from common.process.actions import Log
 from common.wire.messages import Failure
 from stages.embedder.calling.call_actions import (
     CallRefused,
+    CanaryServed,
     Event,
     InputRefused,
-    LearnCap,
+    NotCovered,
     ProviderPaused,
     ProviderUnavailable,
     R,
     RequestFailed,
     RetryAtOnce,
+    SendCanary,
     SendRequest,
     Steps,
     Succeeded,
     WaitEnded,
     WaitUntil,
 )
+from stages.embedder.calling.evidence import CANARY, ModelEvidence
+from stages.embedder.calling.pieces import CallStopped, Halving, LoneItem, Piece, Refusal, RetryPolicy, halves
 from stages.embedder.calling.request_budget import RequestBudget
 
 MAX_WAIT_S = 10.0
 """How long a batch waits in total for its provider before it is deferred: a slot is for work, not for waiting."""
 ISOLATED_RETRY_S = 60.0
-"""How long an item is deferred if the provider fails on it while it serves others."""
-
-
-class RetryPolicy(NamedTuple):
-    """When a failed request is made again."""
-
-    backoff: Backoff
-    max_retries: int
-
-
-class Halving:
-    """A refused request and its halves. If both halves pass, the request was too large."""
-
-    def __init__(self, refused: Sequence[int], halves: Sequence[Sequence[int]], reason: str) -> None:
-        self.lesson = LearnCap(refused, halves, reason)
-        self._passed = 0
-
-    def is_complete(self) -> bool:
-        """Count a half that passed; return whether both have now."""
-        self._passed += 1
-        return self._passed == len(self.lesson.halves)
-
-
-class Piece(NamedTuple):
-    """Items that go into one request, if the caps of the provider allow it."""
-
-    positions: Sequence[int]
-    is_recheck: bool = False
-    """Whether their results were rejected before."""
-    halving: Halving | None = None
-    """If it is a half of a refused request."""
-    is_isolation: bool = False
-    """Whether the provider failed on a request with these items, perhaps because of one of them."""
-
-
-class CallStopped(Exception):
-    """The provider cannot be used before `until` (monotonic seconds). Never leaves this module."""
-
-    def __init__(self, until: float) -> None:
-        super().__init__(until)
-        self.until = until
+"""How long an item is deferred if the provider fails on it and the evidence does not decide."""
+MAX_UNPROVEN = 3
+"""Refusals in a row without a canary, when the model was served before the first of them in this call."""
 
 
 class ProviderCall(Generic[R]):
@@ -101,6 +73,7 @@ class ProviderCall(Generic[R]):
         budget: RequestBudget,
         policy: RetryPolicy,
         split: Callable[[Sequence[int]], Sequence[Sequence[int]]],
+        evidence: ModelEvidence,
         rechecks: Sequence[int] = (),
     ) -> None:
         """`split` cuts positions into requests that the provider takes.
@@ -111,10 +84,13 @@ class ProviderCall(Generic[R]):
         self._budget = budget
         self._policy = policy
         self._split = split
+        self._evidence = evidence
         self._rechecks = rechecks
         self._now = 0.0
         self._waited_s = 0.0
         self._searches_left = 2 * math.ceil(math.log2(len(items) + 1)) + 2
+        self._unproven = MAX_UNPROVEN
+        self._lone: list[LoneItem] = []
         self.outcomes: list[R | Failure | None] = [None] * len(items)
         """One for each item; None: deferred."""
         self.wait_until = 0.0
@@ -124,33 +100,46 @@ class ProviderCall(Generic[R]):
 
     def run(self) -> Steps[R, None]:
         """Fill `outcomes`."""
-        pieces = self._first_pieces()
         try:
-            while pieces:
-                piece = pieces.pop()
-                parts = self._split(piece.positions)
-                if len(parts) > 1:
-                    pieces.extend(piece._replace(positions=part, halving=None) for part in reversed(parts))
-                    continue
-                rest = yield from self._process(piece)
-                for left in reversed(rest):
-                    # isolation comes last: each success in between shows the breaker that the provider works
-                    (pieces.appendleft if left.is_isolation else pieces.append)(left)
+            left = range(len(self._items))
+            undecided = self._evidence.undecided_since()
+            if undecided is not None and (yield from self._prove(undecided)):
+                left = self._without_last() if self._budget.owes_a_text else left
+            yield from self._send_all(self._first_pieces(left))
+            yield from self._judge()
         except CallStopped as stopped:
             self.wait_until = stopped.until
 
-    def _first_pieces(self) -> deque[Piece]:
+    def _without_last(self) -> range:
+        """All items but the last one, which returns in a later batch: its place in the quotas is the canary's now."""
+        last = len(self._items) - 1
+        self._budget.send_back([self._items[last]], at_most=last + 1)
+        if last in self._rechecks:
+            self.open_rechecks.append(last)
+        return range(last)
+
+    def _first_pieces(self, left: range) -> deque[Piece]:
         """All items; those to be checked again are apart."""
-        if not self._rechecks:
-            return deque([Piece(range(len(self._items)))])
-        others = sorted(set(range(len(self._items))).difference(self._rechecks))
-        return deque(piece for piece in (Piece(self._rechecks, is_recheck=True), Piece(others)) if piece.positions)
+        rechecks = [position for position in self._rechecks if position in left]
+        others = sorted(set(left).difference(rechecks)) if rechecks else left
+        return deque(piece for piece in (Piece(rechecks, is_recheck=True), Piece(others)) if piece.positions)
+
+    def _send_all(self, pieces: deque[Piece]) -> Steps[R, None]:
+        while pieces:
+            piece = pieces.pop()
+            parts = self._split(piece.positions)
+            if len(parts) > 1:
+                pieces.extend(piece._replace(positions=part, halving=None) for part in reversed(parts))
+                continue
+            rest = yield from self._process(piece)
+            for left in reversed(rest):
+                # isolation comes last: each success in between is evidence that the provider works
+                (pieces.appendleft if left.is_isolation else pieces.append)(left)
 
     def _process(self, piece: Piece) -> Steps[R, list[Piece]]:
         """Send a piece, and retry it; return the pieces that are still to be sent."""
         if not self._budget.allows(self._items_of(piece)):
-            self._send_back(piece)
-            return []
+            return self._send_back(piece)
         failures = 0
         rest: list[Piece] | None = None
         while rest is None:
@@ -170,12 +159,16 @@ class ProviderCall(Generic[R]):
             case Succeeded():
                 return (yield from self._succeeded(piece, event))
             case InputRefused():
-                return (yield from self._input_refused(piece, event))
+                return (yield from self._refused(piece, Refusal(event.failure, event.reason)))
             case CallRefused():
+                if not (yield from self._prove(self._evidence.stamp(self._now))):
+                    return self._send_back(piece)
                 self._fail(piece, event.failure)
                 return []
             case RetryAtOnce():
                 return [piece]
+            case NotCovered():
+                return self._send_back(piece)
             case ProviderUnavailable():
                 raise CallStopped(event.until or self._now + self._policy.backoff.delay(1))
         raise AssertionError(f"not the outcome of a request: {event}")
@@ -185,6 +178,9 @@ class ProviderCall(Generic[R]):
         if piece.halving is not None and piece.halving.is_complete():
             yield piece.halving.lesson
         positions = piece.positions
+        if len(event.rejected) < len(positions):
+            self._unproven = 0
+            self._evidence.served(self._items[positions[0]], self._now)
         for position, result in zip(positions, event.results, strict=True):
             if result is not None:
                 self.outcomes[position] = result
@@ -194,46 +190,105 @@ class ProviderCall(Generic[R]):
             return [Piece([positions[index] for index in sorted(event.rejected)], is_recheck=True)]
         if event.is_unmatched and len(positions) > 1 and self._searches_left > 0:
             self._searches_left -= 1  # the provider may lose one item: search for it, but with a bound
-            return [Piece(half, is_recheck=True) for half in _halves(positions)]
+            return [Piece(half, is_recheck=True) for half in halves(positions)]
         for index, failure in event.rejected.items():
-            self.outcomes[positions[index]] = failure
+            if index in event.blameless:
+                self.wait_until = max(self.wait_until, self._now + ISOLATED_RETRY_S)
+            else:
+                self.outcomes[positions[index]] = failure
         return []
 
-    def _input_refused(self, piece: Piece, event: InputRefused) -> Steps[R, list[Piece]]:
-        """Halve the request; an item alone fails."""
-        if len(piece.positions) == 1:
-            self._fail(piece, event.failure)
+    def _refused(self, piece: Piece, refusal: Refusal) -> Steps[R, list[Piece]]:
+        """Find out whether the model is served at all, then halve the request; an item alone is judged at the end."""
+        at, counted = self._evidence.stamp(self._now), 0
+        is_lone = len(piece.positions) == 1
+        if is_lone:
+            counted = self._evidence.refused(self._items[piece.positions[0]], self._now)
+            if counted >= refusal.most(self._policy.max_retries):
+                self._fail(piece, refusal.failure)
+                return []
+        self._unproven += not counted
+        if self._unproven > MAX_UNPROVEN:
+            yield from self._prove(at)
+        if is_lone:
+            self._lone.append(LoneItem(piece, refusal, at, counted))
             return []
-        yield Log("request_halved", {"inputs": len(piece.positions), "reason": event.reason})
-        halves = _halves(piece.positions)
-        halving = Halving(piece.positions, halves, event.reason)
-        return [Piece(half, piece.is_recheck, halving) for half in halves]
+        yield Log("request_halved", {"inputs": len(piece.positions), "reason": refusal.reason})
+        parts, isolates = halves(piece.positions), refusal.is_server_error
+        halving = None if isolates else Halving(piece.positions, parts, refusal.reason)
+        return [Piece(part, piece.is_recheck, halving, was_refused=True, is_isolation=isolates) for part in parts]
+
+    def _prove(self, since: float) -> Steps[R, bool]:
+        """Make sure that something was served after `since`, with a canary if need be; stop if nothing is served.
+
+        Returns whether this is proven; it is not if the request budget allows no canary.
+        """
+        failures = 0
+        while not self._evidence.served_since(since):
+            event = NotCovered(self._now) if self._budget.is_spent else (yield from self._do(SendCanary()))
+            match event:
+                case CanaryServed():
+                    self._evidence.served(CANARY, self._now)
+                case NotCovered():
+                    self._evidence.leave_undecided(self._now)
+                    return False
+                case ProviderPaused():
+                    yield from self._wait(event.until)
+                case ProviderUnavailable():
+                    self._evidence.leave_undecided(self._now)
+                    raise CallStopped(event.until or self._now + self._policy.backoff.delay(1))
+                case RequestFailed() | RetryAtOnce():
+                    failures += 1
+                    yield from self._retry_canary(failures, event)
+        self._unproven = 0
+        return True
+
+    def _retry_canary(self, failures: int, event: RequestFailed | RetryAtOnce) -> Steps[R, None]:
+        """Wait for the next try of a canary that met an outage; stop after the last one."""
+        pause_s, cooldown_until = 0.0, 0.0
+        if isinstance(event, RequestFailed):
+            pause_s = max(self._policy.backoff.delay(failures), event.retry_after_s)
+            cooldown_until = event.cooldown_until
+        if failures > self._policy.max_retries + 1:
+            self._evidence.leave_undecided(self._now)
+            raise CallStopped(max(self._now + pause_s, cooldown_until))
+        if pause_s:
+            yield from self._wait(self._now + pause_s)
+
+    def _judge(self) -> Steps[R, None]:
+        """Decide about the items that were refused alone: they fail, are sent once more, or are deferred."""
+        for tries in range(1, self._policy.max_retries + 3):
+            lone, self._lone = self._lone, []
+            open_since = [item.refused_at for item in lone if not item.counted]
+            if open_since and not (yield from self._prove(max(open_since))):
+                for item in lone:
+                    self._send_back(item.piece)
+                return
+            again = [item for item in lone if item.refusal.is_server_error or not item.piece.was_refused]
+            for item in lone:
+                if item not in again:
+                    self._fail(item.piece, item.refusal.failure)
+            if any(item.refusal.is_server_error for item in again):
+                yield from self._wait(self._now + self._policy.backoff.delay(tries))
+            yield from self._send_all(deque(item.piece._replace(was_refused=True) for item in again))
+        if self._lone:
+            yield Log("texts_deferred_alone", {"count": len(self._lone), "seconds": ISOLATED_RETRY_S}, "warning")
+            self.wait_until = self._now + ISOLATED_RETRY_S
 
     def _request_failed(self, piece: Piece, failures: int, event: RequestFailed) -> Steps[R, list[Piece] | None]:
         """Wait for the next try (None), or return the halves of the request; stop after the last try."""
         yield Log("provider_request_failed", {"failures": failures, "reason": event.reason}, "warning")
+        is_last = failures > self._policy.max_retries or not self._budget.allows(self._items_of(piece))
+        if event.server_error and (piece.was_refused or is_last or failures > 2):
+            return (yield from self._refused(piece, Refusal(event.server_error, event.reason, is_server_error=True)))
+        if event.server_error and failures == 2:
+            yield from self._prove(self._evidence.stamp(self._now))
+            return None  # the server may be well again
         until = self._now + max(self._policy.backoff.delay(failures), event.retry_after_s)
-        if failures > self._policy.max_retries:
-            raise CallStopped(max(until, event.cooldown_until))
-        is_last = not self._budget.allows(self._items_of(piece))
-        is_doubtful = len(piece.positions) > 1 and (is_last or failures == 2)
-        if event.is_server_error and (piece.is_isolation or is_doubtful):
-            yield from self._wait(until)
-            return (yield from self._isolate(piece, event.reason))
         if is_last:
             raise CallStopped(max(until, event.cooldown_until))
         yield from self._wait(until)
         return None
-
-    def _isolate(self, piece: Piece, reason: str) -> Steps[R, list[Piece]]:
-        """Halve a request on which the provider fails; an item alone is deferred, and does not delay the others."""
-        positions = piece.positions
-        if len(positions) == 1:
-            yield Log("text_deferred_alone", {"seconds": ISOLATED_RETRY_S, "reason": reason}, "warning")
-            self.wait_until = max(self.wait_until, self._now + ISOLATED_RETRY_S)
-            return []
-        yield Log("request_halved", {"inputs": len(positions), "reason": reason})
-        return [Piece(half, piece.is_recheck, is_isolation=True) for half in _halves(positions)]
 
     def _wait(self, until: float) -> Steps[R, None]:
         """Wait, unless the batch has waited too long by then."""
@@ -244,25 +299,22 @@ class ProviderCall(Generic[R]):
         if isinstance(event, WaitEnded) and event.is_stopping:
             raise CallStopped(until)
 
-    def _do(self, action: SendRequest | WaitUntil) -> Steps[R, Event[R]]:
+    def _do(self, action: SendRequest | SendCanary | WaitUntil) -> Steps[R, Event[R]]:
         event = yield action
         self._now = event.now
         return event
 
-    def _send_back(self, piece: Piece) -> None:
-        """Leave the items to a later batch."""
+    def _send_back(self, piece: Piece) -> list[Piece]:
+        """Leave the items to a later batch; returns the pieces that are still to be sent: none."""
         self._budget.send_back(self._items_of(piece))
         if piece.is_recheck:
             self.open_rechecks.extend(piece.positions)
+        return []
 
     def _fail(self, piece: Piece, failure: Failure) -> None:
         for position in piece.positions:
             self.outcomes[position] = failure
+            self._evidence.forget(self._items[position])
 
     def _items_of(self, piece: Piece) -> list[str]:
         return [self._items[position] for position in piece.positions]
-
-
-def _halves(positions: Sequence[int]) -> list[Sequence[int]]:
-    middle = (len(positions) + 1) // 2
-    return [positions[:middle], positions[middle:]]

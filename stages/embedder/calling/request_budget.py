@@ -11,19 +11,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-MAX_TRANSIT_S = 0.5
-"""The longest time that a request needs to reach its provider over a new connection. The response time is an upper
-bound too, but a slow response must not keep the quota from admitting more."""
+from common.wire.timing import IN_NETWORK_S
+
+MAX_TRANSIT_S = IN_NETWORK_S
+"""The longest time that a request needs to reach its provider after it was written. The response time is an upper bound
+too, but a slow response must not keep the quota from admitting more."""
+
+
+class BudgetSpent(Exception):
+    """A request was not made, because what the batch was charged does not cover it any more."""
 
 
 class RequestBudget:
     """The request budget of one batch; `max_requests=None` means unlimited."""
 
-    def __init__(self, max_requests: int | None = None) -> None:
-        self._is_limited = max_requests is not None
+    def __init__(self, max_requests: int | None = None, send_by: float = 0.0) -> None:
+        """`send_by`: the last moment to write a request (monotonic seconds); 0: there is none."""
+        self.send_by = send_by
+        self.is_limited = max_requests is not None
+        """Whether a quota is in force."""
         self._max_requests = math.inf if max_requests is None else max_requests
         self.requests = 0
         """Requests made, failed ones included."""
+        self.canaries = 0
+        """How many of the requests were canaries that were served: each takes the place of a text in the quotas."""
         self.tokens = 0
         """Tokens used, or possibly used."""
         self.reached_at = 0.0
@@ -34,7 +45,10 @@ class RequestBudget:
         """Texts that the budget does not cover → the size of the largest request that they may be part of next."""
 
     def add_request(self, began: float, ended: float) -> None:
-        """Count a request; it reached its provider between these two times (monotonic seconds)."""
+        """Count a request; it reached its provider between these two times (monotonic seconds).
+
+        `began`: when it was written, or begun if that is not known.
+        """
         self.requests += 1
         self.reached_at = max(self.reached_at, min(began + MAX_TRANSIT_S, ended))
 
@@ -43,15 +57,24 @@ class RequestBudget:
         self.maybe_paid.update(texts)
         self.tokens += tokens
 
+    def is_late(self, now: float) -> bool:
+        """Whether the charge does not cover a request any more (monotonic seconds)."""
+        return bool(self.send_by) and now > self.send_by
+
     @property
     def is_spent(self) -> bool:
         """Whether no request is left."""
         return self.requests >= self._max_requests
 
+    @property
+    def owes_a_text(self) -> bool:
+        """Whether a canary took the place of a text, and all texts can still be sent: one must wait, then."""
+        return self.is_limited and self.canaries > 0 and not self.is_spent
+
     def allows(self, texts: Iterable[str]) -> bool:
         """Whether a request with these texts may be made."""
-        return not self.is_spent and not (self._is_limited and any(text in self.maybe_paid for text in texts))
+        return not self.is_spent and not (self.is_limited and any(text in self.maybe_paid for text in texts))
 
-    def send_back(self, texts: list[str]) -> None:
-        """Leave these texts, which would have been one request, to a later batch."""
-        self.requeue.update(dict.fromkeys(texts, len(texts)))
+    def send_back(self, texts: list[str], at_most: int = 0) -> None:
+        """Leave these texts to a later batch of at most `at_most` texts; 0: as many as these, which were a request."""
+        self.requeue.update(dict.fromkeys(texts, at_most or len(texts)))

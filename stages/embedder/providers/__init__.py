@@ -12,8 +12,9 @@ errors, and the rest of this package knows what to do about each:
     Throttled(delay)     send this provider nothing for `delay` seconds
     NoModelYet(delay)    send nothing for this model for `delay` seconds: it is being downloaded, or that failed
     AskAgain             the provider has learned how to ask this server: make the same request again
-    BadInput             the request is refused because of its texts: halve it to find the bad text
-    NeedsOperator        retries and halving do not help, an operator must act: a bad key, no quota, no such model
+    BadInput             the request is refused, perhaps because of its texts: a canary decides, then halving finds them
+    NeedsOperator        retries and halving do not help, an operator must act: a bad key, no quota
+    UnknownModel         the same for one model: the provider does not have it, or the key has no right to it
 """
 
 from __future__ import annotations
@@ -30,20 +31,34 @@ Matrix = NDArray[np.float32]
 """(n, d) float32: one vector for each text."""
 
 
+class MaybeAboutModel:
+    """What the words of a refusal say about the model; only used if a canary is refused with them."""
+
+    names_model = False
+    """Whether they are about the model: then other models may be served."""
+    names_unknown_model = False
+    """Whether they say that the provider does not have the model, or does not give it to this key."""
+
+
 class NotSent(Transient):
     """There was no connection: the texts certainly did not reach the provider."""
 
 
-class ProviderServerError(Transient):
+class ProviderServerError(MaybeAboutModel, Transient):
     """The server answered with status 500: an outage, or a text that makes the server fail."""
 
 
 class NoModelYet(Throttled):
     """The model is being downloaded, or the download failed; other models are not affected."""
 
+    def __init__(self, message: str, delay: float, *, is_unknown: bool = False) -> None:
+        """`is_unknown`: the download failed because there is no such model."""
+        super().__init__(message, delay)
+        self.is_unknown = is_unknown
 
-class BadInput(Permanent):
-    """The provider refused the whole request because of something in it."""
+
+class BadInput(MaybeAboutModel, Permanent):
+    """The provider refused the whole request, perhaps because of something in it."""
 
     def __init__(self, message: str, code: str = "refused_by_provider") -> None:
         super().__init__(message, code)
@@ -66,6 +81,13 @@ class NeedsOperator(Permanent):
         self.model_only = model_only
 
 
+class UnknownModel(NeedsOperator):
+    """The provider does not have the model, or does not give it to this key."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, model_only=True)
+
+
 class Embeddings(NamedTuple):
     """The response to one request, unchecked."""
 
@@ -77,6 +99,10 @@ class Embeddings(NamedTuple):
     """The position of each row's text; None if the rows are complete and in order, or not numbered by the provider."""
     pause: float = 0.0
     """Seconds to send this provider nothing, because its headers say that its quota is almost used up."""
+    asked: int = 0
+    """The number of dimensions that the request asked for; 0 if it asked for none, or the provider does not say."""
+    other_lengths: Mapping[int, int] = {}
+    """Row → the length of its vector, for rows of another length than most. Such a row is NaN in `matrix`."""
 
 
 class Caps(NamedTuple):

@@ -20,18 +20,7 @@ from numpy.typing import NDArray
 
 from common.settings.settings import Settings
 from stages.embedder.providers import Caps, Embeddings, Matrix
-
-DIMENSIONS: Mapping[str, int] = {
-    "text-embedding-3-small": 1536,
-    "text-embedding-3-large": 3072,
-    "text-embedding-ada-002": 1536,
-    "nomic-embed-text": 768,
-    "mxbai-embed-large": 1024,
-    "all-minilm": 384,
-    "bge-m3": 1024,
-    "qwen3-embedding-0.6b": 1024,
-}
-"""The lengths of well-known models, by name in lower case without owner and tag."""
+from stages.embedder.providers.model_lengths import known_length
 
 _WINDOWS: Final = 2**16
 _LONGEST: Final = 65_536
@@ -57,7 +46,7 @@ _VALUES, _SIGNS, _SQUARES = _tables()
 def dimensions_of(model: str) -> int:
     """The length of a model's vectors; 1,536 for an unknown model, 3,072 if its name ends in `-large`."""
     name = model.lower().rpartition("/")[2]
-    known = DIMENSIONS.get(name) or DIMENSIONS.get(name.partition(":")[0])
+    known = known_length(model) or known_length(name) or known_length(name.partition(":")[0])
     return known or (3072 if name.endswith("-large") else 1536)
 
 

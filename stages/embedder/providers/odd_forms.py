@@ -31,6 +31,9 @@ LONGEST_VECTOR = 65_536
 """Numbers; the longest that EMBEDDING_DIMENSIONS can ask for."""
 ROWS_TO_JUDGE = 8
 """Rows of a response that are looked at to tell float64 from float32; more than one, because one may be broken."""
+ENOUGH_NUMBERS = 16
+"""With fewer numbers, their sizes do not tell what type they are of."""
+FLOAT32, FLOAT64, FLOAT16 = "<f4", "<f8", "<f2"
 PLAUSIBLE = 1e4
 """No number of an embedding is larger: those of models that do not normalise are below 100."""
 
@@ -156,40 +159,56 @@ def _from_base64(text: str, length: int) -> Vector:
 
 
 def from_bytes(raw: bytes, length: int = 0) -> Vector:
-    """Read little-endian float32, or float64 where the number of bytes and the numbers themselves say so."""
-    if len(raw) % 4 or len(raw) > LONGEST_VECTOR * 8:
+    """Read little-endian float32, or float64 or float16 where the number of bytes and the numbers themselves say so."""
+    if len(raw) % 2 or len(raw) > LONGEST_VECTOR * 8:
         raise OddFormError(f"{len(raw)} bytes of base64 are not a vector of float32")
-    return _double(raw) if are_float64([raw], length) else np.frombuffer(raw, "<f4").astype(np.float32)
+    return _read(raw, kind_of([raw], length))
 
 
-def are_float64(rows: Sequence[bytes], length: int = 0) -> bool:
-    """Whether the rows of one response, all of one size, are float64. `length` as in `vector`.
+def kind_of(rows: Sequence[bytes], length: int = 0) -> str:
+    """The type of the numbers in the rows of one response, all of one size; `length` as in `vector`.
 
-    A row whose norm is 1 as float32 settles it, so this costs a microsecond for a usual response.
+    A row whose norm is 1 as float32 settles it, so this costs a microsecond for a usual response. Raises
+    `OddFormError` if the bytes cannot be an embedding in any of the three types.
     """
     size = len(rows[0]) if rows else 0
-    if not size or size % 8 or size == length * 4:
-        return False
+    if not size or size == length * 4:
+        return FLOAT32
     rows = rows[:ROWS_TO_JUDGE]
-    singles = [np.frombuffer(raw, "<f4") for raw in rows]
-    if any(_is_unit(single) for single in singles):
-        return False
-    if size == length * 8:
-        return True
-    return not any(map(_plausible, singles)) and any(_plausible(_double(raw)) for raw in rows)
+    singles: list[Vector] = []
+    if size % 4 == 0:
+        singles = [np.frombuffer(raw, FLOAT32) for raw in rows]
+        if any(_is_unit(single) for single in singles):
+            return FLOAT32
+        if size == length * 8:
+            return FLOAT64
+        if any(map(_plausible, singles)):
+            return FLOAT32
+    for kind, is_possible in ((FLOAT64, size % 8 == 0), (FLOAT16, size % 4 or size == length * 2)):
+        if is_possible and any(_plausible(_read(raw, kind)) for raw in rows):
+            return kind
+    if size % 4 or (size >= 4 * ENOUGH_NUMBERS and all(map(_is_nonsense, singles))):
+        raise OddFormError(f"{size} bytes of base64 are not a vector of float32")
+    return FLOAT32  # with zeros or NaN, which are refused as such
 
 
 def _is_unit(vector: Vector) -> bool:
     """Whether the norm is 1. Float64 read as float32 has a norm above 1.4, if there are enough numbers to tell."""
-    if vector.size < 16:
+    if vector.size < ENOUGH_NUMBERS:
         return False
     with np.errstate(all="ignore"):
         return abs(float(np.dot(vector, vector)) - 1.0) < 0.02
 
 
-def _double(raw: bytes) -> Vector:
-    with np.errstate(over="ignore"):
-        return np.frombuffer(raw, "<f8").astype(np.float32)
+def _read(raw: bytes, kind: str) -> Vector:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.frombuffer(raw, kind).astype(np.float32)
+
+
+def _is_nonsense(vector: Vector) -> bool:
+    """Whether the numbers have sizes that no embedding has: bytes of another type."""
+    sizes = np.abs(vector[np.isfinite(vector) & (vector != 0)])
+    return bool(sizes.size) and not 1e-9 <= float(np.median(sizes)) <= PLAUSIBLE
 
 
 def _plausible(vector: Vector) -> bool:

@@ -24,6 +24,7 @@ from common.failures.errors import Transient
 from common.failures.retry import Backoff
 from common.ownership import acquire, open_lock
 from stages.embedder.providers import NoModelYet
+from stages.embedder.providers.odd_forms import OddFormError, json_value
 from stages.embedder.providers.redaction import redact
 
 CHECK_INTERVAL_S = 1.0
@@ -37,10 +38,10 @@ log = structlog.get_logger()
 
 
 class _Line(msgspec.Struct):
-    status: str = ""
-    error: str = ""
-    total: int = 0
-    completed: int = 0
+    status: str | None = ""
+    error: str | None = ""
+    total: int | None = 0
+    completed: int | None = 0
 
 
 def tagged(model: str) -> str:
@@ -123,7 +124,10 @@ class ModelDownload:
             os.close(descriptor)
 
     def _is_there(self, model: str) -> bool:
-        return tagged(model) in models(self._url)
+        try:
+            return tagged(model) in models(self._url)
+        except Transient:  # a list that cannot be read: pulling a model that is there does no harm
+            return False
 
     def _pull(self, model: str, deadline: float) -> None:
         body = {"model": model, "stream": True}
@@ -142,7 +146,7 @@ class ModelDownload:
                 if self._closing.is_set():
                     raise Transient("the embedder is stopping")
                 self._show(model, f"{model} is being downloaded: {_in_words(line)}")
-                quarters = 4 * line.completed // line.total if line.total else 0
+                quarters = 4 * (line.completed or 0) // line.total if line.total else 0
                 if time.monotonic() - logged >= LOG_INTERVAL_S or quarters > told:
                     logged, told = time.monotonic(), max(told, quarters)
                     log.info("model_pull_progress", model=model, progress=_in_words(line))
@@ -157,19 +161,19 @@ def models(url: str) -> frozenset[str]:
     """Return the server's models by tagged name; raises `requests.RequestException` or `Transient`."""
     response = requests.get(f"{url}/api/tags", timeout=5, verify=tls_and_proxy.ca_file())
     response.raise_for_status()
+    if not response.content.strip():
+        return frozenset()  # 204, or nothing at all: a server without models
     try:
-        listed = msgspec.json.decode(response.content, type=_Tags).models
-    except msgspec.MsgspecError as error:
+        listed = json_value(response.content)
+    except OddFormError as error:
         raise Transient("the response of /api/tags is not a list of models") from error
-    return frozenset(tagged(model.name) for model in listed)
-
-
-class _Tag(msgspec.Struct):
-    name: str
-
-
-class _Tags(msgspec.Struct):
-    models: list[_Tag] = []
+    found = listed.get("models", ()) if isinstance(listed, dict) else listed
+    if found is None:
+        return frozenset()  # Go writes an empty list as null
+    if not isinstance(found, list | tuple):
+        raise Transient("the response of /api/tags is not a list of models")
+    names = (entry.get("name") or entry.get("model") if isinstance(entry, dict) else entry for entry in found)
+    return frozenset(tagged(name) for name in names if isinstance(name, str) and name)
 
 
 def _line(text: bytes) -> _Line:
@@ -181,5 +185,5 @@ def _line(text: bytes) -> _Line:
 
 def _in_words(line: _Line) -> str:
     if line.total:
-        return f"{line.completed / line.total:.0%} of {line.total / 1e6:.0f} MB"
+        return f"{(line.completed or 0) / line.total:.0%} of {line.total / 1e6:.0f} MB"
     return line.status or "waiting"

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import msgspec
 import openai
 
 from common.failures.errors import Error, Permanent, Transient
@@ -28,7 +27,9 @@ from stages.embedder.providers import (
     odd_forms,
     rate_limit_headers,
     responses,
+    sending,
 )
+from stages.embedder.providers.model_lengths import known_length
 from stages.embedder.providers.model_list import ModelList
 from stages.embedder.providers.openai_errors import dropped_field, names_a_limit, refusal
 from stages.embedder.providers.optional_fields import OptionalFields
@@ -40,14 +41,6 @@ MAX_INPUTS = 2048
 
 LIST_TIMEOUT_S = 5.0
 """Seconds to wait for the list of models of a compatible server."""
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
 
 
 class OpenAI:
@@ -117,9 +110,12 @@ class OpenAI:
         """Return the server's models; None if it does not tell."""
         try:
             raw = self._client.get("/models", cast_to=httpx2.Response, options={"timeout": LIST_TIMEOUT_S})
-            return frozenset(model.id for model in msgspec.json.decode(raw.content, type=_Models).data) or None
-        except (openai.OpenAIError, msgspec.MsgspecError):
+            listed = odd_forms.json_value(raw.content)
+        except (openai.OpenAIError, odd_forms.OddFormError):
             return None
+        found = listed.get("data") if isinstance(listed, dict) else listed
+        names = (entry.get("id") for entry in found if isinstance(entry, dict)) if isinstance(found, list) else ()
+        return frozenset(name for name in names if isinstance(name, str)) or None
 
     def _begin_trial(self, model: str, fields: dict[str, Any], reason: str) -> bool:
         return self._fields.begin_trial(model, fields, reason, time.monotonic())
@@ -137,15 +133,18 @@ class OpenAI:
         body: bytes = raw.content
         if responses.has_error(body):
             self._metrics.count(model, "error_in_200")
-            raise self._refusal(500, body, raw.headers, model, texts)
-        decode, length, most = responses.decode_openai, fields.get("dimensions", 0), odd_forms.most_tokens(texts)
+            raise self._refusal(200, body, raw.headers, model, texts)
+        asked: int = fields.get("dimensions", 0)
+        decode, length, most = responses.decode_openai, asked or known_length(model) or 0, odd_forms.most_tokens(texts)
         found = self._metrics.read(model, str(raw.status_code), lambda: decode(body, len(texts), length, most))
-        return found._replace(pause=rate_limit_headers.pause(raw.headers, found.tokens, time.time()))
+        return found._replace(asked=asked, pause=rate_limit_headers.pause(raw.headers, found.tokens, time.time()))
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Error:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
 
-    def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Error:
+    def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Exception:
+        if isinstance(error.__cause__, sending.TooLateError):
+            return error.__cause__
         why = redact(str(error.__cause__ or error), texts, self._key)
         unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
         return self._metrics.broken(model, why, unsent=unsent, late=isinstance(error, openai.APITimeoutError))
@@ -171,8 +170,13 @@ class _BodyWithDeadline(httpx2.SyncByteStream):
 def _client(timeout: float) -> httpx2.Client:
     """Make an HTTP client that allows `timeout` seconds for the headers and again `timeout` seconds for the body."""
 
+    def prepare(request: httpx2.Request) -> None:
+        limits = request.extensions.get("timeout", {})
+        connect = min(limits.get("connect") or timeout, sending.left_s())
+        request.extensions = {**request.extensions, "trace": sending.trace, "timeout": {**limits, "connect": connect}}
+
     def limit(response: httpx2.Response) -> None:
         if isinstance(response.stream, httpx2.SyncByteStream):
             response.stream = _BodyWithDeadline(response.stream, time.monotonic() + timeout)
 
-    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"response": [limit]})
+    return openai.DefaultHttpxClient(timeout=timeout, event_hooks={"request": [prepare], "response": [limit]})

@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.failures.errors import Error, Throttled, Transient
-from stages.embedder.providers import BadInput, NeedsOperator, ProviderServerError, rate_limit_headers
+from stages.embedder.providers import (
+    BadInput,
+    NeedsOperator,
+    ProviderServerError,
+    UnknownModel,
+    rate_limit_headers,
+    refusal_words,
+)
 from stages.embedder.providers.redaction import redact
 from stages.embedder.providers.responses import ErrorBody, error_body
 
@@ -27,6 +34,7 @@ _NO_MODEL = re.compile(
     r"model_not_found|(?:no such|unknown) model"
     r"|model\b.{0,120}?(?:not found|does not exist|not exist|not available|no access)"
 )
+"""These words are never about a text."""
 _TOO_LARGE = re.compile(r"request too large|max_tokens_per_request")
 _UNKNOWN_FIELD = re.compile(
     r"encoding_format|\bdimensions\b.{0,60}?(?:support|permitted|allowed|unknown|invalid|matryoshka)"
@@ -53,25 +61,30 @@ def refusal(
     details = error_body(body)
     words = redact(details.message, texts, key) or "no reason given"
     text = f"{details.code} {words.lower()}"  # redacted, so that a text which the provider repeats cannot decide
-    if status in {401, 402} or _BAD_KEY.search(text):
-        return NeedsOperator(f"OPENAI_API_KEY is refused ({status}): {words}")
+    names_model, is_unknown = refusal_words.about_model(text, model)
+    if _BAD_KEY.search(text) or (status in {401, 402} and not is_unknown):
+        return NeedsOperator(f"OPENAI_API_KEY is refused ({status}): {words}", model_only=names_model)
     if _NO_QUOTA.search(text):
-        return NeedsOperator(f"the account's quota is used up ({status}): {words}")
-    if status in {400, 403, 404} and _NO_MODEL.search(text):
-        return NeedsOperator(f"the model {model} cannot be used ({status}): {words}", model_only=True)
-    return _by_status(status, details, words, headers, lone=len(texts) == 1)
+        return NeedsOperator(f"the account's quota is used up ({status}): {words}", model_only=names_model)
+    if (status in {200, 400, 403, 404, 422} and _NO_MODEL.search(text)) or (status in {401, 404} and is_unknown):
+        return UnknownModel(f"the model {model} cannot be used ({status}): {words}")
+    found = _by_status(status, details, words, headers, lone=len(texts) == 1)
+    if isinstance(found, BadInput | ProviderServerError):
+        found.names_model, found.names_unknown_model = names_model, is_unknown
+    return found
 
 
 def _by_status(status: int, details: ErrorBody, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:
     if status in {429, 503, 529}:
         return _throttled(status, f"{details.code} {words.lower()}", words, headers, lone=lone)
-    if status == 500:
+    if status in {200, 500}:
         return ProviderServerError(f"{status}: {words}")
-    if status in {408, 409, 425} or status > 500:
+    if status in {408, 409, 425} or (status > 500 and status not in refusal_words.NEVER_ABOUT_A_TEXT):
         return Transient(f"{status}: {words}")
-    if status in {400, 413, 422}:
-        return _refused(details, words)
-    return NeedsOperator(f"the request is refused ({status}), check OPENAI_BASE_URL and the key: {words}")
+    is_about_account = status == 403 and refusal_words.about_account(words.lower())
+    if status < 400 or status in refusal_words.NEVER_ABOUT_A_TEXT or is_about_account:
+        return NeedsOperator(f"the request is refused ({status}), check OPENAI_BASE_URL and the key: {words}")
+    return _refused(details, words if status in {400, 413, 422} else f"{status}: {words}")
 
 
 def _throttled(status: int, text: str, words: str, headers: Mapping[str, str], *, lone: bool) -> Error:

@@ -25,6 +25,7 @@ from stages.embedder.providers import (
     ProviderServerError,
     odd_forms,
 )
+from stages.embedder.providers.sending import TooLateError
 
 STATUS: Mapping[type[Error], str] = {
     NotSent: "not_sent",
@@ -46,7 +47,7 @@ def counted_embed(provider: Provider, model: str, texts: Sequence[str]) -> Embed
     label = model_label(model)
     try:
         embeddings = provider.embed(model, texts)
-    except NoModelYet:
+    except (NoModelYet, TooLateError):
         raise
     except Exception as error:
         status = next((word for kind, word in STATUS.items() if isinstance(error, kind)), "error")

@@ -8,8 +8,8 @@ response that does not fit is read by odd_forms.py, which is slower.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,6 +20,14 @@ from stages.embedder.providers.odd_forms import MOST_TOKENS, OddFormError
 
 Numbers = list[float | None]
 """A vector as JSON; some servers write null for NaN."""
+
+
+class _Rows(NamedTuple):
+    """The vectors of a response."""
+
+    matrix: Matrix
+    other_lengths: Mapping[int, int] = {}
+    """See `Embeddings`."""
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -51,19 +59,21 @@ class ErrorBody(msgspec.Struct):
 def decode_openai(body: bytes, count: int, length: int = 0, most_tokens: int = MOST_TOKENS) -> Embeddings:
     """Decode the response to a request of `count` texts; raises `Transient` if it cannot be read without guessing.
 
-    `length` is the number of dimensions that was asked for, 0 if none was. A `usage` above `most_tokens` is ignored.
+    `length` is the number of dimensions, 0 if it is not known: it tells float32 from float64. A `usage` above
+    `most_tokens` is ignored.
     """
     try:
         try:
             response = msgspec.json.decode(body, type=_OpenAI)
-            matrix = _matrix([item.embedding for item in response.data], length)
+            rows = _matrix([item.embedding for item in response.data], length)
             indexes, usage = [item.index for item in response.data], response.usage
         except msgspec.MsgspecError:
-            matrix, indexes, usage = _odd_openai(odd_forms.json_value(body), length)
+            rows, indexes, usage = _odd_openai(odd_forms.json_value(body), length)
         positions = None if indexes == list(range(count)) else _positions(indexes, count)
     except OddFormError as error:
         raise _unreadable(body, error) from error
-    return Embeddings(matrix, odd_forms.tokens(usage, most_tokens) or 0, positions)
+    tokens = odd_forms.tokens(usage, most_tokens) or 0
+    return Embeddings(rows.matrix, tokens, positions, other_lengths=rows.other_lengths)
 
 
 def decode_ollama(body: bytes, length: int = 0, most_tokens: int = MOST_TOKENS) -> Embeddings:
@@ -71,15 +81,16 @@ def decode_ollama(body: bytes, length: int = 0, most_tokens: int = MOST_TOKENS) 
     try:
         try:
             response = msgspec.json.decode(body, type=_Ollama)
-            matrix, usage = _matrix(response.embeddings, length), response.prompt_eval_count
+            rows, usage = _matrix(response.embeddings, length), response.prompt_eval_count
         except msgspec.MsgspecError:
             value = odd_forms.json_value(body)
-            if not isinstance(value, dict) or not isinstance(rows := value.get("embeddings"), list):
+            if not isinstance(value, dict) or not isinstance(found := value.get("embeddings"), list):
                 raise OddFormError("it has no list of embeddings") from None
-            matrix, usage = _odd_matrix(rows, length), value.get("prompt_eval_count")
+            rows, usage = _odd_matrix(_flat(found), length), value.get("prompt_eval_count")
     except OddFormError as error:
         raise _unreadable(body, error) from error
-    return Embeddings(matrix, odd_forms.tokens(usage, most_tokens) or 0)
+    tokens = odd_forms.tokens(usage, most_tokens) or 0
+    return Embeddings(rows.matrix, tokens, other_lengths=rows.other_lengths)
 
 
 def _unreadable(body: bytes, error: OddFormError) -> Transient:
@@ -87,18 +98,26 @@ def _unreadable(body: bytes, error: OddFormError) -> Transient:
     return Transient(f"the response ({len(body)} bytes, status 200) is {what}")
 
 
-def _odd_openai(value: Any, length: int) -> tuple[Matrix, list[Any], Any]:
+def _odd_openai(value: Any, length: int) -> tuple[_Rows, list[Any], Any]:
     """Take the vectors, their indexes and the usage from a response that is not in OpenAI's own form."""
     if not isinstance(value, dict) or "data" not in value:
         raise OddFormError("it has no list of embeddings")
-    data = [] if value["data"] is None else value["data"]
-    if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
+    data = _flat([] if value["data"] is None else value["data"])
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         raise OddFormError("its data is not a list of embeddings")
-    matrix = _odd_matrix([item["embedding"] for item in data], length)
-    return matrix, [item.get("index") for item in data], value.get("usage")
+    if data and not any("embedding" in item for item in data):
+        raise OddFormError("its data is not a list of embeddings")
+    rows = _odd_matrix([item.get("embedding") for item in data], length)
+    return rows, [item.get("index") for item in data], value.get("usage")
 
 
-def _odd_matrix(rows: Sequence[object], length: int) -> Matrix:
+def _flat(rows: Any) -> Any:
+    """The rows, which some servers put into a list of their own, one level too deep."""
+    is_nested = isinstance(rows, list) and len(rows) == 1 and isinstance(rows[0], list) and rows[0]
+    return rows[0] if is_nested and isinstance(rows[0][0], dict | list) else rows
+
+
+def _odd_matrix(rows: Sequence[object], length: int) -> _Rows:
     """Read rows in odd forms; a row that cannot be read becomes NaN if others can be read."""
     vectors: list[bytes] = []
     problem: OddFormError | None = None
@@ -110,7 +129,7 @@ def _odd_matrix(rows: Sequence[object], length: int) -> Matrix:
             vectors.append(b"")
     if problem and not any(vectors):
         raise problem
-    return _join(vectors, size=_usual_size(list(filter(None, vectors))), are_float64=False)
+    return _join(vectors, size=_usual_size(list(filter(None, vectors))), kind=np.dtype(odd_forms.FLOAT32))
 
 
 def _positions(indexes: Sequence[object], count: int) -> list[int] | None:
@@ -121,13 +140,13 @@ def _positions(indexes: Sequence[object], count: int) -> list[int] | None:
     return numbered if len(numbered) == len(indexes) and 0 in numbered else None
 
 
-def _matrix(rows: Sequence[bytes | Numbers], length: int) -> Matrix:
+def _matrix(rows: Sequence[bytes | Numbers], length: int) -> _Rows:
     """Put the rows into one matrix, (n, d) float32; a row of another length than most becomes NaN."""
     with np.errstate(over="ignore"):
         arrays = [row if isinstance(row, bytes) else np.array(row, dtype="<f4").tobytes() for row in rows]
     size = _usual_size(arrays)
     judged = [row for row in rows[: odd_forms.ROWS_TO_JUDGE] if isinstance(row, bytes) and len(row) == size]
-    return _join(arrays, size=size, are_float64=odd_forms.are_float64(judged, length))
+    return _join(arrays, size=size, kind=np.dtype(odd_forms.kind_of(judged, length)))
 
 
 def _usual_size(arrays: Sequence[bytes]) -> int:
@@ -135,17 +154,18 @@ def _usual_size(arrays: Sequence[bytes]) -> int:
     return Counter(map(len, arrays)).most_common(1)[0][0] if arrays else 0
 
 
-def _join(arrays: Sequence[bytes], *, size: int, are_float64: bool) -> Matrix:
+def _join(arrays: Sequence[bytes], *, size: int, kind: np.dtype[Any]) -> _Rows:
     if not arrays:
-        return np.empty((0, 0), dtype=np.float32)
-    kind = np.dtype("<f8" if are_float64 else "<f4")
+        return _Rows(np.empty((0, 0), dtype=np.float32))
     size = size // kind.itemsize * kind.itemsize
+    others: dict[int, int] = {}
     if any(len(row) != size for row in arrays):
+        others = {i: len(row) // kind.itemsize for i, row in enumerate(arrays) if row and len(row) != size}
         broken = np.full(size // kind.itemsize, np.nan, dtype=kind).tobytes()
         arrays = [row if len(row) == size else broken for row in arrays]
     matrix = np.frombuffer(bytearray().join(arrays), dtype=kind).reshape(len(arrays), size // kind.itemsize)
     with np.errstate(over="ignore"):
-        return matrix.astype(np.float32, copy=False)
+        return _Rows(matrix.astype(np.float32, copy=False), others)
 
 
 def error_body(body: bytes) -> ErrorBody:
@@ -177,4 +197,7 @@ def has_error(body: bytes) -> bool:
         value = msgspec.json.decode(body)
     except msgspec.MsgspecError:
         return False
-    return isinstance(value, dict) and not value.keys() & {"data", "embeddings"}
+    if not isinstance(value, dict):
+        return False
+    has_vectors = any(value.get(key) for key in ("data", "embeddings"))
+    return not has_vectors and (bool(value.get("error")) or not value.keys() & {"data", "embeddings"})

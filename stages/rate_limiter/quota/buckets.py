@@ -48,6 +48,10 @@ SECONDS: Final = {
 BUCKETS: Final = 120
 """Buckets in a rolling period. With 60, at most 98.4 % of a quota would be used: too close to the promised 98 %."""
 
+AHEAD: Final = 24
+"""Later buckets that charges may be in already: 12 s for a minute. A charge counts from the latest moment at which its
+request may reach the provider, until it is known when it did."""
+
 TICKS_PER_SECOND: Final = 2
 _TICKS: Final = {period: seconds * TICKS_PER_SECOND // BUCKETS for period, seconds in SECONDS.items()}
 
@@ -57,7 +61,11 @@ class Buckets(Protocol):
 
     @property
     def slots(self) -> int:
-        """The number of buckets that are counted at any moment, including the current one."""
+        """The number of buckets that are counted at any moment, up to the current one."""
+
+    @property
+    def ahead(self) -> int:
+        """The number of buckets after the current one that are counted too."""
 
     def number(self, period: Period, now: float) -> int:
         """The number of the bucket that contains `now`."""
@@ -73,6 +81,7 @@ class RollingBuckets:
     """A period has 120 equal buckets; 121 buckets are counted."""
 
     slots = BUCKETS + 1
+    ahead = AHEAD
 
     def number(self, period: Period, now: float) -> int:
         """The number of buckets since 1970."""
@@ -94,6 +103,7 @@ class CalendarBuckets:
     """
 
     slots = 1
+    ahead = 0
 
     def __init__(self, timezone: str) -> None:
         self._zone = load_zone(timezone)

@@ -54,12 +54,13 @@ class Counters:
 
     def __init__(self, buckets: Buckets) -> None:
         self._buckets = buckets
-        self._slots = buckets.slots
+        self._ahead = buckets.ahead
+        self._slots = buckets.slots + self._ahead
         self.counts: Counts = np.zeros((*SHAPE, self._slots), np.int64)
         self.used: Counts = np.zeros(SHAPE, np.int64)
         """The sums of `counts` over the slots."""
         self._heads = [0] * len(Period)
-        """The number of the current bucket of each period."""
+        """The number of the last bucket of each period: `ahead` buckets after the current one."""
         self._flat = self.counts.reshape(-1)
         """The same memory as `counts`, with one index, which is faster than three."""
         self._rows = np.arange(len(WINDOWS)).reshape(SHAPE) * self._slots
@@ -82,7 +83,7 @@ class Counters:
     def _move_to(self, number: int, column: int) -> None:
         """Make this bucket the current one of a period, and empty the slots of the expired buckets."""
         # Never move back. If an update of the timezone database changes the rules, the old bucket only lasts longer.
-        number = max(number, self._heads[column])
+        number = max(number + self._ahead, self._heads[column])
         emptied = min(number - self._heads[column], self._slots)
         for reused in range(number - emptied + 1, number + 1):
             expired = self.counts[:, column, reused % self._slots]
@@ -91,17 +92,29 @@ class Counters:
         self._set_head(number, column)
 
     def _set_head(self, number: int, column: int) -> None:
+        current = number - self._ahead
         self._heads[column] = number
-        self._ends[column] = self._buckets.end(_PERIODS[column], number)
-        self._current[:, column] = self._rows[:, column] + number % self._slots
+        self._ends[column] = self._buckets.end(_PERIODS[column], current)
+        self._current[:, column] = self._rows[:, column] + current % self._slots
 
     def load(self, counts: Counts, now: float) -> None:
-        """Replace the counters by those that were saved at `now`."""
-        self.counts[:] = counts.reshape(self.counts.shape)
+        """Replace the counters by those that were saved at `now`. They may be of a ring without later buckets."""
+        saved = counts.reshape(*SHAPE, -1)
+        self.counts[:] = saved if saved.shape == self.counts.shape else self._widened(saved, now)
         self.used = self.counts.sum(axis=-1)
         for column, period in enumerate(_PERIODS):
-            self._set_head(self._buckets.number(period, now), column)
+            self._set_head(self._buckets.number(period, now) + self._ahead, column)
         self._next_end = min(self._ends)
+
+    def _widened(self, saved: Counts, now: float) -> Counts:
+        """Counters that were saved in a ring of `slots` buckets, in the ring of `slots + ahead` buckets."""
+        wide = np.zeros_like(self.counts)
+        slots = saved.shape[-1]
+        for column, period in enumerate(_PERIODS):
+            current = self._buckets.number(period, now)
+            for number in range(current - slots + 1, current + 1):
+                wide[:, column, number % self._slots] = saved[:, column, number % slots]
+        return wide
 
     def add(self, amounts: Counts) -> None:
         """Add amounts `(units,)` to the current bucket of every period."""
@@ -129,10 +142,10 @@ class Counters:
         return self._expiry(window, place)
 
     def rate(self, window: WindowId, buckets: int, now: float) -> float:
-        """The amount per second in the latest `buckets` buckets, including the current one."""
-        head = self._heads[window.cell[1]]
-        elapsed = now - self._buckets.end(window.period, head - buckets)
-        return float(self._oldest_first(window)[-buckets:].sum()) / elapsed
+        """The amount per second in the latest `buckets` buckets, including the current one and later ones."""
+        current = self._heads[window.cell[1]] - self._ahead
+        elapsed = now - self._buckets.end(window.period, current - buckets)
+        return float(self._oldest_first(window)[-buckets - self._ahead :].sum()) / elapsed
 
     def exhausts_at(self, window: WindowId, room: int, rate: float, now: float) -> float | None:
         """When a window with this much `room` will be used up at `rate` per second; None for never.
@@ -151,7 +164,7 @@ class Counters:
         return float(caught_up[caught[0]]) if caught.size else None
 
     def _oldest_first(self, window: WindowId) -> Counts:
-        """The counters of a window `(slots,)`, from the oldest to the current bucket."""
+        """The counters of a window `(slots + ahead,)`, from the oldest to the last bucket."""
         row, column = window.cell
         return np.roll(self.counts[row, column], -1 - self._heads[column] % self._slots)
 

@@ -32,13 +32,18 @@ class Quotas:
     """
 
     def __init__(
-        self, limits: QuotaLimits, models: Mapping[str, QuotaLimits], strategy: Strategy, timezone: str = "UTC"
+        self,
+        limits: QuotaLimits,
+        models: Mapping[str, QuotaLimits],
+        strategy: Strategy,
+        timezone: str = "UTC",
+        reach_s: float = 0.0,
     ) -> None:
         if GLOBAL in models:
             raise ValueError("a model with limits of its own needs a name")
         self._timezone = timezone
-        self._global = Quota(limits, strategy, timezone, GLOBAL)
-        self._models = {name: Quota(own, strategy, timezone, name) for name, own in models.items()}
+        self._global = Quota(limits, strategy, timezone, GLOBAL, reach_s)
+        self._models = {name: Quota(own, strategy, timezone, name, reach_s) for name, own in models.items()}
 
     @property
     def latest(self) -> float:
@@ -60,6 +65,11 @@ class Quotas:
         for quota in self._scopes(model):
             quota.charge(amounts, now)
         return Receipt(now, model)
+
+    def period_ends(self, model: str, now: float) -> float:
+        """When the first of the limited calendar periods of this model ends; infinity for rolling windows."""
+        now = self._global.advance(now)
+        return min(quota.period_ends(now) for quota in self._scopes(model))
 
     def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
         """Refund amounts that were charged and certainly not sent. Each part of a charge may be refunded once."""

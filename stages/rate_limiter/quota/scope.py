@@ -55,8 +55,12 @@ class Quota:
     Raises ValueError for a limit that is not a whole number from 0 to `MAX_LIMIT`, and for an unknown timezone.
     """
 
-    def __init__(self, limits: QuotaLimits, strategy: Strategy, timezone: str = "UTC", scope: str = "") -> None:
+    def __init__(
+        self, limits: QuotaLimits, strategy: Strategy, timezone: str = "UTC", scope: str = "", reach_s: float = 0.0
+    ) -> None:
+        """`reach_s`: a charge may reach the provider this much later. Rolling windows count it from then on."""
         self.scope = scope
+        self._reach_s = reach_s
         self._strategy = Strategy(strategy)
         self._limited = [window for window in WINDOWS if limits.get(window)]
         self._ceilings = _ceilings(limits)
@@ -109,9 +113,19 @@ class Quota:
         """Count a batch that is about to be sent. This does not check that it fits: call `admits` first."""
         at = self.advance(now)
         counts = amounts.counts()
-        self._rolling.add(counts)
+        if self._reach_s:
+            self._rolling.adjust(counts, at + self._reach_s)
+        else:
+            self._rolling.add(counts)
         self._fixed.add(counts)
         return Receipt(at)
+
+    def period_ends(self, now: float) -> float:
+        """When the first of the limited calendar periods ends; infinity for rolling windows."""
+        self.advance(now)
+        if self._strategy is Strategy.ROLLING:
+            return float("inf")
+        return min((self._fixed.frees_at(window, 1) for window in self._limited), default=float("inf"))
 
     def refund(self, receipt: Receipt, amounts: Amounts, now: float) -> None:
         """Refund amounts that were charged and certainly not sent. Each part of a charge may be refunded once."""
@@ -134,8 +148,9 @@ class Quota:
         """
         self.advance(now)
         counts = amounts.counts()
-        self._rolling.adjust(-counts, receipt.at)
-        self._rolling.adjust(counts, min(max(at, receipt.at), self._latest))
+        latest = receipt.at + self._reach_s
+        self._rolling.adjust(-counts, latest)
+        self._rolling.adjust(counts, min(max(at, receipt.at), max(self._latest, latest)))
 
     def blocked_by(self, tokens_of_first: int, now: float) -> list[WindowId]:
         """The windows that the first waiting task must wait for; `tokens_of_first` is its number of tokens."""
@@ -183,7 +198,7 @@ class Quota:
     def _adjust(self, receipt: Receipt, change: Counts, now: float) -> None:
         """Change a charge under both strategies."""
         self.advance(now)
-        self._rolling.adjust(change, receipt.at)
+        self._rolling.adjust(change, receipt.at + self._reach_s)
         self._fixed.adjust(change, receipt.at)
 
     def _frees(self, window: WindowId, need: int) -> float:

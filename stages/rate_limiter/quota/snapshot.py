@@ -13,10 +13,12 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from stages.rate_limiter.quota.buckets import BUCKETS
+from stages.rate_limiter.quota.buckets import AHEAD, BUCKETS
 from stages.rate_limiter.quota.counters import WINDOWS, Counts
 
-VERSION: Final = 1
+VERSION: Final = 2
+_ROLLING_SLOTS: Final = {1: BUCKETS + 1, 2: BUCKETS + 1 + AHEAD}
+"""Version → the number of rolling buckets. Version 1 had none after the current one."""
 _HEADER_BYTES: Final = 5
 """Version and checksum."""
 _LATEST_DATE: Final = 250_000_000_000.0
@@ -33,7 +35,7 @@ class ScopeSnapshot(msgspec.Struct, frozen=True):
     latest: float
     """The latest time seen (Unix seconds)."""
     rolling: bytes
-    """Counters of the rolling buckets, `(3, 5, 121)`."""
+    """Counters of the rolling buckets, `(3, 5, 145)`; in version 1 `(3, 5, 121)`."""
     fixed: bytes
     """Counters of the calendar buckets, `(3, 5, 1)`."""
 
@@ -61,8 +63,9 @@ def decode(data: bytes) -> Snapshot:
     """The snapshot in these bytes. Raises QuotaFileError if they are damaged or have another version."""
     if len(data) < _HEADER_BYTES:
         raise QuotaFileError(f"the saved quotas are damaged: only {len(data)} bytes")
-    if data[0] != VERSION:
-        raise QuotaFileError(f"the saved quotas are of version {data[0]}, and this service reads version {VERSION}")
+    version = data[0]
+    if version not in _ROLLING_SLOTS:
+        raise QuotaFileError(f"the saved quotas are of version {version}, and this service reads version {VERSION}")
     body = data[_HEADER_BYTES:]
     if zlib.crc32(body) != int.from_bytes(data[1:_HEADER_BYTES], "little"):
         raise QuotaFileError("the saved quotas are damaged: their checksum is wrong")
@@ -71,7 +74,7 @@ def decode(data: bytes) -> Snapshot:
     except msgspec.DecodeError as error:
         raise QuotaFileError(f"the saved quotas are damaged: {error}") from error
     for name, scope in snapshot.scopes.items():
-        _check(name, scope)
+        _check(name, scope, _ROLLING_SLOTS[version])
     return snapshot
 
 
@@ -85,9 +88,9 @@ def unpack(data: bytes) -> Counts:
     return np.frombuffer(data, "<i8").astype(np.int64, copy=False)
 
 
-def _check(name: str, scope: ScopeSnapshot) -> None:
+def _check(name: str, scope: ScopeSnapshot, rolling_slots: int) -> None:
     """Raise QuotaFileError for values that are wrong although the checksum is right."""
-    for data, slots in ((scope.rolling, BUCKETS + 1), (scope.fixed, 1)):
+    for data, slots in ((scope.rolling, rolling_slots), (scope.fixed, 1)):
         if len(data) != len(WINDOWS) * slots * 8:
             raise QuotaFileError(f"the saved quotas are damaged: scope {name!r} has {len(data)} bytes of counters")
         if (unpack(data) < 0).any():
