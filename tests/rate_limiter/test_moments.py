@@ -60,3 +60,23 @@ def test_a_new_task_in_a_long_row_of_deaths_has_one_more_attempt_afterwards() ->
         ((retried,), _) = quarantine.on_death("e0", [task(f"t{number}")], at(float(number)))
         attempts.append(retried.attempt)
     assert attempts == [2] * 12
+
+
+def test_a_long_row_of_deaths_makes_earlier_evidence_void() -> None:
+    quarantine = Quarantine(5)
+    quarantine.on_death("e0", [task("a", attempt=4)], at(1.0))
+    quarantine.on_finished("e0", ["other"])
+    quarantine.on_death("e0", [task("a", attempt=4)], at(2.0))
+    for number in range(10):
+        quarantine.on_death("e1", [task(f"t{number}")], at(3.0 + number))
+    quarantine.on_finished("e1", [f"t{number}" for number in range(10)])
+    (retried, poison_ids) = quarantine.on_death("e0", [task("a", attempt=5)], at(20.0))
+    assert ([one.id for one in retried], poison_ids) == (["a"], [])
+
+
+def test_evidence_counts_if_no_long_row_of_deaths_came_after_it() -> None:
+    quarantine = Quarantine(5)
+    quarantine.on_death("e0", [task("a", attempt=4)], at(1.0))
+    quarantine.on_finished("e0", ["other"])
+    quarantine.on_death("e0", [task("a", attempt=4)], at(2.0))
+    assert quarantine.on_death("e0", [task("a", attempt=5)], at(3.0)).poison_ids == ["a"]
