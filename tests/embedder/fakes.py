@@ -55,7 +55,6 @@ class ScriptedProvider:
         self.always: Step = None
         self.requests: list[list[str]] = []
         self.paid: list[str] = []
-        self.canaries = 0
         self.models: list[str] = []
         self.asked = LENGTH
         """The dimensions that each request asks for, as far as the response tells."""
@@ -63,8 +62,6 @@ class ScriptedProvider:
         self.lock = threading.Lock()
 
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        if list(texts) == [CANARY]:
-            return self._canary()
         with self.lock:
             self.requests.append(list(texts))
             self.models.append(model)
@@ -76,14 +73,15 @@ class ScriptedProvider:
             self.paid.extend(texts)
         return (true_answer(texts) if answer is None else answer)._replace(asked=self.asked)
 
-    def _canary(self) -> Embeddings:
-        """Canaries are not part of the script: they get what `always` says."""
-        with self.lock:
-            self.canaries += 1
-        answer = self.always([CANARY]) if callable(self.always) else self.always
-        if isinstance(answer, Exception):
-            raise answer
-        return (answer or true_answer([CANARY]))._replace(asked=self.asked)
+    @property
+    def canaries(self) -> int:
+        """How many of the requests were canaries."""
+        return self.requests.count([CANARY])
+
+    @property
+    def sent(self) -> list[list[str]]:
+        """The requests without the canaries."""
+        return [texts for texts in self.requests if texts != [CANARY]]
 
     def has(self, model: str) -> bool | None:
         return None if self.having is None else model in self.having

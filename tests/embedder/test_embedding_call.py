@@ -41,7 +41,7 @@ def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int
 
     outcomes = session.embed(MODEL, texts)
 
-    assert Counter(provider.paid) == Counter(text for text in texts if text not in bad)
+    assert Counter(provider.paid) - Counter({CANARY: 999}) == Counter(text for text in texts if text not in bad)
     for text, outcome in zip(texts, outcomes, strict=True):
         if text in bad:
             expected = Failure("refused_by_provider", "scripted refused the text: cannot be read")
@@ -49,9 +49,9 @@ def test_halving_finds_all_bad_texts_and_pays_once_for_each_good_text(count: int
         else:
             assert isinstance(outcome, np.ndarray)
             assert np.array_equal(outcome, true_answer([text]).matrix[0])
-    assert session.requests == len(provider.requests) + provider.canaries
-    assert len(provider.requests) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
-    assert provider.canaries <= 2 + len(provider.requests) / 4
+    assert session.requests == len(provider.requests)
+    assert len(provider.sent) <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
+    assert provider.canaries <= 2 + len(provider.sent) / 4
 
 
 def test_a_cap_learned_from_one_batch_splits_the_next_batch_before_it_is_sent() -> None:
@@ -132,7 +132,8 @@ def test_only_the_text_on_which_the_provider_fails_is_failed_and_the_breaker_doe
     assert provider.canaries <= 4
     assert sum(clock.waits) <= MAX_WAIT_S
     assert (shared.blockers(), shared.notices()) == ([], [])
-    assert len(provider.paid) == len(set(provider.paid)) == 255
+    paid = [text for text in provider.paid if text != CANARY]
+    assert len(paid) == len(set(paid)) == 255
 
 
 def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
@@ -141,7 +142,7 @@ def test_a_provider_that_fails_on_every_text_opens_its_breaker() -> None:
     shared = engine(provider)
     outcomes = shared.session().embed(MODEL, TEXTS)
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
-    assert (len(provider.requests), provider.canaries) == (2, 1)
+    assert (len(provider.sent), provider.canaries) == (2, 1)
     assert "500" in shared.blockers()[0]
 
 
@@ -198,13 +199,13 @@ def test_texts_wait_while_the_provider_sends_vectors_of_another_length() -> None
     shared = engine(provider, clock=clock)
     shared.session().embed(MODEL, TEXTS[:4])
     assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS[4:]))
-    assert ([len(texts) for texts in provider.requests], provider.canaries) == ([4, 4], 1)
+    assert [len(texts) for texts in provider.requests] == [4, 4, 1]
     [notice] = shared.blockers()
     assert "the vector has 4 numbers, but 8 were asked for (EMBEDDING_DIMENSIONS)" in notice
     assert 'if 4 is right, set EMBEDDING_LENGTHS={"some-model": 4}' in notice
     clock.mono += 10
     assert isinstance(shared.session().embed(MODEL, TEXTS[4:])[0], Deferral)
-    assert (len(provider.requests), provider.canaries) == (2, 2), "no text is paid for while a canary's is unusable"
+    assert provider.requests[3:] == [[CANARY]], "no text is paid for while a canary's vector is unusable"
     clock.mono += 60
     provider.always = None
     assert all(are_vectors(shared.session().embed(MODEL, TEXTS[4:])))
@@ -218,7 +219,7 @@ def test_a_text_whose_vector_alone_has_another_length_waits_alone() -> None:
     [alone] = shared.session().embed(MODEL, TEXTS[:1])
     assert isinstance(alone, Deferral)
     assert alone.until - clock().wall == pytest.approx(ISOLATED_RETRY_S)
-    assert (provider.requests, provider.canaries) == ([TEXTS[:1], TEXTS[:1]], 1)
+    assert provider.requests == [TEXTS[:1], TEXTS[:1], [CANARY]]
     assert all(are_vectors(shared.session().embed(MODEL, TEXTS[1:])))
     assert not shared.blockers()
 
@@ -226,7 +227,7 @@ def test_a_text_whose_vector_alone_has_another_length_waits_alone() -> None:
 def test_one_response_with_vectors_of_another_length_delays_its_texts_only_by_a_canary() -> None:
     provider = ScriptedProvider(lambda texts: true_answer(texts, 4))
     assert all(are_vectors(engine(provider).session().embed(MODEL, TEXTS)))
-    assert (provider.requests, provider.canaries) == ([TEXTS, TEXTS], 1)
+    assert provider.requests == [TEXTS, [CANARY], TEXTS]
 
 
 def test_no_text_fails_while_no_vector_of_a_model_is_finite() -> None:
@@ -234,7 +235,7 @@ def test_no_text_fails_while_no_vector_of_a_model_is_finite() -> None:
     provider.always = lambda texts: Embeddings(np.full((len(texts), 8), np.nan, np.float32), 1)
     shared = engine(provider, clock=clock)
     assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS))
-    assert (provider.requests, provider.canaries) == ([TEXTS], 1)
+    assert provider.requests == [TEXTS, [CANARY]]
     assert "scripted sends no usable vectors: the vector is not finite" in shared.blockers()[0]
 
 
@@ -266,7 +267,7 @@ def test_a_canary_that_is_refused_too_blames_the_model() -> None:
     provider.always = BadInput("this model is not valid for this operation")
     shared = engine(provider, embedding_dimensions=0)
     assert all(isinstance(outcome, Deferral) for outcome in shared.session().embed(MODEL, TEXTS))
-    assert (provider.requests, provider.canaries) == ([], 1)
+    assert provider.requests == [[CANARY]]
     assert "not valid for this operation" in shared.blockers()[0]
 
 
@@ -274,7 +275,7 @@ def test_a_text_that_the_provider_leaves_out_is_found_and_the_others_keep_their_
     provider = ScriptedProvider()
     provider.always = lambda texts: true_answer([text for text in texts if text != TEXTS[5]])
     outcomes = engine(provider).session().embed(MODEL, TEXTS)
-    assert provider.canaries == 1, "the evidence that the provider works"
+    assert provider.requests[1] == [CANARY], "the evidence that the provider works"
     assert are_vectors(outcomes) == [True] * 5 + [False] + [True] * 2
 
 
@@ -296,3 +297,17 @@ def test_numbered_rows_are_matched_with_their_texts() -> None:
     for row, outcome in zip(answer.matrix, outcomes, strict=True):
         assert isinstance(outcome, np.ndarray)
         assert np.array_equal(row, outcome)
+
+
+@pytest.mark.parametrize("model", ["unknown", "doubted"])
+def test_under_a_quota_a_canary_takes_the_place_of_its_batch(model: str) -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    shared = engine(provider, clock=clock, embedding_dimensions=0)
+    if model == "doubted":
+        shared.parts.guard.lengths.doubt("scripted", MODEL)
+    first = shared.session(8)
+    outcomes = first.embed(MODEL, TEXTS)
+    assert all(isinstance(outcome, Deferral) and outcome.unsent and outcome.at_most == 8 for outcome in outcomes)
+    assert (provider.requests, first.requests, first.cached) == ([[CANARY]], 1, -1)
+    assert all(are_vectors(shared.session(8).embed(MODEL, TEXTS)))
+    assert provider.requests == [[CANARY], TEXTS]

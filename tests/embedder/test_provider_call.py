@@ -231,7 +231,7 @@ def test_an_item_on_which_the_provider_fails_is_isolated_last_and_fails_after_ma
 
 def test_a_server_error_after_other_failures_is_waited_for_and_not_searched_by_halving() -> None:
     simulated = Simulated(policy=RetryPolicy(Backoff(first=0.01), 5))
-    assert simulated.run(failed(), failed(), failed(is_server_error=True)) == ["A", "B", "C", "D"]
+    assert simulated.run(failed(), failed(), failed(server_error=BAD)) == ["A", "B", "C", "D"]
     assert simulated.requests == ["abcd"] * 4
 
 

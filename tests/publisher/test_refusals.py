@@ -77,3 +77,21 @@ def test_a_throttle_of_one_task_is_the_apis_only_if_no_other_task_was_served_lat
     response = ApiResponse("bad", 429, "", 30.0, "one")
     refusals.on_refused(response, entry(), Meaning.UNAVAILABLE, now)
     assert refusals.throttle.is_over(now + 0.1) is not waits
+
+
+def test_a_result_is_given_up_when_fewer_tries_are_allowed_than_it_has_had() -> None:
+    judging = Judging()
+    judging.serve(2.0, was_refused=True)
+    for number in range(MAX_RETRIES + 2):
+        judging.serve(3.0 + number)
+        assert judging.refuse(3.5 + number) != GIVE_UP
+    late = 2.0 + NEAR_S + 1.0
+    judging.serve(late)
+    assert judging.refuse(late) == GIVE_UP
+
+
+def test_a_refused_result_that_is_accepted_later_has_recovered() -> None:
+    judging, other = Judging(), entry()
+    judging.refusals.on_refused(ApiResponse("other", 500, "", 0.0, "one"), other, Meaning.UNAVAILABLE, 1.5)
+    judging.refusals.on_served("other", other, 2.0)
+    assert judging.tries_until_given_up(start=2.0) == 3 * MAX_RETRIES

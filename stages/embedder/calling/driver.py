@@ -39,7 +39,7 @@ from stages.embedder.calling.call_actions import (
 from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.pieces import RetryPolicy
 from stages.embedder.calling.provider_call import ProviderCall
-from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
+from stages.embedder.calling.request_budget import RequestBudget
 from stages.embedder.providers import (
     AskAgain,
     BadInput,
@@ -158,16 +158,30 @@ class Driver(Generic[Resp, R]):
         return None
 
     def _send(self, texts: list[str], *, is_canary: bool = False) -> Event[R]:
-        """Make one request if the gate is open."""
-        hindrance = self._hindrance(is_canary=is_canary)
-        if hindrance is not None:
-            return hindrance
+        """Make one request, if it may be made now."""
+        return self._hindrance(is_canary=is_canary) or self._exchanged(texts, is_canary=is_canary)
+
+    def _hindrance(self, *, is_canary: bool) -> Event[R] | None:
+        """Why no request can be made; None: it may be made, and the gate expects its outcome."""
+        now = self._now()
+        if self._runtime.is_stopping():
+            return ProviderUnavailable(now, now)
+        if self._budget.is_late(now):
+            return NotCovered(now)
+        until = (self._gate.enter_canary if is_canary else self._gate.enter)(self._model)
+        if not until:
+            return None
+        # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
+        is_broken = self._gate.is_broken(self._model)
+        return ProviderUnavailable(now, until) if is_broken else ProviderPaused(now, until)
+
+    def _exchanged(self, texts: list[str], *, is_canary: bool) -> Event[R]:
+        """Make one request; its outcome."""
         began = self._now()
         try:
-            covered = sending.covered_until(self._budget.send_by)
-            with self._gate.outcome(self._model, is_canary=is_canary), covered:
+            with self._gate.outcome(self._model, is_canary=is_canary), sending.covered_until(self._budget.send_by):
                 response = self._request(texts)
-        except (BudgetSpent, sending.TooLateError):
+        except sending.NotCoveredError:
             return NotCovered(self._now())
         except (Transient, Permanent) as error:
             self._budget.add_request(sending.written_at() or began, self._now())
@@ -184,19 +198,6 @@ class Driver(Generic[Resp, R]):
             return CanaryServed(self._now())
         self._backend.caps.request_passed(len(texts))
         return self._exchange.check(texts, response, self._now())
-
-    def _hindrance(self, *, is_canary: bool) -> Event[R] | None:
-        """Why no request may be made now; None if one may, which then counts as begun."""
-        now = self._now()
-        if self._runtime.is_stopping():
-            return ProviderUnavailable(now, now)
-        if self._budget.is_late(now):
-            return NotCovered(now)
-        until = (self._gate.enter_canary if is_canary else self._gate.enter)(self._model)
-        if not until:
-            return None
-        # a pause may be short; if it is more than a pause, another provider may serve the batch meanwhile
-        return (ProviderUnavailable if self._gate.is_broken(self._model) else ProviderPaused)(now, until)
 
     def _request(self, texts: list[str]) -> Resp:
         try:

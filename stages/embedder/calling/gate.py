@@ -32,7 +32,6 @@ from common.process import breaker_report, metrics
 from common.process.actions import Instant
 from stages.embedder.calling.evidence import Evidence
 from stages.embedder.calling.probes import UnknownModels, WastedRequests
-from stages.embedder.calling.request_budget import BudgetSpent
 from stages.embedder.calling.told_cooldowns import ALL_MODELS, REASON, ToldCooldowns
 from stages.embedder.providers import (
     AskAgain,
@@ -42,7 +41,7 @@ from stages.embedder.providers import (
     ProviderServerError,
     UnknownModel,
 )
-from stages.embedder.providers.sending import TooLateError
+from stages.embedder.providers.sending import NotCoveredError
 
 PROBE_POLL_S = 1.0
 """When to look again at a half-open breaker whose probe is under way."""
@@ -174,8 +173,8 @@ class Gate:
     def is_broken(self, model: str | None = None) -> bool:
         """Whether more than a cooldown of the provider closes it: an open breaker, or a model that is not there."""
         with self._lock:
-            is_cooling = model is not None and model in self._model_cooldowns
-            return is_cooling or self._is_suspended(model)
+            is_waiting = model in self._model_cooldowns or self._told.until(model, self._clock().mono) > 0
+            return is_waiting or any(breaker.state is not State.CLOSED for breaker in self._breakers(model))
 
     def is_down(self, model: str | None = None) -> bool:
         """Whether it is broken, or was a short time ago and has not been tried since; for `/ready`."""
@@ -205,11 +204,6 @@ class Gate:
     def _breakers(self, model: str | None) -> list[Breaker]:
         own = self._model_breakers.get(model) if model is not None else None
         return [self._breaker, own] if own else [self._breaker]
-
-    def _is_suspended(self, model: str | None) -> bool:
-        """Whether a breaker is not closed, or another embedder was refused a short time ago."""
-        is_told = self._told.until(model, self._clock().mono) > 0
-        return is_told or any(breaker.state is not State.CLOSED for breaker in self._breakers(model))
 
     def _cooldown_until(self, model: str | None) -> float:
         now = self._clock().mono
@@ -246,8 +240,6 @@ class Gate:
                 self._model_cooldowns[model] = Cooldown(now + error.delay, reason)
                 if error.is_unknown:
                     self.unknown.refused(model, reason, now)
-            case BudgetSpent() | TooLateError():
-                self._undecided(model)
             case Throttled():
                 self._cooldown = self._cooldown.extended(now + error.delay, reason)
                 if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
@@ -256,7 +248,7 @@ class Gate:
                 self._refuse(model, reason, now, names_model=error.model_only)
                 if isinstance(error, UnknownModel):
                     self.unknown.refused(model, reason, now)
-            case Permanent() | ProviderServerError():
+            case Permanent() | ProviderServerError() | NotCoveredError():
                 self._undecided(model)  # perhaps because of a text: a canary finds out
             case _:
                 # the text of another error may hold secrets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ class Refusal(NamedTuple):
     is_server_error: bool = False
     """Whether the provider reported an error of its own: such errors happen by chance, too."""
 
-    def most(self, max_retries: int) -> int:
+    def enough(self, max_retries: int) -> int:
         """How many refusals must count against an item before it fails."""
         return max(1, max_retries) if self.is_server_error else 1
 
@@ -76,6 +77,13 @@ class LoneItem(NamedTuple):
     """A stamp of the evidence."""
     counted: int
     """Refusals that count against the item."""
+
+
+def first_pieces(left: range, rechecks: Sequence[int]) -> deque[Piece]:
+    """The pieces of a batch; items whose results are to be checked again are apart."""
+    again = [position for position in rechecks if position in left]
+    others = sorted(set(left).difference(again)) if again else left
+    return deque(piece for piece in (Piece(again, is_recheck=True), Piece(others)) if piece.positions)
 
 
 def halves(positions: Sequence[int]) -> list[Sequence[int]]:

@@ -6,8 +6,7 @@ and knows nothing about the results, so it can serve every kind of call.
 
     event                what the call does
     Succeeded            keeps the results. Asks once more for rejected ones, then these items fail or are deferred
-    InputRefused         finds out whether the model is served at all, then halves the request until the bad items are
-                         alone; these fail on evidence
+    InputRefused         proves that the model is served, then halves the request; bad items fail on evidence
     CallRefused          the same, but the items of the request fail together
     RequestFailed        backs off and retries, MAX_RETRIES times, then stops
       server_error       the second time: as InputRefused. An item that is alone fails after MAX_RETRIES refusals
@@ -16,13 +15,10 @@ and knows nothing about the results, so it can serve every kind of call.
     ProviderPaused       waits, at most MAX_WAIT_S in total, then stops
     ProviderUnavailable  stops
 
-A refusal alone proves nothing: a used-up budget is answered with the same 400 as a bad text. So after a refusal, unless
-the provider has served the model since, a canary is sent first (evidence.py). If the canary is refused too, the call
-stops, and its items wait without blame. An item that is refused alone fails when something else was served *after* this
-refusal; one canary at the end decides for all such items. An item that was sent alone from the start is sent once more.
-
-What was obtained before the call stops is kept, because it is paid for. Items that the request budget does not cover
-return in a later batch.
+After a refusal, unless the provider has served the model since, a canary is sent first (evidence.py). If it is refused
+too, the call stops, and its items wait without blame. An item that is refused alone fails when something else was
+served *after* this refusal; one canary at the end decides for all such items. An item sent alone is sent again.
+What was obtained before the call stops is kept, because it is paid for. What the budget does not cover comes again.
 """
 
 from __future__ import annotations
@@ -53,7 +49,16 @@ from stages.embedder.calling.call_actions import (
     WaitUntil,
 )
 from stages.embedder.calling.evidence import CANARY, ModelEvidence
-from stages.embedder.calling.pieces import CallStopped, Halving, LoneItem, Piece, Refusal, RetryPolicy, halves
+from stages.embedder.calling.pieces import (
+    CallStopped,
+    Halving,
+    LoneItem,
+    Piece,
+    Refusal,
+    RetryPolicy,
+    first_pieces,
+    halves,
+)
 from stages.embedder.calling.request_budget import RequestBudget
 
 MAX_WAIT_S = 10.0
@@ -105,7 +110,7 @@ class ProviderCall(Generic[R]):
             undecided = self._evidence.undecided_since()
             if undecided is not None and (yield from self._prove(undecided)):
                 left = self._without_last() if self._budget.owes_a_text else left
-            yield from self._send_all(self._first_pieces(left))
+            yield from self._send_all(first_pieces(left, self._rechecks))
             yield from self._judge()
         except CallStopped as stopped:
             self.wait_until = stopped.until
@@ -117,12 +122,6 @@ class ProviderCall(Generic[R]):
         if last in self._rechecks:
             self.open_rechecks.append(last)
         return range(last)
-
-    def _first_pieces(self, left: range) -> deque[Piece]:
-        """All items; those to be checked again are apart."""
-        rechecks = [position for position in self._rechecks if position in left]
-        others = sorted(set(left).difference(rechecks)) if rechecks else left
-        return deque(piece for piece in (Piece(rechecks, is_recheck=True), Piece(others)) if piece.positions)
 
     def _send_all(self, pieces: deque[Piece]) -> Steps[R, None]:
         while pieces:
@@ -139,14 +138,16 @@ class ProviderCall(Generic[R]):
     def _process(self, piece: Piece) -> Steps[R, list[Piece]]:
         """Send a piece, and retry it; return the pieces that are still to be sent."""
         if not self._budget.allows(self._items_of(piece)):
-            return self._send_back(piece)
-        failures = 0
+            self._send_back(piece)
+            return []
+        failures = server_errors = 0
         rest: list[Piece] | None = None
         while rest is None:
             event = yield from self._do(SendRequest(piece.positions))
             if isinstance(event, RequestFailed):
                 failures += 1
-                rest = yield from self._request_failed(piece, failures, event)
+                server_errors += event.server_error is not None
+                rest = yield from self._request_failed(piece, failures, server_errors, event)
             elif isinstance(event, ProviderPaused):
                 yield from self._wait(event.until)
             else:
@@ -161,14 +162,16 @@ class ProviderCall(Generic[R]):
             case InputRefused():
                 return (yield from self._refused(piece, Refusal(event.failure, event.reason)))
             case CallRefused():
-                if not (yield from self._prove(self._evidence.stamp(self._now))):
-                    return self._send_back(piece)
-                self._fail(piece, event.failure)
+                if (yield from self._prove(self._evidence.stamp(self._now))):
+                    self._fail(piece, event.failure)
+                else:
+                    self._send_back(piece)
                 return []
             case RetryAtOnce():
                 return [piece]
             case NotCovered():
-                return self._send_back(piece)
+                self._send_back(piece)
+                return []
             case ProviderUnavailable():
                 raise CallStopped(event.until or self._now + self._policy.backoff.delay(1))
         raise AssertionError(f"not the outcome of a request: {event}")
@@ -204,7 +207,7 @@ class ProviderCall(Generic[R]):
         is_lone = len(piece.positions) == 1
         if is_lone:
             counted = self._evidence.refused(self._items[piece.positions[0]], self._now)
-            if counted >= refusal.most(self._policy.max_retries):
+            if counted >= refusal.enough(self._policy.max_retries):
                 self._fail(piece, refusal.failure)
                 return []
         self._unproven += not counted
@@ -225,35 +228,27 @@ class ProviderCall(Generic[R]):
         """
         failures = 0
         while not self._evidence.served_since(since):
-            event = NotCovered(self._now) if self._budget.is_spent else (yield from self._do(SendCanary()))
+            self._evidence.leave_undecided(self._now)
+            if self._budget.is_spent:
+                return False
+            event = yield from self._do(SendCanary())
+            failures += isinstance(event, RequestFailed | RetryAtOnce)
+            is_last = failures > self._policy.max_retries + 1
             match event:
                 case CanaryServed():
                     self._evidence.served(CANARY, self._now)
-                case NotCovered():
-                    self._evidence.leave_undecided(self._now)
-                    return False
                 case ProviderPaused():
                     yield from self._wait(event.until)
-                case ProviderUnavailable():
-                    self._evidence.leave_undecided(self._now)
-                    raise CallStopped(event.until or self._now + self._policy.backoff.delay(1))
-                case RequestFailed() | RetryAtOnce():
-                    failures += 1
-                    yield from self._retry_canary(failures, event)
+                case RequestFailed():
+                    yield from self._retry_later(failures, event, is_last=is_last)
+                case NotCovered():
+                    return False
+                case ProviderUnavailable(until=until) if until:
+                    raise CallStopped(until)
+                case _ if is_last or not isinstance(event, RetryAtOnce):
+                    raise CallStopped(self._now + self._policy.backoff.delay(1))
         self._unproven = 0
         return True
-
-    def _retry_canary(self, failures: int, event: RequestFailed | RetryAtOnce) -> Steps[R, None]:
-        """Wait for the next try of a canary that met an outage; stop after the last one."""
-        pause_s, cooldown_until = 0.0, 0.0
-        if isinstance(event, RequestFailed):
-            pause_s = max(self._policy.backoff.delay(failures), event.retry_after_s)
-            cooldown_until = event.cooldown_until
-        if failures > self._policy.max_retries + 1:
-            self._evidence.leave_undecided(self._now)
-            raise CallStopped(max(self._now + pause_s, cooldown_until))
-        if pause_s:
-            yield from self._wait(self._now + pause_s)
 
     def _judge(self) -> Steps[R, None]:
         """Decide about the items that were refused alone: they fail, are sent once more, or are deferred."""
@@ -270,25 +265,31 @@ class ProviderCall(Generic[R]):
                     self._fail(item.piece, item.refusal.failure)
             if any(item.refusal.is_server_error for item in again):
                 yield from self._wait(self._now + self._policy.backoff.delay(tries))
-            yield from self._send_all(deque(item.piece._replace(was_refused=True) for item in again))
+            yield from self._send_all(deque(item.piece._replace(was_refused=True) for item in reversed(again)))
         if self._lone:
             yield Log("texts_deferred_alone", {"count": len(self._lone), "seconds": ISOLATED_RETRY_S}, "warning")
             self.wait_until = self._now + ISOLATED_RETRY_S
 
-    def _request_failed(self, piece: Piece, failures: int, event: RequestFailed) -> Steps[R, list[Piece] | None]:
+    def _request_failed(
+        self, piece: Piece, failures: int, server_errors: int, event: RequestFailed
+    ) -> Steps[R, list[Piece] | None]:
         """Wait for the next try (None), or return the halves of the request; stop after the last try."""
         yield Log("provider_request_failed", {"failures": failures, "reason": event.reason}, "warning")
         is_last = failures > self._policy.max_retries or not self._budget.allows(self._items_of(piece))
-        if event.server_error and (piece.was_refused or is_last or failures > 2):
+        if event.server_error and (piece.was_refused or is_last or server_errors > 2):
             return (yield from self._refused(piece, Refusal(event.server_error, event.reason, is_server_error=True)))
-        if event.server_error and failures == 2:
+        if event.server_error and server_errors == 2:  # then it may be well again
             yield from self._prove(self._evidence.stamp(self._now))
-            return None  # the server may be well again
+        else:
+            yield from self._retry_later(failures, event, is_last=is_last)
+        return None
+
+    def _retry_later(self, failures: int, event: RequestFailed, *, is_last: bool) -> Steps[R, None]:
+        """Wait for the next try; stop if there is none."""
         until = self._now + max(self._policy.backoff.delay(failures), event.retry_after_s)
         if is_last:
             raise CallStopped(max(until, event.cooldown_until))
         yield from self._wait(until)
-        return None
 
     def _wait(self, until: float) -> Steps[R, None]:
         """Wait, unless the batch has waited too long by then."""
@@ -304,12 +305,11 @@ class ProviderCall(Generic[R]):
         self._now = event.now
         return event
 
-    def _send_back(self, piece: Piece) -> list[Piece]:
-        """Leave the items to a later batch; returns the pieces that are still to be sent: none."""
+    def _send_back(self, piece: Piece) -> None:
+        """Leave the items to a later batch."""
         self._budget.send_back(self._items_of(piece))
         if piece.is_recheck:
             self.open_rechecks.extend(piece.positions)
-        return []
 
     def _fail(self, piece: Piece, failure: Failure) -> None:
         for position in piece.positions:
