@@ -18,7 +18,7 @@ and knows nothing about the results, so it can serve every kind of call.
 
 After a refusal, unless the provider has served the model since, a canary is sent first (evidence.py). If it is refused
 too, the call stops, and its items wait without blame. An item that is refused alone fails when something else was
-served *after* this refusal; one canary at the end decides for all such items. An item that was sent alone is sent again.
+served *after* this refusal; one canary at the end decides for all such items. One that was sent alone is sent again.
 What was obtained before the call stops is kept, because it is paid for. What the budget does not cover comes again.
 """
 
