@@ -123,27 +123,32 @@ class ApiStandIn(StandIn[ApiSettings]):
     def _patch(self, request: Request) -> Response:
         self._patches += 1
         raw_id, body, settings = request.url[len(_PREFIX) :], request.body, self.settings
-        if settings.body_limit and len(body) > settings.body_limit:
-            return self._reject(request, _error_response(413, "request entity too large"))
-        if not self._tokens.is_valid(request.headers.get(b"authorization")):
-            return self._reject(request, _error_response(401, "Unauthorized"))
         task_id = unquote(raw_id.decode("latin-1"))
         task = self.tasks.get(task_id)
-        if task is None and _ID.fullmatch(raw_id) is None:
-            return self._reject(
-                request, _error_response(400, "Validation failed (ObjectId is expected)", "Bad Request")
-            )
+        if (problem := self._problem(request, raw_id, is_known=task is not None)) is not None:
+            return self._reject(request, problem)
         try:
             patch = self._read(request, body, task.task_type if task else "")
         except (msgspec.MsgspecError, BadBodyError) as error:
             return self._reject(request, _error_response(400, str(error), "Bad Request"))
-        if task is None:
-            return self._reject(request, _error_response(404, "AI task not found", "Not Found"))
-        if settings.refuse_second_claims and patch.state == "in_progress" and task.state != "pending":
-            return self._reject(request, _error_response(409, f"the task is {task.state}", "Conflict"))
+        is_second_claim = patch.state == "in_progress" and task is not None and task.state != "pending"
+        if task is None or (is_second_claim and settings.refuse_second_claims):
+            missing = _error_response(404, "AI task not found", "Not Found")
+            conflict = _error_response(409, "the task is not pending", "Conflict")
+            return self._reject(request, missing if task is None else conflict)
         self.tasks.accept(task_id, task, patch)
         short = f'{{"_id":"{task_id}","type":"{task.task_type}","state":"{patch.state}","__v":0}}'
         return Response(200, short.encode())
+
+    def _problem(self, request: Request, raw_id: bytes, *, is_known: bool) -> Response | None:
+        """Why a PATCH is refused before its body is read; None if it is not."""
+        if self.settings.body_limit and len(request.body) > self.settings.body_limit:
+            return _error_response(413, "request entity too large")
+        if not self._tokens.is_valid(request.headers.get(b"authorization")):
+            return _error_response(401, "Unauthorized")
+        if not is_known and _ID.fullmatch(raw_id) is None:
+            return _error_response(400, "Validation failed (ObjectId is expected)", "Bad Request")
+        return None
 
     def _read(self, request: Request, body: bytes, task_type: str) -> RecordedPatch:
         """Read the body of an accepted PATCH. Raises `BadBodyError` or a msgspec error if it is not valid."""

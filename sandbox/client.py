@@ -51,7 +51,10 @@ class Sandbox:
     def start(cls, *options: str) -> Iterator["Sandbox"]:
         """Start a sandbox on free ports (or with `options` of `python -m sandbox`); stop it at the end."""
         command = [sys.executable, "-m", "sandbox", "--until-stdin-closes", *options]
-        process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # a session of its own: Ctrl-C in a terminal is for its parent, which still has questions to ask then
+        process = subprocess.Popen(
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
         assert process.stdin is not None
         assert process.stdout is not None
         try:

@@ -35,7 +35,7 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     page_key: str = ""
     """If set, a page of pending tasks is an object with the array under this key."""
     refuse_second_claims: bool = False
-    """Refuse `in_progress` with 409 unless the task is pending. False: any claim is accepted, as by the reference API."""
+    """Refuse `in_progress` with 409 unless the task is pending. The reference API accepts any claim."""
     no_content: Literal[0, 200, 204] = 0
     """If set, the response without a body when nothing is pending."""
     body_limit: Count = 100 * 1024

@@ -5,8 +5,9 @@ Order:       shuffled: reversed, each with its correct `index` (OpenAI only: Oll
 Whole body:  truncated_json, html, error_in_200, string_error (an error under the key "detail", status 500)
 Odd forms:   the right vectors as some compatible servers send them (OpenAI only, without `encoding_format: float`)
              float64, urlsafe, unpadded, line_breaks: base64 of another kind
-             strings: numbers as strings; index_zero, index_one_based, index_missing, index_text: other numbering
-             usage_negative, usage_huge, usage_null: `usage` without a usable number
+             strings: numbers as strings; too_deep: each vector in a list of its own; one_short: the first is shorter
+             index_zero, index_one_based, index_missing, index_null, index_text, index_float: other numbering
+             usage_negative, usage_huge, usage_null, usage_missing, usage_list, usage_float, usage_text: odd `usage`
              bom, comment: before the JSON
 """
 
@@ -76,9 +77,16 @@ def _line_breaks(vector: Matrix) -> str:
     return base64.encodebytes(vector.astype("<f4").tobytes()).decode()
 
 
-def _with_usage(tokens: int | None) -> Callable[[dict[str, Any]], object]:
-    usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
+def _with_usage(tokens: object) -> Callable[[dict[str, Any]], object]:
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens} if isinstance(tokens, int | float | str) else tokens
     return lambda body: body.update(usage=usage)
+
+
+def _one_short(body: dict[str, Any]) -> None:
+    first = body["data"][0]
+    if isinstance(first["embedding"], str):
+        vector = np.frombuffer(base64.b64decode(first["embedding"]), "<f4")
+        first["embedding"] = _packed(vector[: len(vector) // 2])
 
 
 def _changed_items(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
@@ -101,13 +109,21 @@ _BODY_TRANSFORMS: dict[str, Callable[[dict[str, Any]], object]] = {
     "unpadded": _other_form(lambda vector: _packed(vector).rstrip("=")),
     "line_breaks": _other_form(_line_breaks),
     "strings": _other_form(lambda vector: [str(number) for number in vector.tolist()]),
+    "too_deep": _other_form(lambda vector: [vector.tolist()]),
+    "one_short": _one_short,
     "index_zero": _changed_items(lambda item: item.update(index=0)),
     "index_one_based": _changed_items(lambda item: item.update(index=item["index"] + 1)),
     "index_missing": _changed_items(lambda item: item.pop("index")),
     "index_text": _changed_items(lambda item: item.update(index=str(item["index"]))),
     "usage_negative": _with_usage(-1),
     "usage_huge": _with_usage(10**25),
+    "index_null": _changed_items(lambda item: item.update(index=None)),
+    "index_float": _changed_items(lambda item: item.update(index=float(item["index"]))),
     "usage_null": _with_usage(None),
+    "usage_missing": lambda body: body.pop("usage"),
+    "usage_list": _with_usage([]),
+    "usage_float": _with_usage(7.5),
+    "usage_text": _with_usage("many"),
 }
 _PREFIXES = {"bom": b"\xef\xbb\xbf", "comment": b": PROCESSING\n\n"}
 

@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     parser.add_argument("--version", action="version", version=f"ai-task-processor {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="check the settings, the state directory, the token endpoint and the API")
+    commands.add_parser("check", help="check the settings and everything that the service needs, one line each")
     dead_letters.add_to(commands)
     options = parser.parse_args()
     config = settings.read_or_exit()

@@ -1,18 +1,22 @@
-"""`python -m stages check`: tests the settings, the state directory, the token endpoint and the API; one line for each.
+"""`python -m stages check`: tests the settings, the state directory, the token endpoint, the API and the providers.
 
-Each check uses the same edge as the service does: what works here works there.
+It prints one line for each, and one for each variable that is probably a misspelt setting. The checks of the token
+endpoint and the API use the same edges as the service does: what works here works there. Providers are tried without
+cost.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from common import task_types
 from common.failures.errors import Error
 from common.ownership import private_directory
-from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings
+from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings, unknown_variables
 from common.wire.messages import Token
+from stages import provider_check
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import PendingPage, Reader
 from stages.fetcher.upstream import Upstream
@@ -32,6 +36,8 @@ def run(settings: Settings) -> int:
             word, found, failed = "FAILED", str(error), True
         sys.stdout.write(f"{name:<16} {word:<7} {found}\n")
         sys.stdout.flush()
+    for sentence in unknown_variables():
+        sys.stdout.write(f"{'settings':<16} {'WARNING':<7} {sentence}\n")
     return 1 if failed else 0
 
 
@@ -48,6 +54,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield "state directory", lambda: f"{private_directory(settings.state_dir.absolute(), 'STATE_DIR')} can be used"
     yield "token endpoint", token_endpoint
     yield "API", lambda: _api(settings, tokens)
+    for name, check in provider_check.CHECKS[settings.mode].items():
+        yield name, partial(check, settings)
 
 
 def _settings(settings: Settings) -> str:

@@ -8,14 +8,20 @@ supervisord could take the number of embedders from `numprocs=%(ENV_EMBEDDER_PRO
 variable is an error, and `.env` is not read. So the configuration has one `embedder`, and this plug-in copies it.
 A program notices the death of its supervisord even while it starts: it finds our pid in its environment.
 `[rpcinterface:embedders]` loads the plug-in, which is supervisord's way to load one; it offers no calls.
+
+supervisord's own socket and pid file belong into RUNTIME_DIR, so that two pipelines can run from one folder; its
+configuration cannot name a variable that may be unset. So the plug-in replaces the paths of `supervisord.conf`, for
+supervisord while it reads its configuration, and for supervisorctl through `[ctlplugin:runtime_dir]`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from supervisor.events import ProcessStateBackoffEvent, ProcessStateFatalEvent, subscribe
@@ -23,9 +29,11 @@ from supervisor.options import ServerOptions
 from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
 
-from common.failures.errors import SettingsError
+from common.failures.errors import Fatal, SettingsError
+from common.ownership import private_directory
 from common.process.supervisor_watch import SUPERVISORD_PID
 from common.settings import settings
+from common.settings.settings import Settings
 
 PROGRAM = "embedder"
 
@@ -47,19 +55,59 @@ class InheritingProcess(Subprocess):  # type: ignore[misc]  # supervisor has no 
             options.close_fd(descriptor)
 
 
+SOCKET, PID_FILE = "supervisord.sock", "supervisord.pid"
+CONFIGURED = Path("data")
+"""The folder beside supervisord.conf that the file names; a file that names another one is obeyed."""
+_read_servers = ServerOptions.server_configs_from_parser
+
+
+def _servers_in_runtime_dir(options: ServerOptions, parser: Any) -> list[dict[str, Any]]:
+    """Read the configuration's servers, with the Unix socket in RUNTIME_DIR."""
+    servers: list[dict[str, Any]] = _read_servers(options, parser)
+    for server in servers:
+        if server.get("file") == str(Path(options.here, CONFIGURED, SOCKET)):
+            with contextlib.suppress(SettingsError, Fatal):  # `load` reports it
+                server["file"] = str(_runtime_file(SOCKET))
+    return servers
+
+
+# supervisord imports this module while it reads its configuration, just before it reads its servers
+ServerOptions.server_configs_from_parser = _servers_in_runtime_dir
+
+
+def _runtime_file(name: str) -> Path:
+    """A file in RUNTIME_DIR, which is made if need be. Raises `SettingsError` or `Fatal`."""
+    return private_directory(settings.read(Settings).sockets_dir, "RUNTIME_DIR") / name
+
+
+def control(controller: Any, **_: Any) -> NoCalls:
+    """Let supervisorctl find supervisord in RUNTIME_DIR. supervisorctl calls this once at its start."""
+    options = controller.options
+    if options.serverurl == f"unix://{Path(options.here, CONFIGURED, SOCKET)}":
+        runtime_dir, state_dir = os.environ.get("RUNTIME_DIR"), os.environ.get("STATE_DIR")
+        with contextlib.suppress(SettingsError):  # supervisorctl needs no other setting
+            read = settings.read(Settings)
+            runtime_dir, state_dir = str(read.sockets_dir), None
+        folder = Path(runtime_dir) if runtime_dir else Path(state_dir or "data", "run")
+        options.serverurl = f"unix://{folder.absolute() / SOCKET}"
+    return NoCalls()
+
+
 class NoCalls:
-    """The XML-RPC namespace of the plug-in: empty."""
+    """The XML-RPC namespace of the plug-in, and its commands of supervisorctl: none."""
 
 
 def load(supervisord: Supervisor, **_: Any) -> NoCalls:
     """Make the embedders. supervisord calls this once at each start and reload."""
+    options = supervisord.options
     try:
-        settings.read()
-    except SettingsError as error:
+        pid_file = str(_runtime_file(PID_FILE))
+    except (SettingsError, Fatal) as error:
         # not sys.exit: supervisord would print a traceback, and each program would then fail with this error
         print(error, file=sys.stderr, flush=True)
         os._exit(2)
-    options = supervisord.options
+    if options.pidfile == str(Path(options.here, CONFIGURED, PID_FILE)):
+        options.pidfile = pid_file
     read = options.process_config
 
     def read_again(*args: Any, **kwargs: Any) -> None:

@@ -1,8 +1,13 @@
 """The access token of one process: requested from the token broker, sent to the API, replaced when the API refuses it.
 
-A refused token is replaced at once, but only the first time in a row. If the API refuses every token, each new one is
-used only after a growing pause. The token endpoint may also return the very token that was refused. It is tried again
-after such a pause, because the API's own check of tokens may have failed for a moment.
+A refusal does not prove that the token is dead: the API may refuse one request, or its own check of tokens may have
+failed for a moment. So the token is used further, and another one is requested meanwhile, at most every
+`REPLACE_INTERVAL_S`. Only `dead_after` refusals in a row, without a request in between that was served, show that it is
+dead: then it is not used any more.
+
+A dead token that has worked is replaced at once. If its replacement is refused too, the fault is elsewhere: the API's
+check of tokens is down, or its clock is behind, so that the new token is not valid yet. So this one is kept, and tried
+again after growing pauses; it is replaced after `KEPT_TRIES` of them.
 """
 
 from __future__ import annotations
@@ -15,29 +20,48 @@ from common.process.actions import Instant, Send
 from common.wire.messages import Token, TokenRequest
 from common.wire.timing import TOKEN_REQUEST_INTERVAL_S
 
+REPLACE_INTERVAL_S = 10.0
+"""A token that some requests are served with is replaced at most this often."""
+KEPT_TRIES = 4
+"""A token that came as a replacement is replaced itself after this many refusals, with a pause after each."""
 REFUSED = "the API refused the access token (401 or 403)"
 
 
 class AccessToken:
     """The process's copy of the token, and when it may be used."""
 
-    def __init__(self, inbox: str) -> None:
+    def __init__(self, inbox: str, dead_after: int = 1) -> None:
         self._inbox = inbox
+        self._dead_after = dead_after
         self._token: Token | None = None
         self._refused = ""
-        """Fingerprint of the token that was refused last."""
-        self._refusals = 0
-        """Number of refusals in a row. A refusal counts once for each token, and once more after each pause."""
+        """Fingerprint of the token that was found dead last."""
+        self._unserved = 0
+        """Refusals of the token since a request was served with it."""
+        self._deaths = 0
+        """How often in a row a token was found dead."""
+        self._tries = 0
+        """How often this token was found dead."""
+        self._is_replacing = False
+        """Whether the broker is to replace the token."""
         self._cooldown = Cooldown()
         """No token is used before its end (monotonic)."""
         self._requested_at = float("-inf")
+        self._replaced_at = float("-inf")
         self._backoff = Backoff(1.0, 2.0, 60.0)
 
     def take(self, token: Token) -> None:
         """Use the token that the broker has sent."""
-        if self._refusals == 1 and token.fingerprint != self._refused:
-            self._cooldown = Cooldown()
+        if not self.is_current(token.fingerprint):
+            self._unserved = self._tries = 0
+            self._is_replacing = False
+            if self._deaths == 1:
+                self._cooldown = Cooldown()
         self._token = token
+
+    def is_current(self, fingerprint: str) -> bool:
+        """Whether this is the fingerprint of the token in use."""
+        return self._token is not None and self._token.fingerprint == fingerprint
 
     def usable(self, now: Instant) -> Token | None:
         """The token, if it may be used now."""
@@ -46,29 +70,43 @@ class AccessToken:
             return None
         return token
 
-    def worked(self) -> None:
-        """Note that the API accepted the token."""
-        self._refusals = 0
+    def worked(self, fingerprint: str = "") -> None:
+        """Note that a request was served with the token; without a fingerprint, with the one in use."""
+        if not fingerprint or self.is_current(fingerprint):
+            self._unserved = self._deaths = self._tries = 0
+            self._is_replacing = False
+            self._cooldown = Cooldown()
 
     def refused(self, fingerprint: str, now: Instant) -> Iterator[Send]:
-        """Note that the API refused a token, and request another. Several requests may report the same refusal."""
-        if self._token is None or self._token.fingerprint != fingerprint or not self._cooldown.is_over(now.mono):
+        """Note that the API refused a request with a token. Several requests may report the same refusal."""
+        if not self.is_current(fingerprint) or not self._cooldown.is_over(now.mono):
             return
+        self._unserved += 1
+        if self._unserved < self._dead_after:
+            if not self._deaths and now.mono - self._replaced_at >= REPLACE_INTERVAL_S:
+                self._replaced_at = self._requested_at = now.mono
+                self._is_replacing = True
+                yield Send("token_broker", TokenRequest(self._inbox, fingerprint))
+            return
+        self._unserved = 0
         self._refused = fingerprint
-        self._refusals += 1
-        self._cooldown = Cooldown(now.mono + self._backoff.delay(self._refusals), REFUSED)
-        self._requested_at = float("-inf")
+        self._deaths += 1
+        self._tries += 1
+        self._cooldown = Cooldown(now.mono + self._backoff.delay(self._deaths), REFUSED)
+        if not self._is_replacing and (self._deaths == 1 or self._tries >= KEPT_TRIES):
+            self._is_replacing = True
+            self._requested_at = float("-inf")
         yield from self.ask(now)
 
     def ask(self, now: Instant) -> Iterator[Send]:
         """Request a token from the broker, if there is no usable one and none was requested just now."""
-        if self.usable(now) is None and now.mono - self._requested_at >= TOKEN_REQUEST_INTERVAL_S:
+        is_kept = self._token is not None and self._token.expires_at > now.wall and not self._is_replacing
+        if self.usable(now) is None and not is_kept and now.mono - self._requested_at >= TOKEN_REQUEST_INTERVAL_S:
             self._requested_at = now.mono
-            refused = self._token is not None and self._token.fingerprint == self._refused and self._refusals > 0
-            yield Send("token_broker", TokenRequest(self._inbox, self._refused if refused else ""))
+            yield Send("token_broker", TokenRequest(self._inbox, self._refused if self._is_replacing else ""))
 
     def problem(self, now: Instant) -> str:
         """Why there is no usable token; empty if there is one."""
         if self.usable(now) is not None:
             return ""
-        return REFUSED if self._refusals else "no access token yet"
+        return REFUSED if self._deaths else "no access token yet"

@@ -17,7 +17,7 @@ CONNECTIONS = 16
 RETRY_CONNECTIONS = 4
 """PATCHes under way at a time of results that were refused before, while others wait."""
 SPARE_CONNECTIONS = 16
-"""As many more may be under way as there are PATCHes that hang, up to this number."""
+"""As many more new results may be under way as there are PATCHes that hang, or that have too many connections."""
 HANGS_S = 5.0
 """A PATCH that has been under way for this long hangs."""
 
@@ -35,7 +35,9 @@ class PatchQueue:
         self._due_again: deque[str] = deque()
         """Results to be sent now that were."""
         self._later: list[tuple[float, str]] = []
-        """Heap of results that wait for their next try: (when, task id)."""
+        """Heap of (when, task id); an entry that differs from `_next_tries` is out of date."""
+        self._next_tries: dict[str, float] = {}
+        """Results that wait for their next try → when."""
         self._sending_again: set[str] = set()
         """Those under way that were refused before."""
         self._probe_newest = False
@@ -61,7 +63,17 @@ class PatchQueue:
 
     def add_later(self, task_id: str, at: float) -> None:
         """Try this result again then."""
+        self._next_tries[task_id] = at
         heapq.heappush(self._later, (at, task_id))
+
+    def hurry(self, task_ids: Iterable[str]) -> None:
+        """Send those of these results that wait for their next try now, ahead of others that were refused."""
+        waiting = [task_id for task_id in task_ids if self._next_tries.pop(task_id, None) is not None]
+        self._due_again.extendleft(reversed(waiting))
+
+    def waiting(self) -> list[str]:
+        """The results that wait for their next try."""
+        return list(self._next_tries)
 
     def ended(self, task_id: str) -> None:
         """The PATCH of this result is not under way any more."""
@@ -71,7 +83,10 @@ class PatchQueue:
     def take_due(self, now: float) -> None:
         """Make those due whose time for the next try has come."""
         while self._later and self._later[0][0] <= now:
-            self._due_again.append(heapq.heappop(self._later)[1])
+            at, task_id = heapq.heappop(self._later)
+            if self._next_tries.get(task_id) == at:
+                del self._next_tries[task_id]
+                self._due_again.append(task_id)
 
     def has_next(self, now: float) -> bool:
         """Whether there is a result to send, and a connection for it."""
@@ -79,8 +94,9 @@ class PatchQueue:
             return bool(self._due or self._due_again)
         if not self._due or len(self.sending) >= CONNECTIONS + SPARE_CONNECTIONS:
             return False
-        hanging = takewhile(lambda began_at: now - began_at >= HANGS_S, self.sending.values())
-        return len(self.sending) < CONNECTIONS + sum(1 for _ in hanging)
+        hanging = sum(1 for _ in takewhile(lambda began_at: now - began_at >= HANGS_S, self.sending.values()))
+        lent = max(hanging, len(self._sending_again) - RETRY_CONNECTIONS)
+        return len(self.sending) < CONNECTIONS + lent
 
     def begin(self, now: float, *, is_probe: bool) -> str:
         """Take the result to send next; `has_next` must be true."""

@@ -13,9 +13,7 @@ class Meaning(Enum):
     UNAVAILABLE = "unavailable"
     """No response, 1xx, 3xx, 408, 425, 429, 5xx: the API cannot do it now. Redirects are not followed."""
     TOKEN_REFUSED = "token_refused"  # noqa: S105
-    """401: send the request again with a new token."""
-    TOKEN_DOUBTED = "token_doubted"  # noqa: S105
-    """403: the API refused the token, or its own check of tokens is down."""
+    """401, 403: the API refused the token or this request, or its own check of tokens is down (NestJS says 403)."""
     DOUBTFUL = "doubtful"
     """400: a refusal, or the API's callback failed after it had stored the state. In that case a resend repairs it."""
     GONE = "gone"
@@ -29,7 +27,7 @@ class Meaning(Enum):
 _MEANINGS = {
     400: Meaning.DOUBTFUL,
     401: Meaning.TOKEN_REFUSED,
-    403: Meaning.TOKEN_DOUBTED,
+    403: Meaning.TOKEN_REFUSED,
     404: Meaning.GONE,
     408: Meaning.UNAVAILABLE,
     409: Meaning.CONFLICT,

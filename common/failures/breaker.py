@@ -61,6 +61,8 @@ class Breaker:
         self._backoff = backoff or Backoff(first=2.0, factor=2.0, longest=60.0)
         self.failures = 0
         """Number of failures in a row."""
+        self.opened_at_s = float("-inf")
+        """When it opened last (monotonic seconds)."""
         self._most_probes = most_probes
         self._openings = 0
         """How often it has opened since it was closed last."""
@@ -100,13 +102,15 @@ class Breaker:
         return True
 
     def half_open(self, now: float) -> None:
-        """Report a sign of life from elsewhere: a probe may be made before the cooldown is over.
+        """Report a sign of life from elsewhere: a probe may be made before the cooldown is over, or while others hang.
 
         It does not count while the service asks to wait.
         """
         if self.state is State.OPEN and not self._is_throttled and now >= self._early_from:
             self._early_from = now + EARLY_INTERVAL_S
             self._become(State.HALF_OPEN, self.cooldown)
+        elif self.state is State.HALF_OPEN and now - self._allowed_at >= PROBE_HANGS_S:
+            self._probes = 0
 
     def began(self) -> None:
         """Report that a call is made. In the state half-open it is a probe."""
@@ -129,6 +133,7 @@ class Breaker:
             return  # this call was made before the breaker opened
         if at_once or self.state is State.HALF_OPEN or self.failures >= self._threshold:
             self._openings += 1
+            self.opened_at_s = now
             self._is_throttled = isinstance(error, Throttled)
             self._become(State.OPEN, Cooldown(now + self._backoff.delay(self._openings, error), reason))
 

@@ -6,31 +6,52 @@ variable may also name a file that contains its value, as containers do: `OPENAI
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from common.failures.errors import SettingsError
 from common.settings.durations import go_duration
 from common.settings.empty_values import EmptyValueSource
-from common.settings.model_limits import Limit, Models, Strategy, unique_members
+from common.settings.model_limits import Limit, Models, Strategy
 from common.settings.secret_files import FileSource, UnreadableValue
+from common.settings.unknown_names import unknown_names
+from common.settings.values import (
+    JSON,
+    LOWER,
+    BaseUrl,
+    CacheBytes,
+    Count,
+    Endpoint,
+    Key,
+    Line,
+    Seconds,
+    Secret,
+    Timeout,
+    TimeZone,
+    VectorLength,
+)
+from common.wire.timing import LONGEST_LEASE_S, SHORTEST_LEASE_S
 
 PLACEHOLDER_API_KEY = "your_openai_api_key_here"
 """The value in `.env.example`. It selects mock mode (docs/architecture.md, section 6)."""
 
 LONGEST_SOCKET_PATH = 107
 """Characters: the kernel's limit for the path of a Unix socket (unix(7))."""
-LONGEST_SOCKETS_DIR = LONGEST_SOCKET_PATH - len("/token_broker.sock")
-"""Characters that are left for RUNTIME_DIR."""
+LONGEST_SOCKETS_DIR = LONGEST_SOCKET_PATH - len("/supervisord.sock.1234567")
+"""Characters that are left for RUNTIME_DIR; supervisord first makes its socket with its pid at the end."""
 
 
 class Mode(StrEnum):
@@ -53,45 +74,7 @@ class AuthMethod(StrEnum):
     """With fields of the form."""
 
 
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError("must be an http:// or https:// address")
-    return value.rstrip("/")
-
-
-def _timezone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError("must be an IANA time zone such as Europe/Berlin") from error
-    return value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _json(value: object) -> object:
-    """Parse a list or an object, which is given as JSON. Invalid JSON is reported like any other wrong value."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value, object_pairs_hook=unique_members)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"must be JSON: {error.msg} at character {error.pos}") from error
-
-
-def _zero_or_a_mebibyte(value: int) -> int:
-    if 0 < value < 2**20:
-        raise ValueError("must be 0 (off) or at least 1048576 (bytes)")
-    return value
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-VectorLength = Annotated[int, Field(ge=1, le=65_536)]
+LeaseSeconds = Annotated[float, Field(ge=SHORTEST_LEASE_S, le=LONGEST_LEASE_S, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -100,26 +83,26 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
 
     # The API
-    api_base_url: HttpUrl
-    request_timeout: Seconds = 30
+    api_base_url: BaseUrl
+    request_timeout: Timeout = 30
     polling_interval_seconds: Seconds = 30
 
     # OAuth2
-    oauth2_client_id: str
-    oauth2_client_secret: SecretStr
+    oauth2_client_id: Line
+    oauth2_client_secret: Secret
     ory_project_slug: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
-    oauth2_token_url: HttpUrl | None = None
-    oauth2_auth_method: Annotated[AuthMethod, BeforeValidator(_lower)] = AuthMethod.BASIC
-    oauth2_scope: str = "read write"
-    oauth2_audience: str = ""
+    oauth2_token_url: Endpoint | None = None
+    oauth2_auth_method: Annotated[AuthMethod, LOWER] = AuthMethod.BASIC
+    oauth2_scope: Line = "read write"
+    oauth2_audience: Line = ""
 
     # Providers
-    processing_mode: Annotated[Mode, BeforeValidator(_lower)] = Mode.OPENAI
-    openai_api_key: SecretStr = SecretStr("")
-    openai_base_url: HttpUrl = "https://api.openai.com/v1"
-    openai_timeout: Seconds = 60
-    ollama_base_url: HttpUrl = "http://localhost:11434"
-    ollama_timeout: Seconds = 120
+    processing_mode: Annotated[Mode, LOWER] = Mode.OPENAI
+    openai_api_key: Key = SecretStr("")
+    openai_base_url: BaseUrl = "https://api.openai.com/v1"
+    openai_timeout: Timeout = 60
+    ollama_base_url: BaseUrl = "http://localhost:11434"
+    ollama_timeout: Timeout = 120
     ollama_model_download_timeout: Seconds = 600
     concurrency_limit: Annotated[int, Field(ge=1, le=256)] = 5
     embedder_processes: Annotated[int, Field(ge=1, le=64)] = 1
@@ -127,22 +110,22 @@ class Settings(BaseSettings):
     embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
     default_embedding_model: str = "text-embedding-3-small"
     embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
-    embedding_lengths: Annotated[dict[str, VectorLength], NoDecode, BeforeValidator(_json)] = {}
-    embedding_cache_size: Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)] = 256 * 2**20
+    embedding_lengths: Annotated[dict[str, VectorLength], NoDecode, JSON] = {}
+    embedding_cache_size: CacheBytes = 256 * 2**20
     truncate_long_texts: bool = False
     ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
     ollama_keep_alive: Annotated[str, AfterValidator(go_duration)] = ""
     ollama_truncate: bool | None = None
-    supported_models: Annotated[list[str], NoDecode, BeforeValidator(_json)] = []
-    unknown_model: Annotated[Literal["wait", "fail"], BeforeValidator(_lower)] = "wait"
-    fallback_models: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = {}
+    supported_models: Annotated[list[str], NoDecode, JSON] = []
+    unknown_model: Annotated[Literal["wait", "fail"], LOWER] = "wait"
+    fallback_models: Annotated[dict[str, str], NoDecode, JSON] = {}
 
     # When things fail
     max_retries: Annotated[int, Field(ge=0, le=100)] = 3
     retry_backoff_factor: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 2.0
     circuit_breaker_threshold: Count = 5
     max_in_flight: Annotated[int, Field(ge=1, le=65_536)] = 4096
-    lease_seconds: Seconds = 15
+    lease_seconds: LeaseSeconds = 15
     max_dispatches: Count = 5
 
     # Several pipelines on one API
@@ -152,8 +135,8 @@ class Settings(BaseSettings):
 
     # Quotas; 0 switches one off
     rate_limit_enabled: bool = True
-    rate_limit_strategy: Annotated[Strategy, BeforeValidator(_lower)] = Strategy.ROLLING
-    rate_limit_timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    rate_limit_strategy: Annotated[Strategy, LOWER] = Strategy.ROLLING
+    rate_limit_timezone: TimeZone = "UTC"
     rate_limit_per_minute: Limit = 0
     rate_limit_per_hour: Limit = 0
     rate_limit_per_day: Limit = 0
@@ -165,7 +148,7 @@ class Settings(BaseSettings):
     rate_limit_tokens_per_week: Limit = 0
     rate_limit_tokens_per_month: Limit = 0
     rate_limit_requests_per_minute: Limit = 0
-    rate_limit_models: Annotated[Models, NoDecode, BeforeValidator(_json)] = {}
+    rate_limit_models: Annotated[Models, NoDecode, JSON] = {}
     hold_seconds: Seconds = 60
 
     # The process
@@ -298,6 +281,12 @@ def read(kind: type[S] = Settings, **overrides: Any) -> S:  # type: ignore[assig
     except SettingsError as error:
         problems += [problem for problem in error.problems if problem.split(":")[0].lower() not in wrong]
     raise SettingsError(problems)
+
+
+def unknown_variables() -> list[str]:
+    """One sentence for each variable, in the environment or in `.env`, that is probably a misspelt setting."""
+    in_file = DotEnvSettingsSource(Settings).env_vars
+    return unknown_names([*os.environ, *in_file], Settings.model_fields)
 
 
 def read_or_exit() -> Settings:

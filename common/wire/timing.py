@@ -64,6 +64,12 @@ TOKEN_REQUEST_INTERVAL_S = 1.0
 """How often a process asks the token broker again while it has no usable token."""
 
 
+SHORTEST_LEASE_S = 1.0
+"""The smallest LEASE_SECONDS: a renewal follows after a third of it, and may be late by a tick and a slow turn."""
+LONGEST_LEASE_S = 600.0
+"""The largest LEASE_SECONDS: a lost task waits for at least this long."""
+
+
 def renewal_interval_s(lease_seconds: float) -> float:
     """How often the holder of a task sends `Holding`: a third of a lease, so one message may be lost."""
     return lease_seconds / 3

@@ -76,6 +76,7 @@ def main() -> int:
     console.print(f"Seed {seed}: {len(planned.faults)} faults in {planned.seconds:.0f} s.")
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     started = time.time()
+    console.print(f"The log and the state of the pipeline are in {folder} meanwhile.")
     evidence = run(planned, folder, console.print)
     verdicts = judge(evidence)
     show_evidence(console, evidence)

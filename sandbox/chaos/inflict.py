@@ -3,6 +3,7 @@
 import contextlib
 import heapq
 import itertools
+import re
 import signal
 import time
 import xmlrpc.client
@@ -19,8 +20,8 @@ from sandbox.pipeline import Pipeline
 
 RETRY_S = 0.1
 """How soon to try again what must happen, such as the start of a program that is still stopping."""
-SHORTEST_STOP_WAIT_S = 9.0
-"""supervisord kills a program that it stops no sooner than this (`stopwaitsecs` in supervisord.conf)."""
+KILLED_WHILE_STOPPING = re.compile(rb"stopped: \S+ \(terminated by SIGKILL\)")
+"""A line in supervisord's log: the program did not stop within its `stopwaitsecs`."""
 THROTTLE_HEADERS = {"retry-after": "1"}
 
 _GONE = (ProcessLookupError, psutil.NoSuchProcess, OSError, xmlrpc.client.Error, KeyError)
@@ -86,6 +87,7 @@ class Inflictor:
         self._later(fault.lasts_s, end)
 
     def _restart(self, fault: PlannedFault, note: Inflicted) -> None:
+        killed_before = self._killed_while_stopping()
         if fault.target == "all":
             self._pipeline.supervisor("stopAllProcesses", False)
         else:
@@ -104,9 +106,7 @@ class Inflictor:
                         self._pipeline.supervisor("startProcess", _full_name(state["name"]), False)
             except _GONE:  # a new supervisord starts all programs by itself
                 states = []
-            was_killed = any(state["exitstatus"] < 0 for state in states)
-            is_late = time.time() - note.began > SHORTEST_STOP_WAIT_S
-            kind = "killed by supervisord" if was_killed and is_late else note.kind
+            kind = "killed by supervisord" if self._killed_while_stopping() > killed_before else note.kind
             self.inflicted.append(replace(note, kind=kind, ended=time.time()))
 
         self._later(fault.lasts_s, start)
@@ -141,6 +141,9 @@ class Inflictor:
             self.inflicted.append(replace(note, ended=time.time(), responses=responses))
 
         self._later(fault.lasts_s, end)
+
+    def _killed_while_stopping(self) -> int:
+        return len(KILLED_WHILE_STOPPING.findall(self._pipeline.log.read_bytes()))
 
     def _process(self, program: str) -> psutil.Process:
         """The running process of a program; raises `ProcessLookupError` if there is none."""

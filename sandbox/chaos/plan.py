@@ -17,7 +17,7 @@ LONG_STOPS_FROM_S = 180.0
 """Shorter runs have no stops that take most of their time."""
 BURST_GAP_S = 1.0
 """Mean time between two bursts of tasks."""
-LARGEST_BURST = 160
+LARGEST_BURST = 270
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sandbox.pipeline import Pipeline
 
 STEP_S = 0.02
 LOOK_EVERY_S = 5.0
-TASKS_PER_MINUTE = 6000
+TASKS_PER_MINUTE = 10_000
 """More than the bursts bring on average, and less than what waits after a long fault."""
 TOKENS_PER_MINUTE = 60_000
 FINISH_S = 240.0
@@ -32,7 +32,7 @@ PIPELINE: dict[str, Any] = {
     "RATE_LIMIT_PER_MINUTE": TASKS_PER_MINUTE,
     "RATE_LIMIT_TOKENS_PER_MINUTE": TOKENS_PER_MINUTE,
 }
-OUTSIDE: dict[str, Any] = {"openai": {"latency_seconds": 0.1}, "api": {"keep_results": True}}
+OUTSIDE: dict[str, Any] = {"openai": {"latency_seconds": 0.25}, "api": {"keep_results": True}}
 """The provider takes some time, so that every stage has work; the API keeps the vectors for the judge."""
 EXPECTED_ENDS = ("terminated by SIGKILL", "exit status 0")
 _EXIT = re.compile(r"exited: (\S+) \((.*?);")

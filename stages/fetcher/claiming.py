@@ -64,7 +64,7 @@ class Claiming:
     def facts(self) -> dict[str, Any]:
         """What the heartbeat says about claims."""
         facts = {"claiming": len(self._pending), "parked": self._table.count(Whereabouts.PARKED)}
-        notices = self.second_claims.notices()
+        notices = self._schedule.facts().get("notices", []) + self.second_claims.notices()
         return {**facts, "notices": notices} if notices else facts
 
     @property
@@ -110,7 +110,7 @@ class Claiming:
                 self._forget(response.task_id)
                 continue  # settled or given back meanwhile
             means = meaning_of(response)
-            if means in {Meaning.TOKEN_REFUSED, Meaning.TOKEN_DOUBTED}:
+            if means is Meaning.TOKEN_REFUSED:
                 yield from self._on_token_refused(response, pending, now)
             elif means is Meaning.UNAVAILABLE and not self._is_check_answered(response, pending):
                 yield from self._back_off(response, pending, now)

@@ -29,7 +29,13 @@ class Unreadable(NamedTuple):
     problem: str
     """In words, without any text of the element."""
     position: int = 0
-    """The place of the element in its page: 1 is the first."""
+    """The place of the element in its page: 1 is the first. If there are several like it, of the first of them."""
+    alike: int = 1
+    """How many elements of the page have the same problem."""
+
+    def seen_at(self, position: int, before: Unreadable | None) -> Unreadable:
+        """Return this element of a page, together with those before it that have the same problem."""
+        return self._replace(position=position) if before is None else before._replace(alike=before.alike + 1)
 
 
 class Envelope(msgspec.Struct):

@@ -53,7 +53,7 @@ class PendingPage(msgspec.Struct):
     in_progress: bool = False
     """Whether the poll searched the tasks in progress instead of the pending ones."""
     unreadable: list[Unreadable] = []
-    """The first unreadable element of each reason."""
+    """One for each problem that an element has, with the position of the first such element."""
     object_key: str = ""
     """If the page is an object instead of an array: the key of the array in it."""
 
@@ -80,7 +80,7 @@ class Reader:
         those of these ids that are in progress.
         """
         found: dict[str, Candidate] = {}
-        unreadable: dict[str, Unreadable] = {}
+        unreadable: dict[Unreadable, Unreadable] = {}
         skipped, unknown, object_keys = Counter[str](), set[str](), list[str]()
         count, whole = 0, True
         for raw in elements(chunks, object_keys.append):
@@ -88,7 +88,7 @@ class Reader:
             envelope = read_envelope(raw)
             if isinstance(envelope, Unreadable):
                 skipped[envelope.reason] += 1
-                unreadable.setdefault(envelope.reason, envelope._replace(position=count))
+                unreadable[envelope] = envelope.seen_at(count, unreadable.get(envelope))
                 continue
             reason = self._skip_reason(envelope, known, among)
             if reason:

@@ -26,6 +26,7 @@ from common.process.actions import Count, Instant, Log
 from common.wire import messages as m
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.config import FetcherConfig
+from stages.fetcher.envelope import Unreadable
 from stages.fetcher.page import PendingPage
 
 WORTH_SHARE = 3 / 4
@@ -72,6 +73,8 @@ class PollSchedule:
         """Elements of the last page that stay pending, and are not for this pipeline or not for now."""
         self._unknown_types: set[str] = set()
         self._object_noticed = False
+        self._unreadable: dict[Unreadable, Unreadable] = {}
+        """The problems of elements that pages show and that cannot be read → the first of them."""
 
     # ---- whether and when ----
 
@@ -157,9 +160,7 @@ class PollSchedule:
         yield Count("ai_tasks_listed_total", (), page.elements)
         for reason, count in page.skipped.items():
             yield Count("ai_tasks_skipped_total", (reason,), count)
-        for reason, key, problem, position in page.unreadable:
-            first = {"position": position, "key": key, "problem": problem}
-            yield Log("page_element_skipped", {"reason": reason, "count": page.skipped[reason], **first}, "warning")
+        yield from self._log_unreadable(page)
         if page.object_key and not self._object_noticed:
             self._object_noticed = True
             yield Log("page_object_read", {"key": page.object_key, "reason": OBJECT_READ}, "warning")
@@ -168,6 +169,26 @@ class PollSchedule:
                 self._unknown_types.add(name)
                 why = "left alone: this pipeline has no such task type"
                 yield Log("unknown_task_type", {"type": name, "reason": why}, "warning")
+
+    def _log_unreadable(self, page: PendingPage) -> Iterator[Any]:
+        """Log the elements that cannot be read, once each: every page shows them again."""
+        before = self._unreadable
+        now = {one._replace(position=0, alike=1): one for one in page.unreadable}
+        # a page that was read in part may not show them again
+        self._unreadable = now if page.whole else before | now
+        for problem, one in now.items():
+            if problem not in before or before[problem].alike < one.alike:
+                fields: dict[str, Any] = {"reason": one.reason, "key": one.key, "problem": one.problem}
+                fields |= {"position": one.position, "count": one.alike}
+                yield Log("page_element_skipped", fields, "warning")
+
+    def facts(self) -> dict[str, Any]:
+        """What the heartbeat says about the pages."""
+        notices = [
+            f"{one.alike} of the pending elements cannot be read; the first is element {one.position}: {one.problem}"
+            for one in self._unreadable.values()
+        ]
+        return {"notices": notices} if notices else {}
 
     def failed(self, event: PollFailed, now: Instant) -> Iterator[Any]:
         """Back off. A refused token is replaced first, and the first time in a row the poll is repeated at once."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
 import structlog
 
+from common.failures.errors import SettingsError
 from common.process import clock, logs
 from common.process.actions import Instant, Report
 from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire.messages import Heartbeat
 from common.wire.wiring import Wiring
-from stages.monitor.actions import PublishView
+from stages.monitor.actions import AskExpected, ExpectedInstances, PublishView
 from stages.monitor.pages import Pages, expected_instances
 from stages.monitor.server import PageServer
 from stages.monitor.state import Monitor
@@ -25,13 +30,20 @@ def start() -> None:
     pages = Pages(read, state.view)
     server = PageServer(read.metrics_port, pages.answer)
     server.start()
+    for sentence in settings.unknown_variables():
+        structlog.get_logger().warning("unknown_setting", reason=sentence)
     structlog.get_logger().info("server_started", port=server.port, pages=["/health", "/ready", "/metrics"])
 
     def report(_: Instant) -> Report:
         return Report(facts={"port": server.port})
 
-    handlers: Handlers = {Heartbeat: state.on_heartbeat}
-    loop.run(Plan(handlers, effects={PublishView: pages.publish}, report=report))
+    def ask_expected(_: AskExpected) -> None:
+        with contextlib.suppress(SettingsError):  # `.env` is being edited
+            loop.post(ExpectedInstances(expected_instances(settings.read())))
+
+    handlers: Handlers = {Heartbeat: state.on_heartbeat, ExpectedInstances: state.on_expected}
+    effects: dict[type, Callable[[Any], None]] = {PublishView: pages.publish, AskExpected: ask_expected}
+    loop.run(Plan(handlers, effects=effects, tick=state.on_tick, report=report))
     server.stop()
 
 

@@ -12,3 +12,14 @@ class PublishView(NamedTuple):
 
     view: View
     """The latest view."""
+
+
+class AskExpected(NamedTuple):
+    """Action: read from the settings which instances are expected now."""
+
+
+class ExpectedInstances(NamedTuple):
+    """Event: these instances are expected to be alive."""
+
+    instances: list[str]
+    """Every process that supervisord starts by the settings of now."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from common.process.actions import Actions, Instant
 from common.wire.messages import Heartbeat
-from stages.monitor.actions import PublishView
+from stages.monitor.actions import AskExpected, ExpectedInstances, PublishView
 from stages.monitor.totals import merge
 from stages.monitor.view import InstanceRecord, View
 
@@ -20,11 +20,31 @@ EARLIER_BOOTS = 64
 """How many past boots of an instance are remembered, so that a late heartbeat does not count as a restart."""
 
 
+QUESTION_INTERVAL_S = 5.0
+"""While an expected instance is not alive, the settings are read again this often."""
+
+
 class Monitor:
     """The state; keeps the view up to date."""
 
     def __init__(self, expected: Sequence[str], now: Instant) -> None:
         self.view = View(tuple(expected), now)
+        self._next_question_s = now.mono + QUESTION_INTERVAL_S
+        """When to ask again which instances are expected (monotonic seconds)."""
+
+    def on_tick(self, now: Instant) -> Actions:
+        """If an expected instance is not alive, ask whether it still is expected: EMBEDDER_PROCESSES may be lower."""
+        if now.mono < self._next_question_s or not self.view.missing(now):
+            return []
+        self._next_question_s = now.mono + QUESTION_INTERVAL_S
+        return [AskExpected()]
+
+    def on_expected(self, event: ExpectedInstances, _: Instant) -> Actions:
+        """Expect these instances from now on."""
+        if tuple(event.instances) == tuple(self.view.expected):
+            return []
+        self.view = replace(self.view, expected=tuple(event.instances))
+        return [PublishView(self.view)]
 
     def on_heartbeat(self, beat: Heartbeat, now: Instant) -> Actions:
         """Take the heartbeat into the view. If it is from a new boot, keep the metrics of the boot before."""

@@ -1,7 +1,7 @@
 """The publisher decides when and how a result is PATCHed into the API.
 
 Comes in: `Results` from the embedders, and from the fetcher for tasks that cannot be processed; `Draining` from the
-embedders; `Token`; `DeadLetters` from the operator's command.
+embedders; `ApiReachable` from the fetcher; `Token`; `DeadLetters` from the operator's command.
 Goes out: `Stored` to the embedder that sent the results; `Published` and `Holding` to the fetcher; `TokenRequest`;
 PATCH requests over kept-alive connections.
 Owns: the outbox, the dead letters, and what was settled recently (LMDB, `STATE_DIR/publisher`).

@@ -25,6 +25,10 @@ class OutboxEntry(msgspec.Struct):
     """PATCHes that the API answered with 400."""
     unavailable_tries: int = 0
     """PATCHes that ended like in an outage: without a response, 5xx, redirects, …"""
+    token_tries: int = 0
+    """PATCHes that were refused together with the access token."""
+    is_blamed: bool = False
+    """Whether it was refused while others were accepted."""
 
 
 class DeadLetter(msgspec.Struct, array_like=True):

@@ -52,6 +52,8 @@ class Refusals:
         self._evidence = Attribution()
         self._polled_at = -math.inf
         """When a poll succeeded last (monotonic seconds)."""
+        self._new_refused_at = -math.inf
+        """When a result that was never refused before was refused last (monotonic seconds)."""
         self._redirected: dict[str, tuple[float, int]] = {}
         """Tasks whose PATCH was redirected → when last, and how often although a poll had succeeded since."""
         self._recovered_at = -math.inf
@@ -78,20 +80,20 @@ class Refusals:
         self.breaker.half_open(now)
 
     def on_untried(self, now: float) -> None:
-        """There is a result that was never sent: it is a probe at once, if only one task was refused so far."""
-        if not self._evidence.is_failing(SCOPE):
+        """There is a result that was never sent: it is a probe at once, if no other new one showed that the API fails.
+
+        That is so if only one task was refused so far, or if the breaker opened because of tries after the first.
+        """
+        if not self._evidence.is_failing(SCOPE) or self.breaker.opened_at_s > self._new_refused_at:
             self.breaker.half_open(now)
 
     def on_refused(self, response: ApiResponse, entry: OutboxEntry, found: Meaning, now: float) -> tuple[float, str]:
         """Judge a refusal; returns the seconds until the next try (or `GIVE_UP`), and the reason in words."""
         entry.tries += 1
-        if found is Meaning.UNAVAILABLE:
+        if found in {Meaning.UNAVAILABLE, Meaning.TOKEN_REFUSED}:
             return self._on_unavailable(response, entry, now)
         reason = in_words(response)
         wait_s = min(response.retry_after_s, LONGEST_WAIT_S)
-        if found is Meaning.TOKEN_DOUBTED:
-            self.breaker.failed(now, reason)
-            return self._delay(entry, wait_s, reason), reason
         self.breaker.succeeded()  # the API answers
         entry.doubtful_tries += found is Meaning.DOUBTFUL
         if found is not Meaning.DOUBTFUL or entry.doubtful_tries > self._max_retries:
@@ -103,12 +105,16 @@ class Refusals:
         entry.unavailable_tries += 1
         are_others_served = now - self._evidence.last_served_at(SCOPE) <= NEAR_S
         finding = self._evidence.refused(task_id, SCOPE, now)
+        entry.is_blamed = finding.counted > 0
         counted = finding.counted + self._count_redirect(response, finding.blame, now)
-        if finding.blame is Blame.ITEM or counted > finding.counted:
+        is_proven = finding.blame is Blame.ITEM or counted > finding.counted
+        if is_proven or (finding.counted and are_others_served):  # or it was proven before
             reason = in_words(response, with_hint=False)
             self.breaker.undecided()
-            is_over = counted >= self._allowed(now)
+            is_over = is_proven and counted >= self._allowed(now)
             return (GIVE_UP if is_over else self._delay(entry, wait_s, reason)), reason
+        if entry.unavailable_tries == 1:
+            self._new_refused_at = now
         reason = in_words(response, with_hint=now - self._polled_at > NEAR_S)
         is_alone = finding.blame is Blame.UNKNOWN
         if wait_s and response.status in THROTTLES and not (is_alone and are_others_served):

@@ -14,7 +14,7 @@ the same bytes, and no other result twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from common.api.access_token import AccessToken
@@ -39,6 +39,10 @@ from stages.publisher.refusals import GIVE_UP, Refusals
 
 SETTLE_BATCH = 512
 """Acceptances in one transaction: 4.8 µs each, instead of 331 µs for a transaction of one."""
+TOKEN_DEAD_AFTER = 3
+"""Refusals of a token in a row, without an accepted PATCH in between, after which it is not used any more."""
+TOKEN_DOUBTED_S = 1.0
+"""The longest time that a result waits, when its token was refused, for another token or a sign that this one works."""
 SETTLE_AFTER_S = 0.05
 """How long an acceptance waits for others."""
 
@@ -71,7 +75,9 @@ class Publisher:
         self.settled = RecentlySettled(SETTLED_KEPT_S)
         self._refusals = Refusals(config.max_retries, config.breaker_threshold, config.backoff_factor)
         self.breaker = self._refusals.breaker
-        self._token = AccessToken(inbox)
+        self._token = AccessToken(inbox, TOKEN_DEAD_AFTER)
+        self._token_refused: list[str] = []
+        """Results that were refused together with the token."""
         self._queue = PatchQueue(stored, lambda task_id: self.entries[task_id].tries)
         self._accepted: list[str] = []
         self._accepted_at = 0.0
@@ -126,9 +132,11 @@ class Publisher:
         return ()
 
     def on_token(self, message: m.Token, now: Instant) -> Actions:
-        """Use this access token from now on; with it the API may take results again."""
+        """Use this access token from now on. If it is another one, the API may take results again."""
+        if not self._token.is_current(message.fingerprint):
+            self.breaker.half_open(now.mono)
+            self._send_token_refused_again()
         self._token.take(message)
-        self.breaker.half_open(now.mono)
         return self._send(now)
 
     def on_api_reachable(self, _: m.ApiReachable, now: Instant) -> Actions:
@@ -142,8 +150,12 @@ class Publisher:
             self._queue.ended(response.task_id)
             found = meaning_of(response)
             if found is Meaning.OK or found is Meaning.GONE:
+                if self.breaker.state is not State.CLOSED:
+                    self._queue.hurry(i for i in self._queue.waiting() if not self.entries[i].is_blamed)
                 self._refusals.on_served(response.task_id, self.entries[response.task_id], now.mono)
-                self._token.worked()
+                self._token.worked(response.fingerprint)
+                if self._token_refused:
+                    self._send_token_refused_again()
                 if not self._accepted:
                     self._accepted_at = now.mono
                 self._accepted.append(response.task_id)
@@ -208,11 +220,7 @@ class Publisher:
 
     def _not_accepted(self, response: ApiResponse, found: Meaning, now: Instant) -> Iterator[Any]:
         task_id, entry = response.task_id, self.entries[response.task_id]
-        if found in {Meaning.TOKEN_REFUSED, Meaning.TOKEN_DOUBTED}:
-            yield from self._token.refused(response.fingerprint, now)
-        if found is Meaning.TOKEN_REFUSED:
-            self.breaker.succeeded()  # the API answers; a probe needs an outcome
-            self._queue.add_first(task_id)
+        if found is Meaning.TOKEN_REFUSED and (yield from self._is_tokens_fault(response, entry, now)):
             return
         delay_s, reason = self._refusals.on_refused(response, entry, found, now.mono)
         if delay_s == GIVE_UP:
@@ -222,6 +230,26 @@ class Publisher:
         if entry.tries == 1:  # its place in the in-flight limit is free for another task
             yield Send("fetcher", m.Holding("publisher", [], parked=[task_id]))
         yield Log("patch_failed", {"task_id": task_id, "status": response.status, "reason": reason}, "warning")
+
+    def _is_tokens_fault(self, response: ApiResponse, entry: OutboxEntry, now: Instant) -> Generator[Any, None, bool]:
+        """Whether a 401 or 403 is taken for the token's fault: the first time, and if the token was an old one.
+
+        Then the result is sent again, at once and first, when another token comes or others are accepted with this one.
+        """
+        was_current = self._token.is_current(response.fingerprint)
+        if not entry.is_blamed:
+            yield from self._token.refused(response.fingerprint, now)
+        entry.token_tries += 1
+        if entry.token_tries > 1 and was_current:
+            return False
+        self.breaker.undecided()
+        self._queue.add_later(response.task_id, now.mono + (TOKEN_DOUBTED_S if was_current else 0.0))
+        self._token_refused.append(response.task_id)
+        return True
+
+    def _send_token_refused_again(self) -> None:
+        self._queue.hurry(self._token_refused)
+        self._token_refused.clear()
 
     def _dead_letter(self, task_id: str, response: ApiResponse, reason: str, now: Instant) -> Iterator[Any]:
         self.dead[task_id] = self.entries.pop(task_id)
@@ -268,7 +296,7 @@ class Publisher:
         token = self._token.usable(now)
         if token is None or self._draining or not self._refusals.throttle.is_over(now.mono):
             return
-        if self.breaker.state is State.OPEN and queue.has_new:
+        if self.breaker.state is not State.CLOSED and queue.has_new:
             self._refusals.on_untried(now.mono)
         while queue.has_next(now.mono) and self.breaker.allows(now.mono):
             task_id = queue.begin(now.mono, is_probe=self.breaker.state is State.HALF_OPEN)

@@ -16,6 +16,7 @@ def test_the_last_success_of_another_item_is_kept_while_an_item_succeeds_again_a
             evidence.served("".join(list(item)), PATCH, at)
         assert evidence.has_evidence(item, PATCH, 0.5)
         assert not evidence.has_evidence(item, PATCH, 1.0)
+        assert not evidence.has_evidence(item, PATCH, 1.5)
         assert evidence.last_served_at(PATCH) == 4.0
 
 
@@ -65,3 +66,20 @@ def test_a_success_at_the_moment_of_a_doubt_shows_that_the_wider_scope_works() -
     evidence.refused("t3", ("openai", "small"), 2.0)
     evidence.refused("t4", ("openai", "large"), 2.0)
     assert evidence.refused("t5", ("openai", "small"), 2.0).scope == ("openai", "small")
+
+
+def test_a_success_at_the_moment_of_the_first_refusal_proves_nothing() -> None:
+    evidence = Attribution()
+    evidence.refused("a", PATCH, 1.0)
+    evidence.served("b", PATCH, 1.0)
+    assert evidence.refused("a", PATCH, 2.0).blame is not Blame.ITEM
+
+
+def test_a_scope_fails_when_a_second_item_is_refused_and_not_before() -> None:
+    evidence = Attribution()
+    assert not evidence.is_failing(PATCH)
+    evidence.refused("a", PATCH, 1.0)
+    evidence.refused("a", PATCH, 2.0)
+    assert not evidence.is_failing(PATCH)
+    evidence.refused("b", PATCH, 3.0)
+    assert evidence.is_failing(PATCH)

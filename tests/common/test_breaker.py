@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.failures.breaker import Breaker, State
+from common.failures.breaker import EARLY_INTERVAL_S, PROBE_HANGS_S, Breaker, State
 from common.failures.errors import Throttled
 from common.failures.retry import Backoff
 
@@ -139,3 +139,63 @@ def test_an_undecided_call_changes_neither_a_closed_nor_an_open_breaker() -> Non
     still_open.undecided()
     assert (closed.state, closed.failures) == (State.CLOSED, 1)
     assert not still_open.allows(0.0)
+
+
+def begin_all(probing: Breaker, now: float) -> int:
+    """Make as many calls as are allowed; returns how many."""
+    count = 0
+    while probing.allows(now):
+        probing.began()
+        count += 1
+    return count
+
+
+def test_after_each_failed_probe_twice_as_many_are_allowed_at_once() -> None:
+    probing = Breaker("api", 1, STEADY, most_probes=6)
+    for failures, expected in enumerate((1, 2, 4, 6, 6)):
+        probing.failed(10.0 * failures, "down")
+        assert begin_all(probing, 10.0 * failures + 10.0) == expected
+
+
+def test_a_probe_that_hangs_lets_another_one_go() -> None:
+    probing = Breaker("api", 1, STEADY, most_probes=3)
+    probing.failed(0.0, "down")
+    assert begin_all(probing, 10.0) == 1
+    assert begin_all(probing, 10.0 + PROBE_HANGS_S - 0.1) == 0
+    assert begin_all(probing, 10.0 + PROBE_HANGS_S) == 1
+    assert begin_all(probing, 10.0 + 2 * PROBE_HANGS_S) == 1
+    assert begin_all(probing, 10.0 + 100 * PROBE_HANGS_S) == 0
+
+
+def test_a_sign_of_life_allows_a_probe_before_the_cooldown_is_over() -> None:
+    tripped = opened()
+    tripped.half_open(1.0)
+    assert tripped.state is State.HALF_OPEN
+    assert tripped.reason == "down"  # only a probe closes it
+    assert begin_all(tripped, 1.0) == 1
+
+
+def test_signs_of_life_cause_a_probe_only_now_and_then() -> None:
+    tripped = opened()
+    tripped.half_open(1.0)
+    tripped.failed(1.0, "still down")
+    tripped.half_open(1.0 + EARLY_INTERVAL_S - 0.1)
+    assert not tripped.allows(1.0 + EARLY_INTERVAL_S - 0.1)
+    tripped.half_open(1.0 + EARLY_INTERVAL_S)
+    assert tripped.allows(1.0 + EARLY_INTERVAL_S)
+
+
+def test_a_sign_of_life_does_not_shorten_a_pause_that_the_other_side_asked_for() -> None:
+    throttled = breaker()
+    throttled.failed(0.0, "busy", error=Throttled("busy", 300.0), at_once=True)
+    throttled.half_open(100.0)
+    assert throttled.state is State.OPEN
+
+
+def test_a_sign_of_life_changes_neither_a_closed_nor_a_half_open_breaker() -> None:
+    closed, probing = breaker(), opened()
+    closed.half_open(0.0)
+    assert closed.state is State.CLOSED
+    assert begin_all(probing, 10.0) == 1
+    probing.half_open(10.0)
+    assert not probing.allows(10.0)

@@ -11,7 +11,7 @@ import pytest
 
 from common.failures.errors import SettingsError
 from common.settings.model_limits import Strategy
-from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, read
+from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, read, unknown_variables
 
 REQUIRED = {
     "API_BASE_URL": "http://api.example",
@@ -138,8 +138,27 @@ def test_every_problem_is_reported_at_once_by_variable_name(tmp_path: Path) -> N
         ("RATE_LIMIT_STRATEGY", "sliding", "'rolling' or 'fixed'"),
         ("RATE_LIMIT_ENABLED", "maybe", "boolean"),
         ("RATE_LIMIT_PER_DAY", "-1", "greater than or equal to 0 (it is '-1')"),
-        ("REQUEST_TIMEOUT", "0", "greater than 0"),
+        ("REQUEST_TIMEOUT", "0", "greater than or equal to 0.1"),
         ("OPENAI_TIMEOUT", "nan", "finite"),
+        ("LEASE_SECONDS", "0.001", "greater than or equal to 1"),
+        ("LEASE_SECONDS", "86400", "less than or equal to 600"),
+        ("REQUEST_TIMEOUT", "0.01", "greater than or equal to 0.1"),
+        ("OLLAMA_TIMEOUT", "0", "greater than or equal to 0.1"),
+        ("RATE_LIMIT_MODELS", "[" * 100_000, "must be JSON that is nested less deeply"),
+        ("FALLBACK_MODELS", '{"a":' * 50_000, "must be JSON that is nested less deeply"),
+        ("RATE_LIMIT_MODELS", '{"m": {"per_day": NaN}}', "must be JSON, which has no NaN"),
+        ("RATE_LIMIT_MODELS", '{"m": {"per_day": ' + "9" * 5000 + "}}", "limit"),
+        ("SUPPORTED_MODELS", '{"a": 1}', "list"),
+        ("API_BASE_URL", "http://api.example/a b", "must not contain spaces, line breaks or backslashes"),
+        ("API_BASE_URL", "http://api.example\n", "must not contain spaces, line breaks or backslashes"),
+        ("OLLAMA_BASE_URL", "http://ollama\\api", "must not contain spaces, line breaks or backslashes"),
+        ("API_BASE_URL", "http://api.example?limit=3", "must not contain a query (?)"),
+        ("API_BASE_URL", "http://api.example/#top", "must not contain a fragment (#)"),
+        ("OAUTH2_TOKEN_URL", "http://id.example/token#x", "must not contain a fragment (#)"),
+        ("API_BASE_URL", "http://api.example:99999", "port out of range"),
+        ("API_BASE_URL", "http://exa{mple", "must have a valid host name"),
+        ("OAUTH2_SCOPE", "read\nwrite", "must not contain line breaks, tabs or other control characters"),
+        ("OAUTH2_CLIENT_ID", "client\tid", "must not contain line breaks, tabs or other control characters"),
         ("RETRY_BACKOFF_FACTOR", "0.5", "greater than or equal to 1"),
         ("EMBEDDER_PROCESSES", "0", "greater than or equal to 1"),
         ("CONCURRENCY_LIMIT", "five", "integer"),
@@ -152,6 +171,33 @@ def test_a_wrong_value_is_shown_with_what_is_wrong(variable: str, value: str, sa
     problem = only(**{variable: value})
     assert problem.startswith(f"{variable}: ")
     assert says in problem
+
+
+@pytest.mark.parametrize("variable", ["API_BASE_URL", "OPENAI_BASE_URL", "OLLAMA_BASE_URL", "OAUTH2_TOKEN_URL"])
+@pytest.mark.parametrize("address", ["http://user:canary@api.example", "https://canary@api.example/path"])
+def test_an_address_with_credentials_is_refused_without_repeating_them(variable: str, address: str) -> None:
+    problem = only(**{variable: address})
+    assert problem.startswith(f"{variable}: must not contain a user name or password")
+    assert "canary" not in problem
+
+
+@pytest.mark.parametrize("key", ["canary key", "canary\nkey", "canäry"])
+def test_a_key_that_no_header_can_carry_is_refused_without_repeating_it(key: str) -> None:
+    problem = only(OPENAI_API_KEY=key)
+    assert problem.startswith("OPENAI_API_KEY: must not contain spaces, line breaks")
+    assert "can" not in problem.removeprefix("OPENAI_API_KEY: must not contain spaces, line breaks or characters that")
+
+
+def test_a_token_endpoint_may_have_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OAUTH2_TOKEN_URL", "https://id.example/token?tenant=7")
+    settings: Settings = read()
+    assert settings.token_url == "https://id.example/token?tenant=7"
+
+
+def test_misspelt_variables_of_the_environment_and_of_the_file_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATE_LIMIT_PER_MINTE", "5")
+    Path(".env").write_text("RATE_LIMIT_PER_HUOR=5\nAPI_BASE_URL=http://x\n")
+    assert [sentence.split()[0] for sentence in unknown_variables()] == ["RATE_LIMIT_PER_HUOR", "RATE_LIMIT_PER_MINTE"]
 
 
 def test_a_choice_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +233,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_socket_path_that_is_too_long_for_the_kernel_is_reported_with_the_remedy(tmp_path: Path) -> None:
     found = only(STATE_DIR=str(tmp_path / ("y" * 60)))
     assert found.startswith("RUNTIME_DIR: ")
-    assert "set RUNTIME_DIR to a folder of at most 89 characters, such as /run/atp" in found
+    assert "set RUNTIME_DIR to a folder of at most 82 characters, such as /run/atp" in found
 
 
 def test_secrets_are_never_shown(tmp_path: Path) -> None:

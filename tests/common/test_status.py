@@ -26,7 +26,7 @@ from common.api.status import Meaning, hint, is_throttle, meaning
         (400, Meaning.DOUBTFUL),
         (401, Meaning.TOKEN_REFUSED),
         (402, Meaning.REFUSED),
-        (403, Meaning.TOKEN_DOUBTED),
+        (403, Meaning.TOKEN_REFUSED),
         (404, Meaning.GONE),
         (405, Meaning.REFUSED),
         (408, Meaning.UNAVAILABLE),

@@ -35,7 +35,7 @@ from common.wire.timing import (
 )
 
 LEASE_S: float = Settings.model_fields["lease_seconds"].default
-leases = pytest.mark.parametrize("lease_s", [1.0, LEASE_S, 600.0])
+leases = pytest.mark.parametrize("lease_s", [timing.SHORTEST_LEASE_S, LEASE_S, timing.LONGEST_LEASE_S])
 
 
 def test_every_interval_is_a_number_of_seconds_and_says_so_in_its_name() -> None:

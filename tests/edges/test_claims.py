@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -28,6 +29,7 @@ def done(sandbox: Sandbox, number: int) -> bool:
 
 
 def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, start: Start) -> None:
+    sandbox.settings(api={"refuse_second_claims": True})
     others = sandbox.queue(20)
     for task_id in others:
         sandbox.fault("api", method="PATCH", path=task_id, status=409)
@@ -53,3 +55,36 @@ def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, s
     summary = sandbox.summary()
     assert not any(states(sandbox, task_id)[-1:] == ["in_progress"] for task_id in ids)
     assert (summary["api"]["accepted_twice"], summary["openai"]["paid_again"]) == (0, 0)
+
+
+def test_claims_that_the_api_refuses_for_some_tasks_delay_no_other_task(sandbox: Sandbox, start: Start) -> None:
+    sandbox.settings(api={"refuse_second_claims": True})
+    bad = sandbox.queue(32)
+    sandbox.fault("api", method="PATCH", path="|".join(bad), status=500)
+    pipeline = start(**SETTINGS, MAX_IN_FLIGHT=32)
+    pipeline.wait_until(lambda: pipeline.events("claim_failed"), "the refused claims")
+    good = sandbox.queue(200)
+    pipeline.wait_until(lambda: all(states(sandbox, task_id)[-1:] == ["succeeded"] for task_id in good), "the others")
+    pipeline.wait_ready(5)
+    waits = []
+    for _ in range(10):
+        (task_id,), queued_at = sandbox.queue(1), time.time()
+        pipeline.wait_until(lambda done=task_id: states(sandbox, done)[-1:] == ["succeeded"], "a good task")  # type: ignore[misc]
+        waits.append(sandbox.task(task_id)["patches"][-1]["time"] - queued_at)
+    assert max(waits) < 3
+    assert pipeline.get("/ready")[0] == 200
+    assert not any(states(sandbox, task_id) for task_id in bad)
+    sandbox.clear_faults()
+    # the back-off of a refused claim is at most a minute
+    pipeline.wait_until(lambda: all(states(sandbox, i)[-1:] == ["succeeded"] for i in bad), "the refused ones", 75)
+
+
+def test_an_api_that_accepts_two_claims_of_one_task_is_told_on_ready(sandbox: Sandbox, start: Start) -> None:
+    pipeline = start(**SETTINGS)
+    (task_id,) = sandbox.queue(1)
+    pipeline.wait_until(lambda: "accepted a second claim" in str(pipeline.get("/ready")), "the notice")
+    assert pipeline.get("/ready")[0] == 200
+    assert pipeline.events("second_claim_accepted")
+    pipeline.wait_until(lambda: states(sandbox, task_id)[-1:] == ["succeeded"], "the task")
+    metric = 'api_second_claims_total{outcome="accepted"} 1'
+    pipeline.wait_until(lambda: metric in str(pipeline.get("/metrics")[1]), "the metric")

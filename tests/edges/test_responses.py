@@ -19,7 +19,7 @@ LATER = Meaning.UNAVAILABLE
 MEANINGS = {
     400: Meaning.DOUBTFUL,
     401: Meaning.TOKEN_REFUSED,
-    403: Meaning.TOKEN_DOUBTED,
+    403: Meaning.TOKEN_REFUSED,
     404: Meaning.GONE,
     405: Meaning.REFUSED,
     408: LATER,

@@ -297,3 +297,17 @@ def test_numbered_rows_are_matched_with_their_texts() -> None:
     for row, outcome in zip(answer.matrix, outcomes, strict=True):
         assert isinstance(outcome, np.ndarray)
         assert np.array_equal(row, outcome)
+
+
+@pytest.mark.parametrize("model", ["unknown", "doubted"])
+def test_under_a_quota_a_canary_takes_the_place_of_its_batch(model: str) -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    shared = engine(provider, clock=clock, embedding_dimensions=0)
+    if model == "doubted":
+        shared.parts.guard.lengths.doubt("scripted", MODEL)
+    first = shared.session(8)
+    outcomes = first.embed(MODEL, TEXTS)
+    assert all(isinstance(outcome, Deferral) and outcome.unsent and outcome.at_most == 8 for outcome in outcomes)
+    assert (provider.requests, first.requests, first.cached) == ([[CANARY]], 1, -1)
+    assert all(are_vectors(shared.session(8).embed(MODEL, TEXTS)))
+    assert provider.requests == [[CANARY], TEXTS]

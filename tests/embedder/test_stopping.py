@@ -9,7 +9,7 @@ import numpy as np
 from common.failures.errors import Transient
 from common.task_types import Deferral
 from stages.embedder.engine import EmbeddingEngine
-from tests.embedder.fakes import MODEL, HeldReply, ScriptedProvider, engine, settings
+from tests.embedder.fakes import LENGTH, MODEL, HeldReply, ScriptedProvider, engine, settings
 from tests.waiting import wait_until
 
 
@@ -34,7 +34,9 @@ def test_after_a_stop_the_running_request_is_kept_and_no_other_begins() -> None:
 def test_a_stop_ends_a_back_off_at_once() -> None:
     provider = ScriptedProvider()
     provider.always = Transient("down")
-    shared = EmbeddingEngine(settings(retry_backoff_factor=60, max_retries=5), made=[provider])
+    shared = EmbeddingEngine(
+        settings(retry_backoff_factor=60, max_retries=5, embedding_lengths={MODEL: LENGTH}), made=[provider]
+    )
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(shared.session().embed, MODEL, ["a"])
         wait_until(lambda: len(provider.requests) == 2)

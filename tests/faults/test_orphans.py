@@ -16,7 +16,7 @@ TASKS = 600
 def test_the_processes_of_a_killed_supervisord_end_and_the_next_start_carries_on(
     sandbox: Sandbox, start: Start, tmp_path: Path
 ) -> None:
-    pipeline = start(EMBEDDER_PROCESSES=2, PROCESSING_MODE="openai")
+    pipeline = start(EMBEDDER_PROCESSES=2, PROCESSING_MODE="openai", POLLING_INTERVAL_SECONDS=1)
     sandbox.settings(openai={"latency_seconds": 0.2})
     sandbox.queue(TASKS)
     sandbox.wait_until(lambda summary: summary["api"]["accepted"] > 0)

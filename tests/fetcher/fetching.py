@@ -68,7 +68,11 @@ class Fetching:
         """The poll that is under way returns this page."""
         candidates = [candidate(one) if isinstance(one, str) else one for one in found]
         read = len(found) + sum(skipped.values()) if elements is None else elements
-        unreadable = [Unreadable(reason, "type", "p", 1) for reason in ("malformed", "no_id") if skipped.get(reason)]
+        unreadable = [
+            Unreadable(reason, "type", "p", 1, skipped[reason])
+            for reason in ("malformed", "no_id")
+            if skipped.get(reason)
+        ]
         page = PendingPage(self.asked_at.wall, candidates, read, whole, skipped, [], unreadable=unreadable)
         return self.page_read(page)
 

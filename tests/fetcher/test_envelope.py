@@ -150,6 +150,29 @@ def test_an_unreadable_element_is_described_by_position_and_key_without_its_text
     assert (log["position"], log["key"], log["count"]) == (2, key, 2)
 
 
+def test_each_problem_of_unreadable_elements_is_named_with_the_position_of_the_first() -> None:
+    page = read(element("a"), element("b", type=5), element("c", state=5), element("d", type=5), "text")
+    assert [(one.position, one.key, one.alike) for one in page.unreadable] == [
+        (2, "type", 2),
+        (3, "state", 1),
+        (5, "", 1),
+    ]
+
+
+def test_unreadable_elements_are_logged_once_and_told_while_pages_show_them() -> None:
+    fetcher = Fetching()
+    bad = element("b", type=5)
+    assert events(fetcher.page_read(read(bad))) == ["page_element_skipped"]
+    assert fetcher.state.report(fetcher.now).facts["notices"] == [
+        "1 of the pending elements cannot be read; the first is element 1: `type` is a number, not a string"
+    ]
+    assert events(fetcher.page_read(read(bad))) == []
+    assert events(fetcher.page_read(read(bad, bad))) == ["page_element_skipped"]
+    assert events(fetcher.page_read(read())) == []
+    assert "notices" not in fetcher.state.report(fetcher.now).facts
+    assert events(fetcher.page_read(read(bad))) == ["page_element_skipped"]
+
+
 @pytest.mark.parametrize("method", ["decode", "invalid", "key", "tokens"])
 @pytest.mark.parametrize("error", [RuntimeError("s3cret"), PanicError("s3cret"), MemoryError(), RecursionError()])
 def test_whatever_a_task_type_raises_fails_only_its_own_task(method: str, error: BaseException) -> None:

@@ -78,3 +78,14 @@ def test_a_page_object_is_noticed_once() -> None:
     polls = schedule()
     assert "page_object_read" in events(polls.log_skipped(page(1, object_key="data")))
     assert "page_object_read" not in events(polls.log_skipped(page(1, object_key="data")))
+
+
+@pytest.mark.parametrize(("before", "now", "shows_more"), [(0, 3, True), (3, 3, False), (3, 1, False)])
+def test_a_longer_page_shows_more_only_if_more_than_before_is_in_the_way(
+    before: int, now: int, *, shows_more: bool
+) -> None:
+    polls = schedule()
+    polls.begin_for_pending(0, START)
+    polls.learn(page(MOST + before, malformed=before))
+    polls.begin_for_pending(0, START)
+    assert polls.learn(page(MOST + 5, malformed=now)) is shows_more

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from common.wire.parts import QuotaWindow
 from common.wire.timing import DEAD_AFTER_S
-from stages.monitor.actions import PublishView
-from stages.monitor.state import EARLIER_BOOTS, Monitor
+from stages.monitor.actions import AskExpected, ExpectedInstances, PublishView
+from stages.monitor.state import EARLIER_BOOTS, QUESTION_INTERVAL_S, Monitor
 from stages.monitor.view import View
 from tests.monitor.beats import ALL, START, beat, counter, gauge, later, values
 
@@ -194,3 +194,22 @@ def test_the_sum_of_a_counter_is_right_after_any_restarts(history: list[tuple[st
         made.on_heartbeat(beat(instance, str(len(boots)), metrics=[counter("done", boots[-1])]), START)
         total = sum(sum(boots) for boots in counts.values())
         assert values(made.view.families([], START)) == {"done_total": total}
+
+
+# Which instances are expected
+
+
+def test_while_an_instance_is_not_alive_the_monitor_asks_whether_it_is_still_expected() -> None:
+    state = monitor(*(instance for instance in ALL if instance != "embedder_00"))
+    assert state.on_tick(later(QUESTION_INTERVAL_S - 0.1)) == []
+    assert state.on_tick(later(QUESTION_INTERVAL_S)) == [AskExpected()]
+    assert state.on_tick(later(QUESTION_INTERVAL_S + 0.1)) == []
+    fewer = [instance for instance in ALL if instance != "embedder_00"]
+    assert state.on_expected(ExpectedInstances(fewer), later(5.0)) == [PublishView(state.view)]
+    assert state.view.missing(later(5.0)) == []
+    assert state.on_expected(ExpectedInstances(fewer), later(5.0)) == []
+
+
+def test_while_all_instances_are_alive_the_monitor_asks_nothing() -> None:
+    state = monitor(*ALL)
+    assert state.on_tick(later(DEAD_AFTER_S)) == []

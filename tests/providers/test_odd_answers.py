@@ -15,9 +15,9 @@ from tests.providers.job import MODEL, Job
 
 TASKS = 96
 ODD_FORMS = [
-    "float64", "urlsafe", "unpadded", "line_breaks", "strings",
-    "index_zero", "index_one_based", "index_missing", "index_text",
-    "usage_negative", "usage_huge", "usage_null",
+    "float64", "urlsafe", "unpadded", "line_breaks", "strings", "too_deep",
+    "index_zero", "index_one_based", "index_missing", "index_text", "index_null", "index_float",
+    "usage_negative", "usage_huge", "usage_null", "usage_missing", "usage_list", "usage_float", "usage_text",
     "bom", "comment",
 ]  # fmt: skip
 
@@ -40,6 +40,36 @@ def test_every_task_gets_its_own_vector_from_a_server_with_an_odd_form(job: Job,
     assert set(job.statuses) == {"200"}
     status, page = job.pipeline.get("/ready")
     assert status == 200, page
+
+
+def test_a_text_whose_vector_alone_is_shorter_waits_alone(tmp_path: Path) -> None:
+    with running(tmp_path) as pipeline:
+        pipeline.sandbox.fault("openai", transform="one_short", body_contains="always short")
+        [lone] = pipeline.sandbox.queue_tasks([{"text": "always short", "model": MODEL}])
+        texts = [f"beside a short one {number}" for number in range(TASKS)]
+        job = Job(pipeline).queue_texts(*texts).wait_done()
+        assert_right_vectors(pipeline.sandbox, job.ids, texts)
+        pipeline.wait_until(lambda: len(pipeline.events("vectors_rejected")) >= 2, "the short one to be rejected twice")
+        assert pipeline.sandbox.task(lone)["state"] == "pending"
+        status, page = pipeline.get("/ready")
+        assert status == 200, page
+
+
+NO_VECTORS = [
+    '{"data":[],"error":{"message":"overloaded"}}', '{"data":null,"error":"overloaded"}', "{}", "null", "[]", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"data":[],"error":{"message":"overloaded"}}', '{"data":null,"error":"overloaded"}', "{}", "null", "[]", ""],
+)
+def test_tasks_wait_while_a_server_answers_200_without_vectors(job: Job, body: str) -> None:
+    job.sandbox.fault("openai", times=3, status=200, body=body)
+    texts = [f"after {body} {number}" for number in range(TASKS)]
+    job.queue_texts(*texts).wait_done(60)
+    assert job.states == {"succeeded": TASKS}
+    assert_right_vectors(job.sandbox, job.ids, texts)
 
 
 @pytest.mark.parametrize("answer", [{"status": 500}, {"status": 200, "body": '{"data":[]}'}], ids=str)

@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
-
 import pytest
 
 from common.api.patch_queue import CONNECTIONS, RETRY_CONNECTIONS
 from common.failures.breaker import State
-from stages.publisher.actions import MoveToDeadLetters, SendPatch
-from tests import decisions
+from stages.publisher.actions import SendPatch
 from tests.decisions import of
-from tests.publisher.publishing import Publishing, sending
+from tests.publisher.publishing import sending
+from tests.publisher.world import HANGS, World, always
 from tests.samples import names
 
-STEP_S = 0.05
 WORDS = ": callback failed (requestId r-1)"
-Respond = Callable[[str], int]
-
-
-class World:
-    """An API that answers every PATCH within one step, with the status that `respond` gives for the task."""
-
-    def __init__(self, publisher: Publishing, respond: Respond, **response: Any) -> None:
-        self.publisher = publisher
-        self.respond = respond
-        self.response = response
-        """What the responses to refused PATCHes have besides their status."""
-        self.sent: list[str] = list(publisher.patched)
-        self.settled_at: dict[str, float] = {}
-        self.letters: list[MoveToDeadLetters] = []
-        self.refused: dict[str, int] = {}
-        self.blockers: set[str] = set()
-
-    @property
-    def now(self) -> float:
-        return self.publisher.now.mono
-
-    def results(self, *ids: str) -> None:
-        self._did(self.publisher.results(*ids))
-
-    def run(self, seconds: float) -> None:
-        for _ in range(round(seconds / STEP_S)):
-            self.publisher.after(STEP_S)
-            sent, self.sent = self.sent, []
-            for task_id in sent:
-                status = self.respond(task_id)
-                if status == 200:
-                    self.settled_at.setdefault(task_id, self.now)
-                    self._did(self.publisher.respond(200, task_id))
-                else:
-                    self.refused[task_id] = self.refused.get(task_id, 0) + 1
-                    self._did(self.publisher.respond(status, task_id, **self.response))
-            self._did(self.publisher.tick())
-            self.blockers |= set(self.publisher.state.report(self.publisher.now).blockers)
-
-    def _did(self, actions: Iterable[Any]) -> None:
-        done = list(actions)
-        self.sent += [patch.task_id for patch in decisions.of(SendPatch, done)]
-        self.letters += decisions.of(MoveToDeadLetters, done)
-
-
-def always(status: int, *bad: str) -> Respond:
-    return lambda task_id: status if task_id in bad else 200
 
 
 @pytest.mark.parametrize("status", [0, 302, 408, 429, 500, 502, 503, 504])
@@ -227,3 +176,55 @@ def test_random_refusals_make_no_dead_letters() -> None:
     world.run(600)
     assert world.letters == []
     assert len(world.settled_at) == 2000
+
+
+def test_tasks_that_hang_delay_the_good_ones_by_seconds_not_by_the_request_timeout() -> None:
+    bad = names(20)
+    world = World(sending(*bad, *(f"good{number}" for number in range(100))), always(HANGS, *bad))
+    began = world.now
+    world.run(120)
+    assert len(world.settled_at) == 100
+    assert max(world.settled_at.values()) - began <= 16
+    for number in range(20):
+        queued_at = world.now
+        world.results(f"new{number}")
+        world.run(6)
+        assert world.settled_at[f"new{number}"] - queued_at <= 5.5
+
+
+def test_a_task_alone_that_is_redirected_becomes_a_dead_letter_while_polls_are_answered() -> None:
+    """It was deleted: the API sends clients to a not-found page."""
+    world = World(sending("deleted"), always(302, "deleted"))
+    for _ in range(60):
+        world.run(1)
+        world.reachable()
+    assert [letter.task_id for letter in world.letters] == ["deleted"]
+
+
+def test_tasks_that_are_all_redirected_are_no_dead_letters_although_polls_are_answered() -> None:
+    world = World(sending(*names(5)), lambda _: 302)
+    for _ in range(600):
+        world.run(1)
+        world.reachable()
+    assert world.letters == []
+    assert any("the API does not take results" in blocker for blocker in world.blockers)
+
+
+def test_a_poll_that_is_answered_ends_the_pause_after_an_outage() -> None:
+    world = World(sending(*names(5)), lambda _: 503)
+    world.run(600)
+    world.respond = always(503)
+    world.reachable()
+    world.run(0.2)
+    assert len(world.settled_at) == 5
+
+
+def test_in_an_outage_answered_polls_cause_at_most_a_few_patches_a_second() -> None:
+    world = World(sending(*names(40)), lambda _: 503)
+    world.run(60)
+    before = sum(world.refused.values())
+    for _ in range(600):
+        world.run(0.1)
+        world.reachable()
+    assert sum(world.refused.values()) - before <= 60 * 4
+    assert world.letters == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.api.patch_queue import CONNECTIONS, HANGS_S, SPARE_CONNECTIONS
+from common.api.patch_queue import CONNECTIONS, HANGS_S, RETRY_CONNECTIONS, SPARE_CONNECTIONS
 from common.failures.breaker import EARLY_INTERVAL_S, PROBE_HANGS_S, State
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters, SendPatch
@@ -66,6 +66,15 @@ def test_a_few_tasks_that_hang_keep_new_results_waiting_only_for_a_moment() -> N
     assert publisher.patched == []
     patched = [patch.task_id for patch in of(SendPatch, publisher.live(HANGS_S))]
     assert patched == [*names(20, "hanging")[CONNECTIONS:], "good"]
+
+
+def test_results_that_are_sent_again_on_all_connections_do_not_keep_a_new_one_waiting() -> None:
+    publisher = sending(*names(16), breaker_threshold=1000)
+    publisher.respond(0, *publisher.patched, error="no complete response")
+    publisher.live(1)
+    assert len(publisher.patched) == CONNECTIONS
+    publisher.results(*names(20, "new"))
+    assert publisher.patched == names(CONNECTIONS - RETRY_CONNECTIONS, "new")
 
 
 def test_however_many_hang_the_number_of_connections_is_bounded() -> None:

@@ -33,7 +33,7 @@ def probing() -> Publishing:
         ([404], Meaning.GONE),
         ([401], Meaning.TOKEN_REFUSED),
         ([400], Meaning.DOUBTFUL),
-        ([403], Meaning.TOKEN_DOUBTED),
+        ([403], Meaning.TOKEN_REFUSED),
         ([409], Meaning.CONFLICT),
         (OUTAGES, Meaning.UNAVAILABLE),
         ([status for status in REFUSALS if status != 409], Meaning.REFUSED),
@@ -109,13 +109,33 @@ def test_a_token_that_worked_before_it_was_refused_is_replaced_at_once() -> None
         publisher.results("a")
 
 
-def test_a_403_asks_for_a_new_token_and_backs_off() -> None:
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_result_refused_with_the_token_is_sent_again_at_once_with_the_next_token(status: int) -> None:
     publisher = sending("a")
-    done = publisher.respond(403, "a")
+    done = publisher.respond(status, "a")
     assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
-    publisher.token("two")
     assert publisher.patched == []
-    publisher.live(0.6)
+    publisher.token("two")
+    assert publisher.patched == ["a"]
+    assert publisher.state.report(publisher.now).blockers == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_result_refused_again_with_a_new_token_backs_off(status: int) -> None:
+    publisher = sending("a")
+    publisher.respond(status, "a")
+    publisher.token("two")
+    publisher.respond(status, "a")
+    assert publisher.patched == []
+    publisher.live(2)
+    assert publisher.patched == ["a"]
+
+
+def test_a_result_refused_with_a_token_that_others_are_served_with_is_sent_again_at_once() -> None:
+    publisher = sending("a", "b")
+    publisher.respond(403, "a")
+    assert publisher.patched == []
+    publisher.respond(200, "b")
     assert publisher.patched == ["a"]
 
 
@@ -166,14 +186,19 @@ def test_many_failures_open_the_circuit_breaker_and_then_few_probes_are_sent() -
     assert publisher.state.report(publisher.now).blockers == []
 
 
-def test_a_probe_that_is_answered_401_closes_the_circuit_breaker() -> None:
+def test_a_probe_that_is_answered_401_decides_nothing_and_is_sent_again_with_the_next_token() -> None:
     publisher = sending(*names(20), breaker_threshold=1)
     publisher.respond(503, *publisher.patched)
     while not publisher.patched:
         publisher.after(0.1).tick()
-    publisher.respond(401, *publisher.patched)
+    (probe,) = publisher.patched
+    publisher.respond(401, probe)
+    (next_probe,) = publisher.patched
     publisher.token("two")
+    assert publisher.patched == []
+    publisher.respond(200, next_probe)
     assert len(publisher.patched) == 16
+    assert probe in publisher.patched
 
 
 def test_the_report_shows_how_long_the_api_asked_to_wait() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from common.wire import messages as m
 from common.wire.timing import QUARANTINE_TRUSTED_S, SILENT_AFTER_S
 from tests.decisions import log_fields, of_type
-from tests.rate_limiter.limiter import PER_MINUTE, Limiter, ids_of, with_a_batch
-from tests.samples import names
+from tests.rate_limiter.limiter import PER_MINUTE, TOKENS_PER_MINUTE, Limiter, ids_of, with_a_batch
+from tests.samples import names, task
 
 
 def test_tasks_in_quarantine_are_dispatched_in_small_batches_and_then_alone() -> None:
@@ -108,6 +108,16 @@ def quarantined(*ids: str) -> Limiter:
     limiter.ready(0, boot="another")
     assert quarantine(limiter) == set(ids)
     return limiter
+
+
+def test_an_embedder_is_reserved_if_the_first_task_in_quarantine_fits_into_the_quota() -> None:
+    limiter = Limiter({TOKENS_PER_MINUTE: 100}, hold_seconds=100)
+    limiter.ready(1)
+    limiter.tasks("x", tokens=50)
+    limiter.finished(limiter.batch)
+    small, large = (task(name, tokens=tokens, attempt=3) for name, tokens in (("a", 5), ("b", 90)))
+    limiter.did(limiter.state.on_tasks(m.Tasks([small, large]), limiter.now))
+    assert ids_of(limiter.batch) == ["a"]
 
 
 def test_a_task_that_waited_long_in_quarantine_goes_back_because_its_result_may_be_accepted() -> None:

@@ -52,14 +52,20 @@ def test_requests_beyond_the_charge_are_charged_once(used: int, more: list[Amoun
 
 
 def test_requests_beyond_a_larger_charge_are_charged_once() -> None:
-    assert settle(charge=3, requests=5)[0].charged == [Amounts(requests=2)]
-    assert settle(charge=3, requests=2)[0].refunded == [Amounts(requests=1)]
+    quotas, _ = settle(charge=3, requests=5)
+    assert (quotas.charged, quotas.refunded) == ([Amounts(requests=2)], [Amounts()])
+    assert settle(charge=8, requests=3)[0].refunded == [Amounts(requests=5)]
 
 
 def test_cached_and_unsent_tasks_are_refunded_together() -> None:
     quotas, _ = settle(uncharged=1, deferred=names(1), unsent=True, requests=1)
     assert quotas.refunded == [Amounts(tasks=2)]
     assert quotas.moved == [(Amounts(6, 0, 1), 90.0)]
+
+
+def test_no_more_tasks_are_refunded_than_there_were() -> None:
+    quotas, _ = settle(tasks=2, uncharged=3, requests=1)
+    assert quotas.moved == [(Amounts(0, 0, 1), 90.0)]
 
 
 def test_deferred_tasks_that_may_have_been_sent_stay_charged() -> None:

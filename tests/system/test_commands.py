@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -58,7 +59,7 @@ def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: P
     ended = run("python", "-m", "stages", "check", environment=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [line.split("  ")[0] for line in ended.stdout.splitlines()] == [
-        "settings", "state directory", "token endpoint", "API",
+        "settings", "state directory", "token endpoint", "API", "OpenAI",
     ]  # fmt: skip
     sandbox.down("api")
     ended = run("python", "-m", "stages", "check", environment=environment)
@@ -67,6 +68,64 @@ def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: P
     ended = run("python", "-m", "stages", "check", environment=environment | {"OAUTH2_CLIENT_SECRET": "wrong"})
     assert "token endpoint   FAILED" in ended.stdout
     assert "wrong" not in ended.stdout
+
+
+def checked(sandbox: Sandbox, folder: Path, **environment: str) -> tuple[int, dict[str, str]]:
+    """Run the check; returns its exit status, and name → the rest of the line."""
+    ended = run(
+        "python", "-m", "stages", "check", environment=sandbox.environment() | {"STATE_DIR": str(folder)} | environment
+    )
+    assert "Traceback" not in ended.stdout + ended.stderr
+    return ended.returncode, {line[:16].strip(): line[17:] for line in ended.stdout.splitlines()}
+
+
+@pytest.mark.parametrize(("mode", "name"), [("openai", "OpenAI"), ("ollama", "Ollama")])
+def test_check_tries_the_provider_without_paying(sandbox: Sandbox, tmp_path: Path, mode: str, name: str) -> None:
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE=mode)
+    assert status == 0, lines
+    assert lines[name].startswith("ok")
+    assert sandbox.summary()["openai"]["inputs"] == 0
+    sandbox.down(mode)
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE=mode)
+    assert status == 1
+    assert lines[name].startswith("FAILED")
+    assert f"{mode.upper()}_BASE_URL" in lines[name]
+    assert lines["API"].startswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("answer", "word", "says"),
+    [
+        ({"status": 401}, "FAILED", "check OPENAI_API_KEY"),
+        ({"status": 403}, "ok", "could not be tried"),
+        ({"status": 404}, "ok", "could not be tried"),
+        ({"status": 502}, "FAILED", "answered 502; check OPENAI_BASE_URL"),
+        ({"status": 302}, "FAILED", "answered 302; check OPENAI_BASE_URL"),
+        (
+            {"status": 200, "body": "<html>a login page</html>"},
+            "FAILED",
+            "a page instead of JSON; check OPENAI_BASE_URL",
+        ),
+        ({"status": 200, "body": "[]"}, "ok", "lists 0 models"),
+    ],
+)
+def test_check_says_what_a_providers_answer_means(
+    sandbox: Sandbox, tmp_path: Path, answer: dict[str, object], word: str, says: str
+) -> None:
+    sandbox.fault("openai", method="GET", **answer)
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE="openai", OPENAI_API_KEY="canary-key")
+    assert status == (word == "FAILED")
+    assert lines["OpenAI"].startswith(word)
+    assert says in lines["OpenAI"]
+    assert "canary-key" not in str(lines)
+
+
+def test_check_tells_of_misspelt_variables_and_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
+    status, lines = checked(sandbox, tmp_path / "state", RATE_LIMIT_PER_MINTE="5", OLLAMA_HOST="x")
+    assert status == 0
+    assert "WARNING" in lines["settings"]
+    assert "did you mean RATE_LIMIT_PER_MINUTE?" in lines["settings"]
+    assert "OLLAMA_HOST" not in str(lines)
 
 
 def marked(mark: str) -> list[str]:
@@ -183,3 +242,53 @@ def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dic
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
         log.close()
+
+
+def test_ctrl_c_in_a_terminal_ends_the_demo_with_its_summary() -> None:
+    """A terminal sends the signal to the whole group: to the demo, and to what it started."""
+    mark = f"demo-{uuid.uuid4()}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    demo = subprocess.Popen(
+        ["python", "-m", "sandbox.demo", "--tasks", "10", "--keep"], cwd=ROOT, start_new_session=True, text=True,
+        env={"PATH": path, "MARK": mark, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert demo.stdout is not None
+    printed = ""
+    for line in demo.stdout:
+        if "Staying up" in line and "Staying up" not in printed:
+            os.killpg(demo.pid, signal.SIGINT)
+        printed += line
+    assert demo.wait(60) == 0, printed
+    demo.stdout.close()
+    assert "Everything is stopped." in printed
+    assert "Traceback" not in printed
+    assert marked(mark) == []
+
+
+def asked_for_pid(environment: dict[str, str]) -> str:
+    """The pid that supervisorctl gets; empty if supervisord does not respond."""
+    ended = run("supervisorctl", "-c", "supervisord.conf", "pid", environment=environment)
+    return "" if ended.returncode else ended.stdout.strip()
+
+
+def test_two_pipelines_run_from_one_folder_and_supervisorctl_finds_each(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environments = [
+        sandbox.environment()
+        | {"PATH": path, "PROCESSING_MODE": "mock", "METRICS_PORT": str(free_port()), "STATE_DIR": str(tmp_path / name)}
+        for name in ("one", "two")
+    ]
+    command = ["supervisord", "-c", "supervisord.conf"]
+    both = [subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL) for env in environments]
+    try:
+        for started, environment in zip(both, environments, strict=True):
+            answers = partial(asked_for_pid, environment)
+            wait_until(answers, 60)
+            assert answers() == str(started.pid)
+            assert (Path(environment["STATE_DIR"]) / "run" / "supervisord.pid").read_text().strip() == str(started.pid)
+        assert not (ROOT / "data" / "supervisord.sock").exists()
+    finally:
+        for started in both:
+            started.terminate()
+        for started in both:
+            started.wait(200)

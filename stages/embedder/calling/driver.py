@@ -39,7 +39,7 @@ from stages.embedder.calling.call_actions import (
 from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.pieces import RetryPolicy
 from stages.embedder.calling.provider_call import ProviderCall
-from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
+from stages.embedder.calling.request_budget import RequestBudget
 from stages.embedder.providers import (
     AskAgain,
     BadInput,
@@ -181,7 +181,7 @@ class Driver(Generic[Resp, R]):
         try:
             with self._gate.outcome(self._model, is_canary=is_canary), sending.covered_until(self._budget.send_by):
                 response = self._request(texts)
-        except (BudgetSpent, sending.TooLateError):
+        except sending.NotCoveredError:
             return NotCovered(self._now())
         except (Transient, Permanent) as error:
             self._budget.add_request(sending.written_at() or began, self._now())

@@ -18,7 +18,7 @@ from stages.embedder.calling.backend import Backend
 from stages.embedder.calling.call_actions import NotCovered, ProviderUnavailable, Succeeded
 from stages.embedder.calling.driver import CallRuntime, Driver
 from stages.embedder.calling.evidence import CANARY
-from stages.embedder.calling.request_budget import BudgetSpent, RequestBudget
+from stages.embedder.calling.request_budget import RequestBudget
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, CheckedVectors, Vector, VectorGuard
 from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, UnknownModel, odd_forms, sending
 from stages.embedder.providers.request_metrics import counted_embed
@@ -54,21 +54,27 @@ class EmbeddingExchange:
 
     def request(self, texts: Sequence[str]) -> Embeddings:
         """Make one request. A canary goes first if nothing is known of the model's vectors, or they were unusable."""
-        lengths = self._guard.lengths
-        is_doubted = lengths.is_doubted(self._provider.name, self._model)
-        if self._is_mock or texts == [CANARY]:
+        is_doubted = self._guard.lengths.is_doubted(self._provider.name, self._model)
+        if self._is_mock or list(texts) == [CANARY] or not self._canary_first(is_doubted=is_doubted):
             return counted_embed(self._provider, self._model, texts)
+        if self._budget.is_limited:  # the canary took the place of a text in the quotas: the batch is charged again
+            raise sending.NotCoveredError
+        return counted_embed(self._provider, self._model, texts)
+
+    def _canary_first(self, *, is_doubted: bool) -> bool:
+        """Send a canary if it must go before the texts; returns whether it was sent."""
+        lengths = self._guard.lengths
         if is_doubted:
             checked = self._ask_canary()
             if checked.rejected:
                 raise NeedsOperator(self._words(checked), model_only=True)
-        elif lengths.is_unknown(self._task_model):
-            with lengths.first_canary:  # one is enough, however many batches begin
-                if lengths.is_unknown(self._task_model):
-                    self._ask_canary()
-        if not self._budget.allows(texts):
-            raise BudgetSpent
-        return counted_embed(self._provider, self._model, texts)
+            return True
+        if not lengths.is_unknown(self._task_model):
+            return False
+        with lengths.first_canary:  # one is enough, however many batches begin
+            if lengths.is_unknown(self._task_model):
+                self._ask_canary()
+        return True
 
     def check(
         self, texts: Sequence[str], response: Embeddings, now: float
@@ -76,7 +82,7 @@ class EmbeddingExchange:
         """Let the guard check the vectors. What is rejected is a text's fault only if the provider served others."""
         try:
             return self._checked(texts, response, now)
-        except BudgetSpent:  # a canary is needed, and goes first next time
+        except sending.NotCoveredError:  # a canary is needed, and goes first next time
             self._guard.lengths.doubt(self._provider.name, self._model)
             return NotCovered(now)
 
@@ -119,7 +125,7 @@ class EmbeddingExchange:
             if lengths.objection(self._task_model, length, response.asked) is not None:
                 return True
             try:
-                self._ask_canary()
+                self._ask_canary(after_texts=True)
             except (Transient, Permanent) as error:
                 log.warning("vector_length_undecided", model=self._model, reason=str(error))
                 return False
@@ -140,24 +146,25 @@ class EmbeddingExchange:
         if self._guard.was_served_since(self._provider.name, self._model, self._task_model, rejected):
             return True
         try:
-            return not self._ask_canary().rejected
+            return not self._ask_canary(after_texts=True).rejected
         except (Transient, Permanent):
             return False
-        except BudgetSpent:
+        except sending.NotCoveredError:
             self._guard.remember_rejected(self._task_model, rejected)
             raise
 
-    def _ask_canary(self) -> CheckedVectors:
-        """Ask for the vector of a short fixed text: it can't be to blame for what comes."""
-        if self._budget.is_spent:
-            raise BudgetSpent
+    def _ask_canary(self, *, after_texts: bool = False) -> CheckedVectors:
+        """Ask for the vector of a short fixed text: it can't be to blame for what comes.
+
+        `after_texts`: the batch has sent what it was charged for. Under a quota, a later batch sends the canary.
+        """
+        if self._budget.is_spent or (after_texts and self._budget.is_limited):
+            raise sending.NotCoveredError
         began = self._now()
         try:
             with sending.covered_until(self._budget.send_by):
                 sending.check()
                 response = counted_embed(self._provider, self._model, [CANARY])
-        except sending.TooLateError as error:
-            raise BudgetSpent from error
         except BadInput as error:
             words = f"{self._provider.name} refuses every request for {self._model}, a canary included: {error}"
             if error.names_unknown_model:
@@ -165,6 +172,7 @@ class EmbeddingExchange:
             raise NeedsOperator(words, model_only=error.names_model) from error
         finally:
             self._budget.add_request(sending.written_at() or began, self._now())
+        self._budget.canaries += 1
         self._budget.add_payment((), odd_forms.bounded(response.tokens) or len(CANARY))
         if response.matrix.size:
             self._guard.lengths.vote(self._task_model, response.matrix.shape[1])

@@ -32,7 +32,6 @@ from common.process import breaker_report, metrics
 from common.process.actions import Instant
 from stages.embedder.calling.evidence import Evidence
 from stages.embedder.calling.probes import UnknownModels, WastedRequests
-from stages.embedder.calling.request_budget import BudgetSpent
 from stages.embedder.calling.told_cooldowns import ALL_MODELS, REASON, ToldCooldowns
 from stages.embedder.providers import (
     AskAgain,
@@ -42,7 +41,7 @@ from stages.embedder.providers import (
     ProviderServerError,
     UnknownModel,
 )
-from stages.embedder.providers.sending import TooLateError
+from stages.embedder.providers.sending import NotCoveredError
 
 PROBE_POLL_S = 1.0
 """When to look again at a half-open breaker whose probe is under way."""
@@ -241,9 +240,6 @@ class Gate:
                 self._model_cooldowns[model] = Cooldown(now + error.delay, reason)
                 if error.is_unknown:
                     self.unknown.refused(model, reason, now)
-            case BudgetSpent() | TooLateError():
-                if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
-                    self._breaker.failed(now, self._breaker.reason)
             case Throttled():
                 self._cooldown = self._cooldown.extended(now + error.delay, reason)
                 if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
@@ -252,7 +248,7 @@ class Gate:
                 self._refuse(model, reason, now, names_model=error.model_only)
                 if isinstance(error, UnknownModel):
                     self.unknown.refused(model, reason, now)
-            case Permanent() | ProviderServerError():
+            case Permanent() | ProviderServerError() | NotCoveredError():
                 self._undecided(model)  # perhaps because of a text: a canary finds out
             case _:
                 # the text of another error may hold secrets

@@ -5,8 +5,7 @@ it makes no request, never sleeps and reads no clock. driver.py runs it on a thr
 and knows nothing about the results, so it can serve every kind of call.
 
     event                what the call does
-    Succeeded            keeps the results. Rejected results: asks once more for these items only, then they fail; those
-                         that are not to blame are deferred
+    Succeeded            keeps the results. Asks once more for rejected ones, then these items fail or are deferred
     InputRefused         proves that the model is served, then halves the request; bad items fail on evidence
     CallRefused          the same, but the items of the request fail together
     RequestFailed        backs off and retries, MAX_RETRIES times, then stops
@@ -18,7 +17,7 @@ and knows nothing about the results, so it can serve every kind of call.
 
 After a refusal, unless the provider has served the model since, a canary is sent first (evidence.py). If it is refused
 too, the call stops, and its items wait without blame. An item that is refused alone fails when something else was
-served *after* this refusal; one canary at the end decides for all such items. One that was sent alone is sent again.
+served *after* this refusal; one canary at the end decides for all such items. An item sent alone is sent again.
 What was obtained before the call stops is kept, because it is paid for. What the budget does not cover comes again.
 """
 
@@ -182,8 +181,9 @@ class ProviderCall(Generic[R]):
         if piece.halving is not None and piece.halving.is_complete():
             yield piece.halving.lesson
         positions = piece.positions
-        self._unproven = 0
-        self._evidence.served(self._items[positions[0]], self._now)
+        if len(event.rejected) < len(positions):
+            self._unproven = 0
+            self._evidence.served(self._items[positions[0]], self._now)
         for position, result in zip(positions, event.results, strict=True):
             if result is not None:
                 self.outcomes[position] = result

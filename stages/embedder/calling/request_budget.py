@@ -18,10 +18,6 @@ MAX_TRANSIT_S = IN_NETWORK_S
 too, but a slow response must not keep the quota from admitting more."""
 
 
-class BudgetSpent(Exception):
-    """A request was not made, because what the batch was charged does not cover it any more."""
-
-
 class RequestBudget:
     """The request budget of one batch; `max_requests=None` means unlimited."""
 

@@ -143,7 +143,7 @@ class OpenAI:
         return refusal(status, body, headers, model=model, texts=texts, key=self._key)
 
     def _broken(self, error: openai.APIConnectionError, model: str, texts: Sequence[str]) -> Exception:
-        if isinstance(error.__cause__, sending.TooLateError):
+        if isinstance(error.__cause__, sending.NotCoveredError):
             return error.__cause__
         why = redact(str(error.__cause__ or error), texts, self._key)
         unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)

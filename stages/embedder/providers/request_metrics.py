@@ -25,7 +25,7 @@ from stages.embedder.providers import (
     ProviderServerError,
     odd_forms,
 )
-from stages.embedder.providers.sending import TooLateError
+from stages.embedder.providers.sending import NotCoveredError
 
 STATUS: Mapping[type[Error], str] = {
     NotSent: "not_sent",
@@ -47,7 +47,7 @@ def counted_embed(provider: Provider, model: str, texts: Sequence[str]) -> Embed
     label = model_label(model)
     try:
         embeddings = provider.embed(model, texts)
-    except (NoModelYet, TooLateError):
+    except (NoModelYet, NotCoveredError):
         raise
     except Exception as error:
         status = next((word for kind, word in STATUS.items() if isinstance(error, kind)), "error")

@@ -18,8 +18,8 @@ FAR_S = 86_400.0
 """What is left where there is no limit."""
 
 
-class TooLateError(Exception):
-    """The request was not written, or not completely: its charge does not cover it any more."""
+class NotCoveredError(Exception):
+    """A request was not written, or not completely: what its batch was charged does not cover it any more."""
 
 
 class _Sending(threading.local):
@@ -47,9 +47,9 @@ def left_s() -> float:
 
 
 def check() -> None:
-    """Call this directly before bytes of a request are written; raises `TooLateError`."""
+    """Call this directly before bytes of a request are written; raises `NotCoveredError`."""
     if _now.send_by and monotonic() > _now.send_by:
-        raise TooLateError
+        raise NotCoveredError
 
 
 def note_written() -> None:
