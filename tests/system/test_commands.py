@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -59,7 +60,7 @@ def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: P
     ended = run("python", "-m", "stages", "check", environment=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [line.split("  ")[0] for line in ended.stdout.splitlines()] == [
-        "settings", "state directory", "token endpoint", "API",
+        "settings", "state directory", "token endpoint", "API", "OpenAI",
     ]  # fmt: skip
     sandbox.down("api")
     ended = run("python", "-m", "stages", "check", environment=environment)
@@ -107,6 +108,17 @@ def test_check_tries_the_provider_without_paying(sandbox: Sandbox, tmp_path: Pat
             "a page instead of JSON; check OPENAI_BASE_URL",
         ),
         ({"status": 200, "body": "[]"}, "ok", "lists 0 models"),
+        ({"status": 200, "body": '\ufeff{"data": [{"id": "other"}]}'}, "ok", "text-embedding-3-small (DEFAULT"),
+        ({"status": 200, "body": "{}"}, "ok", "could not be tried"),
+        ({"status": 200, "body": '{"error": {"message": "canary-key"}}'}, "FAILED", "an error instead of a list"),
+        ({"status": 204}, "ok", "could not be tried"),
+        ({"status": 405}, "ok", "could not be tried"),
+        ({"status": 429}, "ok", "could not be tried"),
+        ({"status": 407}, "FAILED", "answered 407"),
+        ({"status": 500}, "FAILED", "answered 500; check OPENAI_BASE_URL"),
+        ({"drop": "before"}, "FAILED", "cannot be reached"),
+        ({"cut": 60}, "ok", "could not be tried"),
+        ({"cut": 250}, "FAILED", "cannot be reached"),
     ],
 )
 def test_check_says_what_a_providers_answer_means(
@@ -118,6 +130,29 @@ def test_check_says_what_a_providers_answer_means(
     assert lines["OpenAI"].startswith(word)
     assert says in lines["OpenAI"]
     assert "canary-key" not in str(lines)
+
+
+@pytest.mark.parametrize("mode", ["openai", "ollama"])
+@pytest.mark.parametrize("path", ["", "/v1/embeddings", "/api", "/v1/v1"])
+def test_check_names_the_address_that_a_wrong_path_was_meant_to_be(
+    sandbox: Sandbox, tmp_path: Path, mode: str, path: str
+) -> None:
+    right = {"openai": sandbox.openai, "ollama": sandbox.ollama}[mode]
+    root = right.removesuffix("/v1")
+    if root + path == right:
+        return
+    variable = f"{mode.upper()}_BASE_URL"
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE=mode, **{variable: root + path})
+    assert status == 1, lines
+    assert f"set {variable}={right}" in str(lines)
+
+
+def test_check_names_the_models_that_ollama_has_yet_to_download(sandbox: Sandbox, tmp_path: Path) -> None:
+    present = sandbox.settings()["ollama"]["models"]
+    wanted = json.dumps([*present, "absent-model"])
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE="ollama", SUPPORTED_MODELS=wanted)
+    assert status == 0, lines
+    assert "missing: absent-model, which the service downloads" in lines["Ollama"]
 
 
 def test_check_tells_of_misspelt_variables_and_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
