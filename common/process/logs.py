@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
-import orjson
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
 from structlog.typing import EventDict, Processor
+
+from common.process import log_lines
 
 LEADING_FIELDS = ("time", "level", "stage", "event")
 """Every line begins with these, in this order."""
@@ -29,7 +31,7 @@ def set_up(instance: str, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             _leading_fields_first,
-            _console_renderer() if for_people else structlog.processors.JSONRenderer(serializer=_serialize),
+            _line_renderer(for_people=for_people, with_rest=level.upper() == "DEBUG"),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
         logger_factory=(
@@ -55,8 +57,17 @@ def _leading_fields_first(_logger: object, _method: str, event: EventDict) -> Ev
     return {**first, **event}
 
 
-def _serialize(event: dict[str, Any], **_: object) -> bytes:
-    return orjson.dumps(event, default=str)
+def _line_renderer(*, for_people: bool, with_rest: bool) -> Callable[[Any, str, EventDict], str | bytes]:
+    """Render an event as one line of bounded length, or as several lines if the rest of its lists is wanted."""
+    console = _console_renderer()
+
+    def render(logger: Any, method: str, event: EventDict) -> str | bytes:
+        parts = log_lines.bounded(dict(event), LEADING_FIELDS, with_rest=with_rest)
+        if for_people:
+            return "\n".join(console(logger, method, part) for part in parts)
+        return b"\n".join(map(log_lines.serialize, parts))
+
+    return render
 
 
 def _console_renderer() -> ConsoleRenderer:

@@ -290,9 +290,9 @@ def test_ctrl_c_in_a_terminal_ends_the_demo_with_its_summary() -> None:
     assert demo.stdout is not None
     printed = ""
     for line in demo.stdout:
-        printed += line
-        if "Staying up" in line:
+        if "Staying up" in line and "Staying up" not in printed:
             os.killpg(demo.pid, signal.SIGINT)
+        printed += line
     assert demo.wait(60) == 0, printed
     demo.stdout.close()
     assert "Everything is stopped." in printed
