@@ -40,6 +40,8 @@ class LeaseExpiry:
     """Which holder was heard of when, and what follows for the leases."""
 
     def __init__(self, table: LeaseTable, lease_seconds: float, max_dispatches: int, now: Instant) -> None:
+        self.found: frozenset[str] = frozenset()
+        """The lost tasks that the latest search found: without room for them there is no further search."""
         self.searched_at_s = float("inf")
         """Monotonic seconds of the last search for lost tasks; a task lost later is not forgotten before the next."""
         self._table = table
@@ -142,7 +144,7 @@ class LeaseExpiry:
 
     def _forget_lost(self, now: Instant) -> Iterator[Any]:
         for task_id, entry in self._table.at(Whereabouts.LOST):
-            if entry.heard_at_s > self.searched_at_s:
+            if task_id in self.found or entry.heard_at_s > self.searched_at_s:  # seen, or not searched for since
                 entry.heard_at_s = now.mono
             elif now.mono - entry.heard_at_s > FORGET_LOST_S:
                 self._table.move(task_id, Event.FORGOTTEN, now)
