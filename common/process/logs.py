@@ -1,21 +1,20 @@
 """Logs on standard output, one line for each event: time, level, stage, event, and `task_id` where a task is concerned.
 
 On a terminal a line is for people: structlog's console form, in local time. Elsewhere it is a JSON object, in UTC.
-No line is longer than `log_length.LONGEST_LINE_BYTES`: what is left out is counted (`and 212 more`). With
-LOG_LEVEL=DEBUG the task ids that were left out follow in lines of their own.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
 from structlog.typing import EventDict, Processor
 
-from common.process import log_length
+from common.process import log_lines
 
 LEADING_FIELDS = ("time", "level", "stage", "event")
 """Every line begins with these, in this order."""
@@ -25,7 +24,6 @@ _RESET, _BRIGHT, _DIM, _CYAN, _MAGENTA = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[
 def set_up(instance: str, level: str) -> None:
     """Log as this instance from now on. What libraries log with `logging` becomes such lines too, from WARNING up."""
     for_people = sys.stdout.isatty()
-    with_all_ids = level.upper() == "DEBUG"
     structlog.configure(
         processors=[
             _stage_adder(instance),
@@ -33,7 +31,7 @@ def set_up(instance: str, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             _leading_fields_first,
-            _text_renderer(with_all_ids) if for_people else _json_renderer(with_all_ids),
+            _line_renderer(for_people=for_people, with_rest=level.upper() == "DEBUG"),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
         logger_factory=(
@@ -59,35 +57,17 @@ def _leading_fields_first(_logger: object, _method: str, event: EventDict) -> Ev
     return {**first, **event}
 
 
-def _json_renderer(with_all_ids: bool) -> Callable[[object, str, EventDict], bytes]:
-    def render(_logger: object, _method: str, event: EventDict) -> bytes:
-        line = log_length.encode(event)
-        if len(line) <= log_length.LONGEST_LINE_BYTES:
-            return line
-        return b"\n".join(log_length.encode(short) for short in _shortened(event, with_all_ids))
-
-    return render
-
-
-def _text_renderer(with_all_ids: bool) -> Callable[[object, str, EventDict], str]:
+def _line_renderer(*, for_people: bool, with_rest: bool) -> Callable[[Any, str, EventDict], str | bytes]:
+    """Render an event as one line of bounded length, or as several lines if the rest of its lists is wanted."""
     console = _console_renderer()
 
-    def render(logger: object, method: str, event: EventDict) -> str:
-        if len(log_length.encode(event)) > log_length.LONGEST_LINE_BYTES:
-            return "\n".join(console(logger, method, short) for short in _shortened(event, with_all_ids))
-        return console(logger, method, event)
+    def render(logger: Any, method: str, event: EventDict) -> str | bytes:
+        parts = log_lines.bounded(dict(event), LEADING_FIELDS, with_rest=with_rest)
+        if for_people:
+            return "\n".join(console(logger, method, part) for part in parts)
+        return b"\n".join(map(log_lines.serialize, parts))
 
     return render
-
-
-def _shortened(event: EventDict, with_all_ids: bool) -> Iterator[EventDict]:
-    """The event in at most one line, and with `with_all_ids` the task ids that it leaves out in further lines."""
-    short, omitted_ids = log_length.shorten(event)
-    yield short
-    if with_all_ids and omitted_ids:
-        leading = {name: event[name] for name in LEADING_FIELDS if name in event}
-        continued = {**leading, "level": "debug", "event": "task_ids_continued", "of": str(event.get("event"))[:100]}
-        yield from log_length.in_lines(continued, "task_ids", omitted_ids)
 
 
 def _console_renderer() -> ConsoleRenderer:

@@ -439,3 +439,9 @@ def test_only_one_claim_in_ten_minutes_is_checked() -> None:
     assert ids(fetcher.answered("c", check=None)) == []
     fetcher.answered("c", status=409, check=None)
     assert "notices" not in fetcher.state.report(fetcher.now).facts
+
+
+def test_a_response_about_a_task_that_is_over_does_not_hide_the_others(claiming: ClaimingFetching) -> None:
+    claiming.published("a")
+    assert ids(claiming.answered("a", "b")) == ["b"]
+    assert claiming.leased == ["b"]

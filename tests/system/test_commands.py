@@ -59,7 +59,7 @@ def test_check_reports_each_dependency_in_one_line(sandbox: Sandbox, tmp_path: P
     ended = run("python", "-m", "stages", "check", environment=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [line.split("  ")[0] for line in ended.stdout.splitlines()] == [
-        "settings", "state directory", "token endpoint", "API",
+        "settings", "state directory", "token endpoint", "API", "OpenAI",
     ]  # fmt: skip
     sandbox.down("api")
     ended = run("python", "-m", "stages", "check", environment=environment)
@@ -255,9 +255,9 @@ def test_ctrl_c_in_a_terminal_ends_the_demo_with_its_summary() -> None:
     assert demo.stdout is not None
     printed = ""
     for line in demo.stdout:
-        printed += line
-        if "Staying up" in line:
+        if "Staying up" in line and "Staying up" not in printed:
             os.killpg(demo.pid, signal.SIGINT)
+        printed += line
     assert demo.wait(60) == 0, printed
     demo.stdout.close()
     assert "Everything is stopped." in printed

@@ -61,7 +61,7 @@ def test_client_secret_post_sends_the_secret_in_the_form_only(
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(secret=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
+@given(secret=st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1))
 def test_every_secret_arrives_unchanged(endpoint: Endpoint, method: str, secret: str) -> None:
     endpoint.asked.clear()
     issuer(endpoint, oauth2_auth_method=method, oauth2_client_secret=secret).fetch()
@@ -195,3 +195,22 @@ def test_the_secret_and_the_token_appear_in_no_log_and_no_error(
     everything = " ".join([*shown, caplog.text, *capfd.readouterr()])
     assert "canary" not in everything
     assert encoded not in everything
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("application/json", b'\xef\xbb\xbf{"access_token": "granted", "expires_in": 60}\r\n'),
+        ("application/json", b'{"access_token": "granted\\n", "token_type": "BEARER", "expires_in": "60.0"}'),
+        ("application/x-www-form-urlencoded", b"access_token=granted&token_type=bearer&expires_in=60"),
+        ("text/plain", b"access_token=granted&token_type=bearer&expires_in=60\n"),
+    ],
+)
+def test_a_token_in_an_uncommon_form_is_taken(endpoint: Endpoint, content_type: str, content: bytes) -> None:
+    endpoint.replies = [answers(body=content, headers={"Content-Type": content_type})]
+    assert issuer(endpoint).fetch() == Grant("granted", 60)
+
+
+def test_an_absurd_lifetime_breaks_nothing(endpoint: Endpoint) -> None:
+    endpoint.replies = [answers(body=b'{"access_token": "granted", "expires_in": 1e308}')]
+    assert issuer(endpoint).fetch().access_token == "granted"

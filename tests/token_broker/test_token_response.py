@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.failures.errors import Permanent, Throttled, Transient
-from stages.token_broker.token_response import REFUSALS, Grant, read
+from stages.token_broker.token_response import REFUSALS, TEMPORARY_ERRORS, Grant, read
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -30,6 +30,10 @@ def body(**fields: object) -> bytes:
         ("soon", None),
         ("nan", None),
         ("inf", None),
+        (" 3600\n", 3600.0),
+        ("3600.5", 3600.5),
+        (1e300, 1e300),
+        (True, None),
         ([], None),
         ({"a": 1}, None),
         (10**400, None),
@@ -43,10 +47,69 @@ def test_a_lifetime_may_be_missing() -> None:
     assert read(200, {}, body(access_token="t", token_type="bearer", scope="read"), 0.0) == Grant("t", None)
 
 
+_GRANT = '{"access_token": "t-1", "token_type": "bearer", "expires_in": 60, "scope": "a b", "x": [{"y": null}]}'
+_FORM = "access_token=t-1&token_type=bearer&expires_in=60"
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("application/json", _GRANT.encode()),
+        ("application/json", f"\ufeff{_GRANT}".encode()),
+        ("application/json", f"\ufeff\r\n {_GRANT}\r\n\0".encode()),
+        ("application/json", f"\ufeff\ufeff{_GRANT}".encode()),
+        ("application/json; charset=utf-16", _GRANT.encode("utf-16")),
+        ("application/json; charset=utf-16", b"\xfe\xff" + _GRANT.encode("utf-16-be")),
+        ("text/plain", _GRANT.encode()),
+        ("text/html", _GRANT.encode()),
+        ("", _GRANT.encode()),
+        ("application/json", b'{"access_token": "t-1\\n", "expires_in": "60"}'),
+        ("application/json", b'{"access_token": " t-1 ", "expires_in": 60.0, "error": null}'),
+        (FORM, _FORM.encode()),
+        ("text/plain", _FORM.encode()),
+        ("application/json", _FORM.encode()),
+        (FORM, f"\ufeff{_FORM}\r\n".encode()),
+        (FORM, b"expires_in=60&token_type=Bearer&scope=&access_token=t%2D1%0A"),
+        (FORM, b"scope=read+write&access_token=t-1&expires_in=60.0&error="),
+    ],
+)
+def test_a_token_is_read_from_every_common_form_of_a_response(content_type: str, content: bytes) -> None:
+    assert read(200, {"content-type": content_type}, content, 0.0) == Grant("t-1", 60.0)
+
+
+@pytest.mark.parametrize("encoded", ["a+b/c==", "a%2Bb/c%3D%3D", "a%2bb%2fc=="])
+def test_a_form_may_leave_the_characters_of_base64_as_they_are(encoded: str) -> None:
+    assert read(200, {}, f"access_token={encoded}&token_type=bearer".encode(), 0.0) == Grant("a+b/c==", None)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403])
+@pytest.mark.parametrize("content", [body(error="invalid_scope"), b"error=invalid_scope&error_description=canary\n"])
+def test_an_error_body_is_read_whatever_the_status_and_the_form(status: int, content: bytes) -> None:
+    with pytest.raises(Permanent) as raised:
+        read(status, {}, content, 0.0)
+    assert raised.value.code == "invalid_scope"
+
+
+@pytest.mark.parametrize("status", [200, 400, 401])
+@pytest.mark.parametrize("code", sorted(TEMPORARY_ERRORS))
+def test_a_temporary_error_code_is_a_transient_error_whatever_the_status(status: int, code: str) -> None:
+    with pytest.raises(Transient, match=code):
+        read(status, JSON, body(error=code, error_description="canary"), 0.0)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
+        b"access_token=",
+        b"access_token=can%0D%0AX-Evil:1",
+        b"token_type=bearer&expires_in=60",
+        b'<a href="/login?access_token=canary">',
+        b"see https://host/?access_token=canary&expires_in=1",
+        b"access_token=canary&x=<html>",
+        b"&".join([b"a=1"] * 200 + [b"access_token=canary"]),
+        b'{"access_token": ["canary"]}',
         b"<html>canary</html>",
         b"[]",
         b'"canary"',
