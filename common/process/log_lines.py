@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 LONGEST_LINE_BYTES = 4096
-"""Of a line without its end."""
+"""The limit of a line, without its end."""
 LONGEST_TEXT_BYTES = 1024
-"""Of one text in a line that is too long; halved until the line fits."""
+"""The limit of one text in a line that is too long; it is halved until the line fits."""
 
 Event = dict[str, Any]
 

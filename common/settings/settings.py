@@ -35,6 +35,8 @@ from common.settings.values import (
     CacheBytes,
     Count,
     Endpoint,
+    Folder,
+    Interval,
     Key,
     Line,
     Seconds,
@@ -52,6 +54,10 @@ LONGEST_SOCKET_PATH = 107
 """Characters: the kernel's limit for the path of a Unix socket (unix(7))."""
 LONGEST_SOCKETS_DIR = LONGEST_SOCKET_PATH - len("/supervisord.sock.1234567")
 """Characters that are left for RUNTIME_DIR; supervisord first makes its socket with its pid at the end."""
+
+
+LONGEST_SHOWN, LONGEST_SENTENCE = 100, 250
+"""Characters of a wrong value, and of what is wrong with it, that a report shows."""
 
 
 class Mode(StrEnum):
@@ -85,7 +91,7 @@ class Settings(BaseSettings):
     # The API
     api_base_url: BaseUrl
     request_timeout: Timeout = 30
-    polling_interval_seconds: Seconds = 30
+    polling_interval_seconds: Interval = 30
 
     # OAuth2
     oauth2_client_id: Line
@@ -108,7 +114,7 @@ class Settings(BaseSettings):
     embedder_processes: Annotated[int, Field(ge=1, le=64)] = 1
     embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 256
     embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
-    default_embedding_model: str = "text-embedding-3-small"
+    default_embedding_model: Line = "text-embedding-3-small"
     embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
     embedding_lengths: Annotated[dict[str, VectorLength], NoDecode, JSON] = {}
     embedding_cache_size: CacheBytes = 256 * 2**20
@@ -149,11 +155,11 @@ class Settings(BaseSettings):
     rate_limit_tokens_per_month: Limit = 0
     rate_limit_requests_per_minute: Limit = 0
     rate_limit_models: Annotated[Models, NoDecode, JSON] = {}
-    hold_seconds: Seconds = 60
+    hold_seconds: Interval = 60
 
     # The process
-    state_dir: Path = Path("data")
-    runtime_dir: Path | None = None
+    state_dir: Folder = Path("data")
+    runtime_dir: Folder | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 8001
     log_level: str = "INFO"
 
@@ -246,6 +252,12 @@ def _limits_tokens(limits: BaseModel) -> bool:
     return any(limit for name, limit in limits if "tokens_per_" in name)
 
 
+def _short(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """The text in one line of the log."""
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 def _problem(error: dict[str, Any]) -> str:
     """One validation error as `VARIABLE: what is wrong`; it never contains the value of a secret."""
     unreadable = error.get("input")
@@ -254,13 +266,13 @@ def _problem(error: dict[str, Any]) -> str:
     variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
     if error["type"] == "missing":
         return f"{variable}: is required"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _short(str(error["msg"]).removeprefix("Value error, "), LONGEST_SENTENCE)
     message = message[0].lower() + message[1:]
     if error["type"] == "extra_forbidden":
         message = "this name is unknown"
     if inside := ".".join(str(place) for place in error["loc"][1:]):
-        message = f"in {inside}: {message}"
-    given = repr(error.get("input"))
+        message = f"in {_short(inside)}: {message}"
+    given = _short(repr(error.get("input")))
     shown = "" if "SECRET" in variable or "KEY" in variable or "@" in given else f" (it is {given})"
     return f"{variable}: {message}{shown}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from common.settings.model_limits import unique_members
+from common.wire.timing import TICK_S
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.%]+")
 """A name or an IPv4 address, or an IPv6 address without its brackets."""
@@ -83,8 +85,20 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _trimmed(value: str) -> str:
+    if value != value.strip():
+        raise ValueError("must not begin or end with a space")
+    return _one_line(value)
+
+
 def _one_line_secret(value: SecretStr) -> SecretStr:
-    _one_line(value.get_secret_value())
+    if not _one_line(value.get_secret_value()).strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _folder(value: Path) -> Path:
+    _one_line(str(value))
     return value
 
 
@@ -99,7 +113,8 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 """Paths are appended to it."""
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 """A whole address, which may have a query."""
-Line = Annotated[str, AfterValidator(_one_line)]
+Line = Annotated[str, AfterValidator(_trimmed)]
+Folder = Annotated[Path, AfterValidator(_folder)]
 Secret = Annotated[SecretStr, AfterValidator(_one_line_secret)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 """A secret that is sent as a part of a header."""
@@ -111,6 +126,8 @@ JSON = BeforeValidator(_json)
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
 """Seconds; a shorter one would end each request before it can be answered."""
+Interval = Annotated[float, Field(ge=TICK_S, le=86_400 * 31, allow_inf_nan=False)]
+"""Seconds; the loops of the processes look at the time once in a tick, so a shorter one means nothing."""
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 VectorLength = Annotated[int, Field(ge=1, le=65_536)]
 CacheBytes = Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)]

@@ -66,8 +66,8 @@ TOKEN_REQUEST_INTERVAL_S = 1.0
 
 SHORTEST_LEASE_S = 1.0
 """The smallest LEASE_SECONDS: a renewal follows after a third of it, and may be late by a tick and a slow turn."""
-LONGEST_LEASE_S = 600.0
-"""The largest LEASE_SECONDS: a lost task waits for at least this long."""
+LONGEST_LEASE_S = 55.0
+"""The largest LEASE_SECONDS: a duplicate of a lost task must meet a publisher that remembers it (`SETTLED_KEPT_S`)."""
 
 
 def renewal_interval_s(lease_seconds: float) -> float:

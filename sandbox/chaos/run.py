@@ -19,8 +19,8 @@ LOOK_EVERY_S = 5.0
 TASKS_PER_MINUTE = 10_000
 """More than the bursts bring on average, and less than what waits after a long fault."""
 TOKENS_PER_MINUTE = 60_000
-FINISH_S = 240.0
-"""All tasks must be done this long after the last fault: two minutes of quota, and the longest back-off."""
+STALLED_AFTER_S = 150.0
+"""After the last fault some task must be done at least this often: a minute of quota, and the longest back-off."""
 PIPELINE: dict[str, Any] = {
     "PROCESSING_MODE": "openai",
     "EMBEDDER_PROCESSES": kinds.EMBEDDERS,
@@ -78,14 +78,17 @@ def _carry_out(plan: ChaosPlan, feeder: Feeder, inflictor: Inflictor, show: Call
 
 def _finish(feeder: Feeder, pipeline: Pipeline, show: Callable[[str], None]) -> None:
     """Wait until only those tasks are pending whose result the API refuses; the judge names what is missing."""
-    start, sandbox = time.time(), pipeline.sandbox
-    pending = -1
-    while time.time() < start + FINISH_S:
-        pending = sandbox.summary()["api"]["tasks"]["pending"]
-        if pending <= feeder.unfinished_at_the_end:
-            break
+    start = progress_at = shown = time.time()
+    left = before = len(feeder.tasks)
+    while left > 0 and (now := time.time()) < progress_at + STALLED_AFTER_S:
+        left = pipeline.sandbox.summary()["api"]["tasks"]["pending"] - feeder.unfinished_at_the_end
+        if left < before:
+            before, progress_at = left, now
+        if now - shown >= LOOK_EVERY_S:
+            shown = now
+            show(f"{now - start:.0f} s later: {left} tasks are not done")
         time.sleep(STEP_S)
-    show(f"{time.time() - start:.0f} s later: {pending - feeder.unfinished_at_the_end} tasks are not done")
+    show(f"{time.time() - start:.0f} s after the last fault: {left} tasks are not done")
 
 
 def crashes(log: str) -> list[str]:

@@ -141,7 +141,26 @@ def test_every_problem_is_reported_at_once_by_variable_name(tmp_path: Path) -> N
         ("REQUEST_TIMEOUT", "0", "greater than or equal to 0.1"),
         ("OPENAI_TIMEOUT", "nan", "finite"),
         ("LEASE_SECONDS", "0.001", "greater than or equal to 1"),
-        ("LEASE_SECONDS", "86400", "less than or equal to 600"),
+        ("LEASE_SECONDS", "86400", "less than or equal to 55"),
+        ("LEASE_SECONDS", "inf", "finite"),
+        ("POLLING_INTERVAL_SECONDS", "0.0001", "greater than or equal to 0.1"),
+        ("HOLD_SECONDS", "1e-9", "greater than or equal to 0.1"),
+        ("HOLD_SECONDS", "1e300", "less than or equal to"),
+        ("MAX_IN_FLIGHT", "9" * 5000, "in"),
+        ("SHARD_COUNT", "0", "greater than or equal to 1"),
+        ("SHARD_INDEX", "-1", "greater than or equal to 0"),
+        ("METRICS_PORT", "-1", "greater than or equal to 0"),
+        ("EMBEDDING_LENGTHS", '{"m": 1e400}', "in m"),
+        ("RATE_LIMIT_MODELS", '{"m": {"per_day": 1}, "m": {"per_day": 2}}', "has 'm' twice"),
+        ("FALLBACK_MODELS", '{"a": "b", "a": "c"}', "has 'a' twice"),
+        ("SUPPORTED_MODELS", "NaN", "must be JSON, which has no NaN"),
+        ("SUPPORTED_MODELS", "[1]", "string"),
+        ("OAUTH2_CLIENT_ID", " client", "must not begin or end with a space"),
+        ("OAUTH2_CLIENT_ID", "  ", "must not begin or end with a space"),
+        ("OAUTH2_AUDIENCE", "https://api\x1b[31m", "must not contain line breaks, tabs or other control characters"),
+        ("DEFAULT_EMBEDDING_MODEL", "model\n", "must not begin or end with a space"),
+        ("DEFAULT_EMBEDDING_MODEL", "mo\x07del", "must not contain line breaks, tabs or other control characters"),
+        ("STATE_DIR", "/tmp/a\nb", "must not contain line breaks, tabs or other control characters"),
         ("REQUEST_TIMEOUT", "0.01", "greater than or equal to 0.1"),
         ("OLLAMA_TIMEOUT", "0", "greater than or equal to 0.1"),
         ("RATE_LIMIT_MODELS", "[" * 100_000, "must be JSON that is nested less deeply"),
@@ -178,6 +197,27 @@ def test_a_wrong_value_is_shown_with_what_is_wrong(variable: str, value: str, sa
 def test_an_address_with_credentials_is_refused_without_repeating_them(variable: str, address: str) -> None:
     problem = only(**{variable: address})
     assert problem.startswith(f"{variable}: must not contain a user name or password")
+    assert "canary" not in problem
+
+
+TWICE = '{"' + "z" * 100_000 + '": 1, "' + "z" * 100_000 + '": 1}'
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000, '"' + "x" * 100_000, '{"' + "y" * 100_000 + '": []}', "[1," * 40_000, TWICE]
+)
+@pytest.mark.parametrize("variable", ["RATE_LIMIT_MODELS", "SUPPORTED_MODELS", "FALLBACK_MODELS", "EMBEDDING_LENGTHS"])
+def test_a_report_shows_the_beginning_of_a_long_value_in_one_line(variable: str, value: str) -> None:
+    for problem in problems(**{variable: value}):
+        assert problem.startswith(f"{variable}: ")
+        assert len(problem) < 500
+        assert problem.isprintable()
+
+
+@pytest.mark.parametrize("secret", ["   ", "canary\nsecret", "canary\x00".replace("\x00", "\x01")])
+def test_a_secret_that_cannot_be_meant_is_refused_without_repeating_it(secret: str) -> None:
+    problem = only(OAUTH2_CLIENT_SECRET=secret)
+    assert problem.startswith("OAUTH2_CLIENT_SECRET: must not ")
     assert "canary" not in problem
 
 

@@ -59,9 +59,11 @@ def test_tasks_are_claimed_first_and_reclaimed_after_crashes(sandbox: Sandbox, s
 
 def test_claims_that_the_api_refuses_for_some_tasks_delay_no_other_task(sandbox: Sandbox, start: Start) -> None:
     sandbox.settings(api={"refuse_second_claims": True})
+    pipeline = start(**SETTINGS, MAX_IN_FLIGHT=32)
+    waits_for_fault = sandbox.fault("api", path="pending", delay=1)
     bad = sandbox.queue(32)
     sandbox.fault("api", method="PATCH", path="|".join(bad), status=500)
-    pipeline = start(**SETTINGS, MAX_IN_FLIGHT=32)
+    sandbox.clear_faults(waits_for_fault)
     pipeline.wait_until(lambda: pipeline.events("claim_failed"), "the refused claims")
     good = sandbox.queue(200)
     pipeline.wait_until(lambda: all(states(sandbox, task_id)[-1:] == ["succeeded"] for task_id in good), "the others")

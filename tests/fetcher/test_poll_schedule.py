@@ -9,7 +9,9 @@ import pytest
 from stages.fetcher.config import FetcherConfig
 from stages.fetcher.page import PendingPage
 from stages.fetcher.poll_schedule import PollSchedule
-from tests.decisions import START, events
+from tests import samples
+from tests.decisions import START, after, events
+from tests.fetcher.fetching import candidate
 
 MOST = 10
 
@@ -89,3 +91,38 @@ def test_a_longer_page_shows_more_only_if_more_than_before_is_in_the_way(
     polls.learn(page(MOST + before, malformed=before))
     polls.begin_for_pending(0, START)
     assert polls.learn(page(MOST + 5, malformed=now)) is shows_more
+
+
+@pytest.mark.parametrize(
+    ("not_wanted", "malformed", "in_flight", "soon"),
+    [(0, 0, 2, True), (0, 0, 3, False), (2, 0, 2, True), (0, 4, 1, True), (0, 4, 2, False), (3, 4, 1, True)],
+)
+def test_a_page_that_is_full_is_worth_a_poll_when_three_quarters_of_what_it_shows_can_be_new(
+    not_wanted: int, malformed: int, in_flight: int, *, soon: bool
+) -> None:
+    polls = schedule()
+    asked = polls.begin_for_pending(not_wanted, START)
+    polls.learn(page(asked, malformed=malformed))
+    polls.succeeded()
+    polls.plan_next(longer_page_shows_more=False, now=START)
+    polls.poll_if_worth_it(in_flight, room=MOST)
+    polls.access_token.take(samples.token())
+    assert (polls.token(after(1.0)) is not None) is soon
+
+
+@pytest.mark.parametrize(("malformed", "in_flight", "soon"), [(0, 1, True), (0, 2, False), (1, 1, True), (2, 1, False)])
+def test_a_short_page_is_worth_a_poll_only_if_most_of_it_is_for_this_pipeline(
+    malformed: int, in_flight: int, *, soon: bool
+) -> None:
+    polls = schedule()
+    polls.begin_for_pending(0, START)
+    polls.learn(page(8))
+    polls.begin_for_pending(0, START)
+    found = page(5, malformed=malformed)
+    found.candidates.append(candidate("a"))
+    polls.learn(found)
+    polls.succeeded()
+    polls.plan_next(longer_page_shows_more=False, now=START)
+    polls.poll_if_worth_it(in_flight, room=MOST)
+    polls.access_token.take(samples.token())
+    assert (polls.token(after(1.0)) is not None) is soon
