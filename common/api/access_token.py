@@ -7,7 +7,8 @@ dead: then it is not used any more.
 
 A dead token that has worked is replaced at once. If its replacement is refused too, the fault is elsewhere: the API's
 check of tokens is down, or its clock is behind, so that the new token is not valid yet. So this one is kept, and tried
-again after growing pauses; it is replaced after `KEPT_TRIES` of them.
+again after growing pauses; it is replaced after `KEPT_TRIES` of them, or after `KEPT_S`. If another process reaches the
+API meanwhile, it is tried again sooner.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ REPLACE_INTERVAL_S = 10.0
 """A token that some requests are served with is replaced at most this often."""
 KEPT_TRIES = 4
 """A token that came as a replacement is replaced itself after this many refusals, with a pause after each."""
+KEPT_S = 120.0
+"""After this time it is replaced in any case: what the token may do was perhaps changed."""
+EARLY_INTERVAL_S = 5.0
+"""A dead token is tried again before the end of its pause at most this often."""
 REFUSED = "the API refused the access token (401 or 403)"
 
 
@@ -42,10 +47,16 @@ class AccessToken:
         """How often in a row a token was found dead."""
         self._tries = 0
         """How often this token was found dead."""
+        self._dead_since = float("inf")
+        """Since when (monotonic)."""
         self._is_replacing = False
         """Whether the broker is to replace the token."""
         self._cooldown = Cooldown()
         """No token is used before its end (monotonic)."""
+        self._is_early = False
+        """Whether the pause of the dead token was ended early."""
+        self._early_from = 0.0
+        """When it may be ended early again (monotonic)."""
         self._requested_at = float("-inf")
         self._replaced_at = float("-inf")
         self._backoff = Backoff(1.0, 2.0, 60.0)
@@ -54,6 +65,7 @@ class AccessToken:
         """Use the token that the broker has sent."""
         if not self.is_current(token.fingerprint):
             self._unserved = self._tries = 0
+            self._dead_since = float("inf")
             self._is_replacing = False
             if self._deaths == 1:
                 self._cooldown = Cooldown()
@@ -74,7 +86,15 @@ class AccessToken:
         """Note that a request was served with the token; without a fingerprint, with the one in use."""
         if not fingerprint or self.is_current(fingerprint):
             self._unserved = self._deaths = self._tries = 0
+            self._dead_since = float("inf")
             self._is_replacing = False
+            self._cooldown = Cooldown()
+
+    def reachable(self, now: Instant) -> None:
+        """Note that another process reached the API: a dead token may be tried again before its pause is over."""
+        if self._deaths > 1 and now.mono >= self._early_from and not self._cooldown.is_over(now.mono):
+            self._early_from = now.mono + EARLY_INTERVAL_S
+            self._is_early = True
             self._cooldown = Cooldown()
 
     def refused(self, fingerprint: str, now: Instant) -> Iterator[Send]:
@@ -91,9 +111,12 @@ class AccessToken:
         self._unserved = 0
         self._refused = fingerprint
         self._deaths += 1
-        self._tries += 1
+        self._tries += not self._is_early
+        self._is_early = False
+        self._dead_since = min(self._dead_since, now.mono)
+        is_kept_long = self._tries >= KEPT_TRIES or now.mono - self._dead_since >= KEPT_S
         self._cooldown = Cooldown(now.mono + self._backoff.delay(self._deaths), REFUSED)
-        if not self._is_replacing and (self._deaths == 1 or self._tries >= KEPT_TRIES):
+        if not self._is_replacing and (self._deaths == 1 or is_kept_long):
             self._is_replacing = True
             self._requested_at = float("-inf")
         yield from self.ask(now)

@@ -86,6 +86,41 @@ def test_an_api_that_refuses_every_token_for_hours_fails_nothing_and_gets_few_to
     assert len(world.settled_at) == 50
 
 
+def test_results_are_tried_again_soon_after_an_outage_of_hours_if_polls_succeed() -> None:
+    """A token may do less for results than for polls."""
+    world = World(sending(*names(50)), lambda _: 403)
+    for _ in range(720):
+        world.run(5)
+        world.reachable()
+    assert world.letters == []
+    assert world.token_requests <= 40
+    assert sum(world.refused.values()) <= 3600 / 5 * 4
+    world.respond = always(403)
+    for _ in range(3):
+        world.run(5)
+        world.reachable()
+    world.run(1)
+    assert len(world.settled_at) == 50
+
+
+def test_refusals_of_a_burst_while_the_token_is_rotated_cost_only_their_repetition() -> None:
+    world = World(sending(*names(2000)), always(401))
+    world.run(1)
+    sent = 0
+
+    def respond(_: str) -> int:
+        nonlocal sent
+        sent += 1
+        return 401 if 100 < sent <= 150 else 200
+
+    world.respond = respond
+    world.new_token()
+    world.run(2000 / 16 * 0.05 + 1.5)
+    assert len(world.settled_at) == 2000
+    assert world.letters == []
+    assert world.token_requests <= 2
+
+
 def test_a_token_that_is_not_valid_yet_is_tried_again_instead_of_replaced_in_a_circle() -> None:
     """The clock of the token endpoint is 3 s ahead of the API's (`nbf`)."""
     world = World(sending(*names(20)), always(401))
