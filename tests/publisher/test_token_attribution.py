@@ -136,6 +136,29 @@ def test_a_token_that_is_not_valid_yet_is_tried_again_instead_of_replaced_in_a_c
     assert world.token_requests <= 3
 
 
+def test_renewals_with_a_clock_ahead_cost_nothing_while_the_token_before_lasts() -> None:
+    world = World(sending(*names(20)), always(401))
+    world.run(1)
+    issued_at = {world.token: world.now - 100}
+
+    def respond(_: str) -> int:
+        return 200 if world.now - issued_at.setdefault(world.token, world.now) >= 3 else 401
+
+    world.respond = respond
+    for number in range(60):
+        if number % 10 == 5:
+            world.new_token()
+        queued_at = world.now
+        world.results(f"new{number}")
+        world.run(1)
+        if number % 10 < 5:
+            assert world.settled_at[f"new{number}"] - queued_at <= 0.2
+    world.run(3)
+    assert len(world.settled_at) == 80
+    assert world.token_requests == 0
+    assert world.blockers == set()
+
+
 def test_a_revoked_token_is_replaced_within_moments_and_nothing_waits_for_a_breaker() -> None:
     world = World(sending(*names(200)), always(401))
     world.run(0.1)
