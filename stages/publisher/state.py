@@ -142,6 +142,7 @@ class Publisher:
     def on_api_reachable(self, _: m.ApiReachable, now: Instant) -> Actions:
         """A poll succeeded, so the API may take results again."""
         self._refusals.on_poll_succeeded(now.mono)
+        self._token.reachable(now)
         return self._send(now)
 
     def on_responses(self, event: ApiResponses, now: Instant) -> Actions:
