@@ -140,3 +140,12 @@ def dispatched(actions: Iterable[Any]) -> list[m.Task]:
 
 def ids(actions: Iterable[Any]) -> list[str]:
     return [task.id for task in dispatched(actions)]
+
+
+def with_leased(*task_ids: str, **limits: Any) -> Fetching:
+    """A fetcher with these leased tasks, and no poll under way."""
+    fetcher = Fetching(**limits)
+    fetcher.page(*task_ids)
+    if fetcher.poll:
+        fetcher.page(known=len(task_ids))
+    return fetcher
