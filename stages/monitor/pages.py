@@ -76,7 +76,7 @@ class Pages:
             "reasons": reasons,
             "mode": settings.mode,
             "mock": settings.mode is Mode.MOCK,
-            "processes": {name: _process(view, name, now) for name in sorted({*view.expected, *view.seen})},
+            "processes": {name: _process(view, name, now) for name in view.shown(now)},
             "rate_limiting": {
                 "enabled": settings.rate_limit_enabled,
                 "strategy": settings.rate_limit_strategy,
@@ -131,7 +131,7 @@ def _processes(view: View, now: Instant) -> list[Family]:
     up = Family("process_up", "gauge", "1 while heartbeats come from the process, else 0", [])
     name = "process_heartbeat_age_seconds"
     ages = Family(name, "gauge", "Time since the last heartbeat of the process", [])
-    for instance in sorted({*view.expected, *view.seen}):
+    for instance in view.shown(now):
         age_s = view.age_s(instance, now)
         labels = {"stage": stage_of(instance), "process": instance}
         up.samples.append(Sample("process_up", labels, float(view.alive(instance, now))))
