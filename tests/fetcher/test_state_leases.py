@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.wire import messages as m
 from stages.fetcher.actions import DeleteLease, Lease, Poll, PutLease
 from stages.fetcher.lease_expiry import FORGET_LOST_S
-from tests.decisions import START, counted, of, said, sent_to
+from tests.decisions import START, counted, log_fields, of_type, sent_to
 from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids, with_leased
 
 
@@ -31,14 +31,14 @@ def test_a_lease_that_is_not_renewed_expires_after_its_time_and_not_before() -> 
     assert fetcher.leased == ["a"]
     done = fetcher.live(1.5)
     assert fetcher.leased == []
-    assert said("leases_expired", done) == {"level": "warning", "task_id": "a"}
+    assert log_fields("leases_expired", done) == {"level": "warning", "task_id": "a"}
     assert counted("leases_expired_total", done) == [((), 1)]
     assert fetcher.state.report(fetcher.now).facts["lost"] == 1
 
 
 def test_a_lost_task_is_a_reason_to_poll_at_once() -> None:
     fetcher = with_leased("a")
-    assert len(of(Poll, lose(fetcher))) == 1
+    assert len(of_type(Poll, lose(fetcher))) == 1
     assert fetcher.poll is not None
     assert "a" not in fetcher.poll.known
 
@@ -55,7 +55,7 @@ def test_the_attempt_of_a_lost_task_rises_only_if_an_embedder_had_it() -> None:
     fetcher = with_leased("a", "b")
     fetcher.holding("b", embedding=["a"])
     done = lose(fetcher)
-    stored = {put.task_id: put.lease.attempt for put in of(PutLease, done)}
+    stored = {put.task_id: put.lease.attempt for put in of_type(PutLease, done)}
     assert stored == {"a": 2, "b": 1}
     assert {task.id: task.attempt for task in dispatched(fetcher.page("a", "b"))} == {"a": 2, "b": 1}
 
@@ -90,14 +90,14 @@ def test_a_task_that_the_rate_limiter_gives_up_goes_to_the_publisher_as_failed()
     assert result.failure is not None
     assert result.failure.code == "poison_task"
     assert "3 dispatches" in result.failure.message
-    assert said("task_poison", done)["dispatches"] == 3
-    assert of(DeleteLease, done) == []
+    assert log_fields("task_poison", done)["dispatches"] == 3
+    assert of_type(DeleteLease, done) == []
     assert fetcher.leased == ["a", "b"]
 
 
 def test_a_task_that_was_given_up_is_failed_again_if_its_result_is_lost() -> None:
     fetcher = with_leased("a")
-    (stored,) = of(PutLease, fetcher.deferred("a", seconds=0, reason="poison"))
+    (stored,) = of_type(PutLease, fetcher.deferred("a", seconds=0, reason="poison"))
     restarted = Fetching(leases={"a": stored.lease})
     lose(restarted)
     done = restarted.page("a", "b", "c")
@@ -110,7 +110,7 @@ def test_a_lost_task_can_be_given_up_and_given_back() -> None:
     fetcher = with_leased("a", "b")
     lose(fetcher)
     assert len(sent_to("publisher", fetcher.deferred("a", seconds=0, reason="poison"))) == 1
-    assert of(DeleteLease, fetcher.deferred("b", seconds=900)) == [DeleteLease("b")]
+    assert of_type(DeleteLease, fetcher.deferred("b", seconds=900)) == [DeleteLease("b")]
     assert ids(fetcher.page("a", "b")) == []
 
 
@@ -118,7 +118,7 @@ def test_a_task_whose_result_is_stored_is_neither_given_back_nor_given_up() -> N
     fetcher = with_leased("a", "b")
     fetcher.holding("a", stage="publisher")
     done = fetcher.deferred("a", "b", seconds=0, reason="provider")
-    assert of(DeleteLease, done) == [DeleteLease("b")]
+    assert of_type(DeleteLease, done) == [DeleteLease("b")]
     assert fetcher.deferred("a", seconds=0, reason="poison") == []
     assert fetcher.leased == ["a"]
 
@@ -143,7 +143,7 @@ def test_a_lost_task_that_is_not_pending_any_more_is_forgotten() -> None:
     fetcher = with_leased("a", "b", "c")
     lose(fetcher)
     done = fetcher.page("c")
-    assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
+    assert of_type(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
     assert fetcher.leased == ["c"]
     assert fetcher.lost == []
 
@@ -153,7 +153,7 @@ def test_a_lost_task_is_not_forgotten_if_the_page_may_have_hidden_it() -> None:
         fetcher = with_leased("a", "b", "c")
         fetcher.holding(embedding=["a"])
         lose(fetcher)
-        assert of(DeleteLease, fetcher.page("b", **page)) == [], page
+        assert of_type(DeleteLease, fetcher.page("b", **page)) == [], page
         fetcher.holding("b")
         assert dispatched(fetcher.page("a"))[0].attempt == 2
 
@@ -162,14 +162,14 @@ def test_a_lost_task_that_no_page_shows_is_forgotten_after_ten_minutes() -> None
     fetcher = with_leased("a", "b", "c")
     lose(fetcher)
     fetcher.page(known=3)
-    assert of(DeleteLease, fetcher.live(FORGET_LOST_S - 5, 5)) == []
-    assert [gone.task_id for gone in of(DeleteLease, fetcher.live(10, 5))] == ["a", "b", "c"]
+    assert of_type(DeleteLease, fetcher.live(FORGET_LOST_S - 5, 5)) == []
+    assert [gone.task_id for gone in of_type(DeleteLease, fetcher.live(10, 5))] == ["a", "b", "c"]
 
 
 def test_a_lost_task_whose_result_is_accepted_is_settled() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
-    assert of(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
+    assert of_type(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
     assert fetcher.lost == []
     assert ids(fetcher.page("a")) == []
 

@@ -6,7 +6,7 @@ from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire.timing import REQUEUED_AFTER_S
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, PutDead, PutSettled
 from stages.fetcher.state import SLOWEST_PAGE_S
-from tests.decisions import START, of
+from tests.decisions import START, of_type
 from tests.fetcher.fetching import INTERVAL, Fetching, dispatched, ids, with_leased
 
 # ---- settled ----
@@ -14,16 +14,16 @@ from tests.fetcher.fetching import INTERVAL, Fetching, dispatched, ids, with_lea
 
 def test_settled_tasks_are_stored_and_forgotten_when_no_page_can_show_them_any_more() -> None:
     fetcher = with_leased("a")
-    (put,) = of(PutSettled, fetcher.published("a"))
+    (put,) = of_type(PutSettled, fetcher.published("a"))
     assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
     keep = REQUEUED_AFTER_S + SLOWEST_PAGE_S
-    assert of(DeleteSettled, fetcher.after(keep).tick()) == []
-    assert of(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
+    assert of_type(DeleteSettled, fetcher.after(keep).tick()) == []
+    assert of_type(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
 
 
 def test_two_settled_records_of_one_turn_have_different_keys() -> None:
     fetcher = with_leased("a", "b")
-    (first,), (second,) = of(PutSettled, fetcher.published("a")), of(PutSettled, fetcher.published("b"))
+    (first,), (second,) = of_type(PutSettled, fetcher.published("a")), of_type(PutSettled, fetcher.published("b"))
     assert first.record.key != second.record.key
 
 
@@ -74,36 +74,36 @@ def test_tasks_settled_before_a_restart_are_not_leased() -> None:
 def test_a_dead_letter_is_remembered_on_disk_and_not_fetched_again() -> None:
     fetcher = with_leased("a")
     done = fetcher.published(dead=["a"])
-    assert of(PutDead, done) == [PutDead("a")]
-    assert of(DeleteLease, done) == [DeleteLease("a")]
-    assert of(PutSettled, done) == []
-    assert of(PutDead, fetcher.published(dead=["a"])) == []
+    assert of_type(PutDead, done) == [PutDead("a")]
+    assert of_type(DeleteLease, done) == [DeleteLease("a")]
+    assert of_type(PutSettled, done) == []
+    assert of_type(PutDead, fetcher.published(dead=["a"])) == []
     assert ids(fetcher.page("a")) == []
 
 
 def test_a_dead_letter_that_is_accepted_ends() -> None:
     fetcher = Fetching(dead=["a"])
-    assert of(DeleteDead, fetcher.published("a")) == [DeleteDead("a")]
+    assert of_type(DeleteDead, fetcher.published("a")) == [DeleteDead("a")]
 
 
 def test_the_task_of_a_dropped_dead_letter_is_fetched_again() -> None:
     fetcher = Fetching(dead=["a"])
-    assert of(DeleteDead, fetcher.published(dropped=["a", "other"])) == [DeleteDead("a")]
+    assert of_type(DeleteDead, fetcher.published(dropped=["a", "other"])) == [DeleteDead("a")]
     assert ids(fetcher.page("a")) == ["a"]
 
 
 def test_a_dead_letter_that_the_fetcher_missed_is_adopted_from_the_publishers_list() -> None:
     fetcher = Fetching(leases={"a": Lease(START.wall), "b": Lease(START.wall)})
     done = fetcher.holding("b", stage="publisher", dead=["a"])
-    assert of(PutDead, done) == [PutDead("a")]
-    assert of(DeleteLease, done) == [DeleteLease("a")]
+    assert of_type(PutDead, done) == [PutDead("a")]
+    assert of_type(DeleteLease, done) == [DeleteLease("a")]
     assert fetcher.leased == ["b"]
     assert ids(fetcher.page("a")) == []
 
 
 def test_a_dead_letter_that_the_publisher_does_not_list_ends() -> None:
     fetcher = Fetching(dead=["a", "b"])
-    assert of(DeleteDead, fetcher.holding(stage="publisher", dead=["b"])) == [DeleteDead("a")]
+    assert of_type(DeleteDead, fetcher.holding(stage="publisher", dead=["b"])) == [DeleteDead("a")]
     assert ids(fetcher.page("a", "b")) == ["a"]
 
 
