@@ -163,7 +163,6 @@ def test_a_cache_that_breaks_does_nothing_and_is_discarded_at_the_next_start(tmp
 WRITER = """
 import sys
 from pathlib import Path
-from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import mock
 from tests.embedder.test_cache import SIZE, keys, open_cache
 
