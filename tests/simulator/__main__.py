@@ -23,7 +23,7 @@ from tests.simulator.shrink import shrink
 
 STEPS = 200_000
 STORY_LINES = 200
-"""Of a story, so many lines before its end are printed."""
+"""How many lines before the end of a story are printed."""
 
 
 def problem_of(tried: Scenario, story: list[str] | None = None) -> tuple[str, Run | None]:
