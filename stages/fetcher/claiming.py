@@ -198,8 +198,7 @@ class Claiming:
     def note_found(self, task_ids: Iterable[str], now: Instant) -> None:
         """The search found these lost tasks: they are still there, even if there is no room for them now."""
         self._expiry.searched_at_s = now.mono
-        for task_id in task_ids:
-            self._table.entry(task_id).heard_at_s = now.mono
+        self._expiry.found = frozenset(task_ids)
 
     def end_parking(self, now: Instant) -> None:
         """Search for parked tasks whose time has come."""

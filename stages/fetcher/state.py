@@ -178,7 +178,7 @@ class Fetcher:
             self._schedule.poll_at_once(now)
             if self._claiming is not None:
                 self._claiming.search_soon(now)
-        for record in self.settled.forget(now.wall):
+        for record in self.settled.forget(now.wall, now.mono):
             yield DeleteSettled(record)
         self._end_deferrals(now)
         yield from self._schedule.access_token.ask(now)

@@ -38,6 +38,7 @@ class Fetching:
         leases: dict[str, Lease] | None = None,
         dead: Iterable[str] = (),
         token: bool = True,
+        publisher_lists: bool = True,
         **config: Any,
     ) -> None:
         settings = {"lease_seconds": LEASE, "max_dispatches": 5, "polling_interval_s": INTERVAL, **config}
@@ -46,6 +47,8 @@ class Fetching:
         self.poll: Poll | None = None
         self.asked_at = START
         self.did(self.state.on_tick(START))
+        if leases and publisher_lists:
+            self.did(self.state.on_holding(m.Holding("publisher", [], dead=list(dead)), START))
         if token:
             self.token("one")
 

@@ -445,3 +445,17 @@ def test_a_response_about_a_task_that_is_over_does_not_hide_the_others(claiming:
     claiming.published("a")
     assert ids(claiming.answered("a", "b")) == ["b"]
     assert claiming.leased == ["b"]
+
+
+def test_a_lost_task_that_the_latest_search_found_is_not_forgotten_while_there_is_no_room_for_it() -> None:
+    """Without room the fetcher does not search again. The task is in progress in the API: it would stay so for ever."""
+    fetcher = ClaimingFetching(max_in_flight=1, leases={"a": Lease(1.0), "b": Lease(1.0)})
+    fetcher.page()
+    fetcher.live(LEASE + 1)
+    assert fetcher.lost == ["a", "b"]
+    fetcher.in_progress("a", "b")
+    assert (fetcher.leased, fetcher.lost) == (["a"], ["b"])
+    fetcher.live(3 * FORGET_LOST_S, step=2, held=["a"])
+    assert fetcher.lost == ["b"]
+    polls = decisions.of(Poll, [*fetcher.published("a"), *fetcher.live(INTERVAL + 1)])
+    assert frozenset("b") in [poll.among for poll in polls]
