@@ -272,7 +272,9 @@ class Publisher:
     def _settle(self, now: Instant) -> Iterator[Any]:
         if not self._accepted:
             return
-        record = self.settled.settle(now.wall, self._accepted)
+        # not before its lease, even if the clock was set back: a late result of this lease must not look new
+        latest_lease = max(self.entries[task_id].leased_at for task_id in self._accepted)
+        record = self.settled.settle(max(now.wall, latest_lease), self._accepted)
         self._accepted = []
         yield Settle(record)
         yield Send("fetcher", m.Published(record.ids))
