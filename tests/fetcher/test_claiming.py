@@ -71,7 +71,7 @@ def test_a_conflict_counts_as_accepted_only_after_a_claim_that_the_api_may_have_
 
 def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: ClaimingFetching) -> None:
     done = claiming.answered("a", status=401)
-    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one", has_worked=True)]
     assert claiming.claims == []
     claiming.token("two")
     claiming.tick()
@@ -118,7 +118,7 @@ def test_claims_with_a_dead_token_wait_for_another_and_are_sent_again_at_once() 
     fetcher.page(*samples.names(20))
     sent = list(fetcher.claims)
     done = fetcher.answered(*sent, status=401)
-    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one", has_worked=True)]
     fetcher.token("two")
     fetcher.tick()
     assert len(fetcher.claims) == CONNECTIONS
