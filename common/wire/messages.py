@@ -223,7 +223,7 @@ class TokenRequest(Message):
     rejected: str = ""
     """Fingerprint of a token that the API refused. The broker replaces it only if it is still the current one."""
     has_worked: bool = False
-    """Whether the API accepted that token before: then it is no sign that the API refuses every token."""
+    """Whether the API accepted that token before. If not, the API may refuse every token."""
 
 
 class Token(Message):
