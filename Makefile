@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # With the virtual environment's python first on PATH, as supervisord.conf expects it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo run test chaos check format lock lifecycle audit bench bench-quick clean
+.PHONY: help install demo run test simulate chaos check format lock lifecycle audit bench bench-quick clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -62,6 +62,9 @@ test: $(READY) ## Run every test, the quick ones first
 
 chaos: $(DEMO) ## The pipeline under random faults, judged from outside (MINUTES=2, SEED=any)
 	@python -m sandbox.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+simulate: $(READY) ## The pipeline on a simulated machine, with every fault (SEEDS=0:500, STEPS=10000000)
+	@python -m tests.simulator $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS))
 
 check: $(READY) ## Lint: ruff, mypy --strict, import contracts
 	@ruff check .

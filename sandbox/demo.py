@@ -154,13 +154,20 @@ def main() -> int:
             f"The API stand-in has {options.tasks} pending tasks. Starting the pipeline with mock embeddings …"
         )
         started = time.monotonic()
+        progress = None
         with Pipeline(sandbox, Path(folder)) as pipeline:
-            progress = watch(console, sandbox, pipeline, options.tasks)
+            with contextlib.suppress(KeyboardInterrupt):
+                progress = watch(console, sandbox, pipeline, options.tasks)
+            if progress is None:
+                console.print("Interrupted. Stopping everything …")
+            signal.signal(signal.SIGINT, signal.SIG_IGN if progress is None else signal.default_int_handler)
             summary(console, sandbox, time.monotonic() - started)
-            if options.keep:
+            if options.keep and progress is not None:
                 _stay(console, pipeline)
         twice = sandbox.summary()["api"]["accepted_twice"]
     console.print("Everything is stopped." + ("" if options.keep else " To look at it while it runs: make demo KEEP=1"))
+    if progress is None:
+        return 130
     return 0 if progress.done == options.tasks and not progress.failed and not twice else 1
 
 
@@ -172,6 +179,8 @@ def _stay(console: Console, pipeline: Pipeline) -> None:
             f"Staying up. The log is {pipeline.log}; the API stand-in is {pipeline.sandbox.api}. Ctrl-C stops all."
         )
         signal.pause()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave processes behind
+    console.print("Stopping everything …")
 
 
 if __name__ == "__main__":

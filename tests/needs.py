@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = {"promtool": "prometheus", "strace": "strace", "npm": "npm"}
+PROGRAMS = {"promtool": "prometheus", "prometheus": "prometheus", "strace": "strace", "npm": "npm"}
 """Program → the Debian package that contains it."""
 
 NODE_PROJECTS = tuple(sorted(Path(__file__).parent.glob("*/package.json")))

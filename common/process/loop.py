@@ -32,14 +32,14 @@ import zmq
 
 from common.failures.breaker import Breaker
 from common.failures.errors import Fatal
-from common.process import breaker_report, clock, metrics
+from common.process import breaker_report, clock, metrics, zero_series
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send
 from common.process.store import Store
 from common.process.supervisor_watch import ORPHAN_ENDS_S, SupervisorWatch
 from common.wire.messages import Heartbeat, decode
 from common.wire.sockets import Sockets
 from common.wire.timing import HEARTBEAT_INTERVAL_S, TICK_S
-from common.wire.wiring import Wiring
+from common.wire.wiring import SENDERS, Wiring, stage_of
 
 FRAMES_PER_TURN = 64
 """At most this many messages are handled in one turn, so that a full inbox cannot delay ticks and events."""
@@ -112,6 +112,7 @@ class Loop:
             Count: lambda count: metrics.count(*count),
             Observe: lambda observed: metrics.observe(*observed),
         }
+        zero_series.begin(wiring.stage)
         self._usage = metrics.ProcessUsage(wiring.stage, wiring.instance)
 
     def post(self, event: Any) -> None:
@@ -260,7 +261,8 @@ class Loop:
         self.sockets.send("monitor", beat)
 
     def _undecodable(self, sender: str, payload: bytes, event: str) -> None:
-        metrics.UNDECODABLE.labels(sender[:32]).inc()
+        stage = stage_of(sender)
+        metrics.UNDECODABLE.labels(stage if stage in SENDERS else metrics.OTHER_SENDER).inc()
         self._log.warning(event, sender=sender[:32], bytes=len(payload))
 
 

@@ -74,7 +74,7 @@ TOKEN_REQUESTS = Counter(
 )
 PROVIDER_REQUESTS = Counter(
     "provider_requests_total",
-    "Requests to a provider, by response status",
+    "Requests to a provider, by kind of outcome: ok, throttled, server_error, bad_input, …",
     ["provider", "model", "status"],
     registry=REGISTRY,
 )
@@ -191,14 +191,16 @@ UNDECODABLE = Counter(
     ["sender"],
     registry=REGISTRY,
 )
+OTHER_SENDER = "other"
+"""The label of all senders that are not stages: a frame may name any, and each label value costs memory."""
 CPU_SECONDS = Counter(
-    "stage_cpu_seconds_total", "CPU time of the process, user and system", ["stage", "instance"], registry=REGISTRY
+    "stage_cpu_seconds_total", "CPU time of the process, user and system", ["stage", "process"], registry=REGISTRY
 )
 BUILD_INFO = Gauge(
     "build_info", "1, with the versions of the service and of Python", ["version", "python"], registry=REGISTRY
 )
 BUILD_INFO.labels(__version__, platform.python_version()).set(1)
-MEMORY = Gauge("stage_memory_bytes", "Resident memory of the process", ["stage", "instance"], registry=REGISTRY)
+MEMORY = Gauge("stage_memory_bytes", "Resident memory of the process", ["stage", "process"], registry=REGISTRY)
 
 
 _METRICS = [metric for metric in list(globals().values()) if isinstance(metric, Counter | Histogram)]
@@ -237,10 +239,10 @@ def model_label(model: str) -> str:
 class ProcessUsage:
     """Measures the CPU time and memory of this process."""
 
-    def __init__(self, stage: str, instance: str) -> None:
+    def __init__(self, stage: str, process: str) -> None:
         self._process = psutil.Process(os.getpid())
-        self._cpu = CPU_SECONDS.labels(stage, instance)
-        self._memory = MEMORY.labels(stage, instance)
+        self._cpu = CPU_SECONDS.labels(stage, process)
+        self._memory = MEMORY.labels(stage, process)
         self._seen = 0.0
 
     def update(self) -> None:

@@ -15,6 +15,8 @@ STAGES = ("fetcher", "token_broker", "rate_limiter", "embedder", "publisher", "m
 
 OPERATOR = "operator"
 """The sender name of the commands `python -m stages …`, which act for an operator."""
+SENDERS = frozenset({*STAGES, OPERATOR})
+"""Every stage that a frame may give as its sender, and the operator."""
 
 EDGES: dict[tuple[str, str], tuple[type[m.Message], ...]] = {  # (sender, receiver) → messages
     ("fetcher", "rate_limiter"): (m.Tasks,),

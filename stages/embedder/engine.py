@@ -13,6 +13,7 @@ from typing import Any
 from common.failures.retry import Backoff
 from common.failures.wait_hints import LONGEST_WAIT_S
 from common.process import clock as clocks
+from common.process import zero_series
 from common.process.actions import Instant
 from common.settings.settings import Mode, Settings
 from stages.embedder.calling.backend import Backend
@@ -200,4 +201,5 @@ def _is_down(backend: Backend, model: str) -> bool:
 def _backend(provider: Provider, settings: Settings, clock: Callable[[], Instant]) -> Backend:
     backoff = Backoff(first=2.0, factor=settings.retry_backoff_factor)
     gate = Gate(provider.name, settings.circuit_breaker_threshold, backoff, clock)
+    zero_series.begin_provider(provider.name, {settings.default_embedding_model, *settings.rate_limit_models})
     return Backend(provider, gate, LearnedCaps(provider.name, provider.caps, clock))

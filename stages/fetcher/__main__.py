@@ -7,7 +7,7 @@ from typing import Any
 
 from common import task_types
 from common.api.responses import ApiResponses
-from common.process import clock, logs, metrics
+from common.process import clock, logs, metrics, zero_series
 from common.process.actions import Instant, Report
 from common.process.loop import Loop, Plan, main
 from common.settings import settings
@@ -30,12 +30,12 @@ def start() -> None:
     loop = Loop(Wiring(config.sockets_dir, "fetcher"))
     store = LeaseStore(config.state_dir)
     now = clock.now()
-    fetcher_config = FetcherConfig(
+    state = Fetcher(FetcherConfig(
         config.max_in_flight, config.lease_seconds, config.max_dispatches, config.polling_interval_seconds,
         config.circuit_breaker_threshold, config.retry_backoff_factor, config.claim_tasks,
-    )  # fmt: skip
-    state = Fetcher(fetcher_config, loop.wiring.inbox, store.leases(), store.dead(), now, store.settled())
+    ), loop.wiring.inbox, store.leases(), store.dead(), now, store.settled())  # fmt: skip
     kinds = task_types.registered(config.counts_tokens, config.default_embedding_model)
+    zero_series.begin_task_types(kinds)
     upstream = Upstream(config, Reader(kinds, Shard(config.shard_index, config.shard_count)), loop.background)
     claims = ClaimRequests(config, loop.post, loop.watch)
 

@@ -2,7 +2,8 @@
 
 The holder of a task lists it (`Holding`) every third of a lease. A task that is not listed for a whole lease is lost.
 A silence proves nothing in three cases: this process was stopped itself; the rate limiter is gone, so it is not known
-what embedders have; the publisher is gone, but what it stored is on its disk.
+what embedders have; the publisher is gone, but what it stored is on its disk. After a restart of this process that may
+be any task, until the publisher has listed all that it holds.
 
 The second way is much faster. A rate limiter that has just started sends its complete inventory once. A task that
 waited in its predecessor, and that it lists neither then nor within `UNCONFIRMED_S`, is lost. If that is wrong, the
@@ -50,6 +51,8 @@ class LeaseExpiry:
         self._next_expiry_s = now.mono
         self._limiter_heard_s = now.mono
         self._publisher_heard_s = now.mono
+        self._has_publisher_listed = False
+        """Whether the publisher has listed all that it holds since this process started."""
         self._unlisted: set[str] = set()
         """Tasks that waited in a rate limiter that died, and that its successor has not listed yet."""
         self._unlisted_until_s = 0.0
@@ -71,6 +74,7 @@ class LeaseExpiry:
             self._table.renew(message.embedding, Event.LISTED_EMBEDDING, now)
         else:
             self._publisher_heard_s = now.mono
+            self._has_publisher_listed = self._has_publisher_listed or message.dead is not None
             self._table.renew(message.ids, Event.LISTED_STORED, now)
             self._table.renew(message.embedding, Event.LISTED_STORED, now)
             self._table.renew(message.parked, Event.LISTED_PARKED, now)
@@ -120,6 +124,8 @@ class LeaseExpiry:
         """Whether the holder could have renewed the lease, and has not."""
         if entry.whereabouts in {Whereabouts.STORED, Whereabouts.REFUSED}:
             return self._publisher_heard_s - entry.heard_at_s > self._lease_s
+        if entry.whereabouts is Whereabouts.RESTORED and not self._has_publisher_listed:
+            return False  # its result may be on the publisher's disk
         return now.mono - entry.heard_at_s > self._lease_s and not self.is_limiter_silent(now)
 
     def _lose(self, task_ids: list[str], now: Instant) -> Iterator[Any]:

@@ -82,7 +82,7 @@ class Fetcher:
 
     def on_token(self, message: m.Token, now: Instant) -> Actions:
         """Use this access token from now on."""
-        self._schedule.access_token.take(message)
+        self._schedule.take_token(message)
         for breaker in self.breakers:
             breaker.half_open(now.mono)  # with the new token the API may answer
         return self._poll_if_due(now)
@@ -178,7 +178,7 @@ class Fetcher:
             self._schedule.poll_at_once(now)
             if self._claiming is not None:
                 self._claiming.search_soon(now)
-        for record in self.settled.forget(now.wall):
+        for record in self.settled.forget(now.wall, now.mono):
             yield DeleteSettled(record)
         self._end_deferrals(now)
         yield from self._schedule.access_token.ask(now)

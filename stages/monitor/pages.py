@@ -76,7 +76,7 @@ class Pages:
             "reasons": reasons,
             "mode": settings.mode,
             "mock": settings.mode is Mode.MOCK,
-            "processes": {name: _process(view, name, now) for name in sorted({*view.expected, *view.seen})},
+            "processes": {name: _process(view, name, now) for name in view.shown(now)},
             "rate_limiting": {
                 "enabled": settings.rate_limit_enabled,
                 "strategy": settings.rate_limit_strategy,
@@ -93,7 +93,9 @@ class Pages:
 
     def _metrics(self, view: View, now: Instant) -> HttpResponse:
         registry = CollectorRegistry()
-        registry.register(_Families([*view.families(self._catalogue, now), *_processes(view, now)]))
+        registry.register(
+            _Families([*view.families(self._catalogue, now), *_readiness(view, now), *_processes(view, now)])
+        )
         return HttpResponse(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
@@ -111,14 +113,27 @@ class _Families(Collector):
             yield metric
 
 
+def _readiness(view: View, now: Instant) -> list[Family]:
+    """What `/ready` says, in numbers."""
+    ready, notices = float(not view.obstacles(now)), float(len(view.notices(now)))
+    return [
+        _gauge("ai_service_ready", "1 while a task could be processed, else 0: /ready says why", ready),
+        _gauge("ai_service_notices", "What is wrong or in progress although tasks are processed: see /ready", notices),
+    ]
+
+
+def _gauge(name: str, documentation: str, value: float) -> Family:
+    return Family(name, "gauge", documentation, [Sample(name, {}, value)])
+
+
 def _processes(view: View, now: Instant) -> list[Family]:
     """The metrics that only the monitor can measure."""
     up = Family("process_up", "gauge", "1 while heartbeats come from the process, else 0", [])
     name = "process_heartbeat_age_seconds"
     ages = Family(name, "gauge", "Time since the last heartbeat of the process", [])
-    for instance in sorted({*view.expected, *view.seen}):
+    for instance in view.shown(now):
         age_s = view.age_s(instance, now)
-        labels = {"stage": stage_of(instance), "instance": instance}
+        labels = {"stage": stage_of(instance), "process": instance}
         up.samples.append(Sample("process_up", labels, float(view.alive(instance, now))))
         if age_s is not None:
             ages.samples.append(Sample(name, labels, age_s))

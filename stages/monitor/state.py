@@ -21,7 +21,7 @@ EARLIER_BOOTS = 64
 
 
 QUESTION_INTERVAL_S = 5.0
-"""While an expected instance is not alive, the settings are read again this often."""
+"""While an expected instance is not alive, or another one is, the settings are read again this often."""
 
 
 class Monitor:
@@ -33,8 +33,9 @@ class Monitor:
         """When to ask again which instances are expected (monotonic seconds)."""
 
     def on_tick(self, now: Instant) -> Actions:
-        """If an expected instance is not alive, ask whether it still is expected: EMBEDDER_PROCESSES may be lower."""
-        if now.mono < self._next_question_s or not self.view.missing(now):
+        """Ask which instances are expected if others are alive: EMBEDDER_PROCESSES may have been changed."""
+        view = self.view
+        if now.mono < self._next_question_s or (not view.missing(now) and len(view.shown(now)) == len(view.expected)):
             return []
         self._next_question_s = now.mono + QUESTION_INTERVAL_S
         return [AskExpected()]

@@ -49,6 +49,11 @@ class View:
         age_s = self.age_s(instance, now)
         return age_s is not None and age_s <= DEAD_AFTER_S
 
+    def shown(self, now: Instant) -> list[str]:
+        """The instances that an operator should see: those that must be alive, and any other that is."""
+        others = {instance for instance in self.seen if self.alive(instance, now)}
+        return sorted({*self.expected, *others})
+
     def missing(self, now: Instant) -> list[str]:
         """What is known of each expected instance that is not alive; empty when the service is healthy."""
         return [self._absence(instance, now) for instance in self.expected if not self.alive(instance, now)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,3 +78,15 @@ def test_the_key_of_a_dropped_record_may_be_used_again() -> None:
 def test_keys_sort_as_times_do(times: list[float]) -> None:
     keys = [Record(at, []).key for at in sorted(times)]
     assert all(earlier <= later for earlier, later in itertools.pairwise(keys))
+
+
+@pytest.mark.parametrize("step", [-7200.0, -120.0, 120.0, 7200.0])
+def test_a_step_of_the_wall_clock_makes_nothing_older_or_younger(step: float) -> None:
+    settled = RecentlySettled(60.0)
+    list(settled.forget(1_000.0, 10.0))
+    record = settled.settle(1_000.0, ["a"])
+    assert list(settled.forget(1_001.0 + step, 11.0)) == []
+    assert settled.at("a") == 1_000.0 + max(0.0, step)
+    assert list(settled.forget(1_064.0 + step, 74.0)) == []
+    assert list(settled.forget(1_066.0 + step, 76.0)) == [record]
+    assert settled.at("a") is None

@@ -18,5 +18,7 @@ def exposed() -> frozenset[str]:
     """The metrics of the processes, those that the monitor adds, and `up`, which Prometheus adds."""
     now = Instant(0.0, 0.0)
     counted = [(metric.name, metric.type) for metric in REGISTRY.collect()]
-    added = [(family.name, family.kind) for family in pages._processes(View(["fetcher"], now), now)]
+    view = View(["fetcher"], now)
+    families = [*pages._readiness(view, now), *pages._processes(view, now)]
+    added = [(family.name, family.kind) for family in families]
     return frozenset({"up", *(name + suffix for name, kind in counted + added for suffix in SUFFIXES[kind])})

@@ -12,6 +12,15 @@ _NAME = re.compile(r"(?<!\w)[a-zA-Z_:][a-zA-Z0-9_:]*(?!\w)(?!\s*\()")  # a name 
 _OPERATORS = frozenset({"and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring"})
 
 
+def selectors(expression: str) -> dict[str, str]:
+    """Each metric that an expression reads with its selector; empty if it has none. Of several only the shortest."""
+    found: dict[str, str] = {}
+    for name in metrics(expression):
+        own = [match.group(1) or "" for match in re.finditer(rf"(?<!\w){name}(?!\w)(\{{[^}}]*\}})?", expression)]
+        found[name] = min(own, key=len)
+    return found
+
+
 def metrics(expression: str) -> set[str]:
     """The names of all metrics that an expression reads."""
     for noise in (_STRING, _SELECTOR, _LABELS, _DURATION):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.exposed import exposed
-from tests.deploy.promql import metrics
+from tests.deploy.promql import metrics, selectors
 from tests.deploy.tools import ROOT, promtool
 
 FILE = ROOT / "deploy/grafana/dashboards/ai-task-processor.json"
@@ -25,6 +25,25 @@ def expressions() -> Iterator[str]:
 def test_every_metric_on_the_dashboard_is_exposed(expression: str) -> None:
     assert metrics(expression)
     assert metrics(expression) <= exposed()
+
+
+@pytest.mark.parametrize("expression", sorted(set(expressions())))
+def test_every_expression_selects_the_chosen_jobs_and_pipelines(expression: str) -> None:
+    for selector in selectors(expression).values():
+        assert 'job=~"$job", instance=~"$pipeline"' in selector
+
+
+def test_every_metric_of_the_provider_and_of_the_build_has_a_panel() -> None:
+    shown = set().union(*(metrics(expression) for expression in expressions()))
+    assert {"provider_requests_total", "provider_tokens_used_total", "build_info"} <= shown
+
+
+def test_the_variables_of_the_dashboard_are_the_jobs_and_their_pipelines() -> None:
+    queries = {variable["name"]: variable["query"] for variable in DASHBOARD["templating"]["list"]}
+    assert queries == {
+        "job": 'label_values(process_up{job=~"ai-task-processor.*"}, job)',
+        "pipeline": 'label_values(process_up{job=~"$job"}, instance)',
+    }
 
 
 def test_prometheus_accepts_every_expression_of_the_dashboard(tmp_path: Path) -> None:

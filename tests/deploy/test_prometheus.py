@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.deploy.exposed import exposed
-from tests.deploy.promql import metrics
+from tests.deploy.promql import metrics, selectors
 from tests.deploy.tools import ROOT, promtool
 
 FOLDER = ROOT / "deploy/prometheus"
@@ -29,6 +29,25 @@ def test_every_alert_has_its_expression_on_one_line() -> None:
 def test_every_metric_of_an_alert_is_exposed(expression: str) -> None:
     assert metrics(expression)
     assert metrics(expression) <= exposed()
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_selector_of_an_alert_names_the_job(expression: str) -> None:
+    for selector in selectors(expression).values():
+        assert 'job=~"ai-task-processor.*"' in selector
+
+
+def test_every_alert_is_tried_in_both_directions() -> None:
+    tried = re.split(r"(?=- alertname: )", (ROOT / "tests/deploy/alerts_test.yml").read_text())[1:]
+    outcomes = {(part.split("\n", 1)[0].removeprefix("- alertname: "), "exp_alerts" in part) for part in tried}
+    alerts = re.findall(r"- alert: (\w+)", ALERTS)
+    assert outcomes == {(alert, fires) for alert in alerts for fires in (True, False)}
+
+
+def test_the_operations_page_says_what_to_do_about_each_alert() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    for alert in re.findall(r"- alert: (\w+)", ALERTS):
+        assert f"| `{alert}` |" in page
 
 
 def test_the_metrics_of_an_expression_are_found() -> None:

@@ -38,6 +38,7 @@ class Fetching:
         leases: dict[str, Lease] | None = None,
         dead: Iterable[str] = (),
         token: bool = True,
+        publisher_lists: bool = True,
         **config: Any,
     ) -> None:
         settings = {"lease_seconds": LEASE, "max_dispatches": 5, "polling_interval_s": INTERVAL, **config}
@@ -46,6 +47,8 @@ class Fetching:
         self.poll: Poll | None = None
         self.asked_at = START
         self.did(self.state.on_tick(START))
+        if leases and publisher_lists:
+            self.did(self.state.on_holding(m.Holding("publisher", [], dead=list(dead)), START))
         if token:
             self.token("one")
 
@@ -55,7 +58,7 @@ class Fetching:
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
         done = list(actions)
-        polls = decisions.of(Poll, done)
+        polls = decisions.of_type(Poll, done)
         self.poll = polls[-1] if polls else None
         if polls:
             self.asked_at = self.now
@@ -111,10 +114,10 @@ class Fetching:
             self.after(step)
             done += self.state.on_holding(m.Holding("rate_limiter", ids), self.now)
             ticked = list(self.state.on_tick(self.now))
-            if decisions.of(Poll, ticked):
+            if decisions.of_type(Poll, ticked):
                 self.asked_at = self.now
             done += ticked
-        polls = decisions.of(Poll, done)
+        polls = decisions.of_type(Poll, done)
         self.poll = polls[-1] if polls else None
         return done
 
@@ -135,8 +138,17 @@ class Fetching:
 
 
 def dispatched(actions: Iterable[Any]) -> list[m.Task]:
-    return [task for message in decisions.of(m.Tasks, actions) for task in message.tasks]
+    return [task for message in decisions.of_type(m.Tasks, actions) for task in message.tasks]
 
 
 def ids(actions: Iterable[Any]) -> list[str]:
     return [task.id for task in dispatched(actions)]
+
+
+def with_leased(*task_ids: str, **limits: Any) -> Fetching:
+    """A fetcher with these leased tasks, and no poll under way."""
+    fetcher = Fetching(**limits)
+    fetcher.page(*task_ids)
+    if fetcher.poll:
+        fetcher.page(known=len(task_ids))
+    return fetcher

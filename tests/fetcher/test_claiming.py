@@ -127,6 +127,54 @@ def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: C
     assert claiming.claims == ["a"]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_claims_go_on_with_a_token_that_is_refused_to_one_of_them(claiming: ClaimingFetching, status: int) -> None:
+    claiming.answered("a", status=status)
+    claiming.page("c", "d")
+    assert claiming.claims == ["c", "d"]
+    done = claiming.answered("b") + claiming.tick()
+    assert [claim.task_id for claim in decisions.of(Claim, done) if claim.task_id != "b"] == ["a"]
+    assert sorted(ids(claiming.answered("a", "c", "d"))) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_claim_that_is_always_refused_with_its_token_delays_no_other(status: int) -> None:
+    fetcher = ClaimingFetching(max_in_flight=50)
+    tasks = samples.names(50)
+    fetcher.page(*tasks)
+    accepted: list[str] = []
+    waiting, requests, refusals = list(fetcher.claims), 0, 0
+    for _ in range(200):
+        sent, waiting = waiting, []
+        for task_id in sent:
+            refused = task_id == "t3"
+            refusals += refused
+            done = fetcher.answered(task_id, status=status if refused else 200)
+            accepted += ids(done)
+            requests += len(decisions.of(m.TokenRequest, done))
+            waiting += [claim.task_id for claim in decisions.of(Claim, done)]
+        waiting += [claim.task_id for claim in decisions.of(Claim, fetcher.live(0.1, 0.1))]
+        if len(accepted) == 49:
+            break
+    assert len(accepted) == 49
+    assert refusals <= 4
+    assert requests <= 2
+    assert fetcher.state.breakers[1].state is State.CLOSED
+
+
+def test_claims_with_a_dead_token_wait_for_another_and_are_sent_again_at_once() -> None:
+    fetcher = ClaimingFetching(max_in_flight=50)
+    fetcher.page(*samples.names(20))
+    sent = list(fetcher.claims)
+    done = fetcher.answered(*sent, status=401)
+    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    fetcher.token("two")
+    fetcher.tick()
+    assert len(fetcher.claims) == CONNECTIONS
+    assert set(fetcher.claims) <= set(samples.names(20))
+    assert fetcher.state.breakers[1].state is State.CLOSED
+
+
 def test_an_api_that_is_down_gets_few_claims_as_probes() -> None:
     fetcher = ClaimingFetching(max_in_flight=50)
     tasks = samples.names(50)

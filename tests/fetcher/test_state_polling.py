@@ -374,12 +374,30 @@ def test_the_publisher_is_told_of_each_poll_that_succeeded() -> None:
     assert TOLD in list(fetcher.state.on_page(PendingPage(0.0, [], 0, True, {}, []), fetcher.now))
 
 
+def poll_breaker(fetcher: Fetching) -> State:
+    return fetcher.state.breakers[0].state
+
+
 def test_a_new_token_ends_the_pause_of_the_circuit_breaker() -> None:
     fetcher = Fetching(breaker_threshold=1, backoff_factor=1.0)
+    fetcher.failed()
+    assert poll_breaker(fetcher) is State.OPEN
+    fetcher.token("two")
+    assert poll_breaker(fetcher) is State.HALF_OPEN
+
+
+def test_the_first_refusal_of_a_token_does_not_count_for_the_circuit_breaker() -> None:
+    fetcher = Fetching(breaker_threshold=1)
     fetcher.failed(rejected="one")
-    assert fetcher.state.breakers[0].state is State.OPEN
+    assert poll_breaker(fetcher) is State.CLOSED
     fetcher.token("two")
     assert fetcher.polling
+    fetcher.failed(rejected="two")
+    assert poll_breaker(fetcher) is State.OPEN
+    fetcher.live(70)
+    fetcher.page()
+    fetcher.failed(rejected="two")
+    assert poll_breaker(fetcher) is State.CLOSED
 
 
 def test_many_failed_polls_open_the_circuit_breaker() -> None:

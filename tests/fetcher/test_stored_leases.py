@@ -8,14 +8,16 @@ from stages.fetcher.config import FetcherConfig
 from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.fetcher.state import Fetcher
 from tests.decisions import START, after
+from tests.fetcher.fetching import LEASE, Fetching
 
-LEASE = 15.0
 TASK = "a"
 
 
 def fetcher() -> Fetcher:
     config = FetcherConfig(10, lease_seconds=LEASE, max_dispatches=5, polling_interval_s=30.0)
-    return Fetcher(config, "ipc:///inbox", {TASK: Lease(START.wall)}, [], START)
+    state = Fetcher(config, "ipc:///inbox", {TASK: Lease(START.wall)}, [], START)
+    list(state.on_holding(Holding("publisher", [], dead=[]), START))
+    return state
 
 
 def tick_until(state: Fetcher, begin: float, end: float) -> None:
@@ -67,3 +69,13 @@ def test_when_the_rate_limiter_is_back_its_tasks_have_a_full_lease_to_be_listed(
     list(state.on_holding(Holding("rate_limiter", []), after(11 * LEASE + 1.1)))
     tick_until(state, 11 * LEASE + 1, 11 * LEASE + 2)
     assert state.table.whereabouts(TASK) is Whereabouts.LOST
+
+
+def test_after_a_restart_nothing_is_lost_before_the_publisher_has_listed_what_it_holds() -> None:
+    """Its result may be on the publisher's disk: dispatched again, it would be paid again."""
+    fetcher = Fetching(leases={"a": Lease(1.0), "b": Lease(1.0)}, publisher_lists=False)
+    fetcher.live(10 * LEASE)
+    assert fetcher.leased == ["a", "b"]
+    fetcher.holding("a", stage="publisher", dead=[])
+    fetcher.live(2)
+    assert (fetcher.leased, fetcher.lost) == (["a"], ["b"])

@@ -187,7 +187,7 @@ def test_metrics_are_merged_over_processes_and_restarts() -> None:
     for instance in ("embedder_00", "embedder_01"):
         for boot, done in (("one", 5), ("two", 1)):
             sums = [counter("ai_tasks_processed", done, status="succeeded"), histogram("took_seconds", 1, done)]
-            shown.receive(beat(instance, boot, metrics=[*sums, gauge("stage_memory_bytes", done, instance=instance)]))
+            shown.receive(beat(instance, boot, metrics=[*sums, gauge("stage_memory_bytes", done, process=instance)]))
     found = shown.metrics()
     assert found["ai_tasks_processed"].samples[0].value == 12
     assert [sample.value for sample in found["took_seconds"].samples] == [4, 12, 12, 120]
@@ -199,13 +199,13 @@ def test_the_monitor_adds_metrics_of_which_processes_are_alive() -> None:
     shown.now = later(9)
     shown.receive(beat("fetcher"), later(8))
     found = shown.metrics()
-    up = {sample.labels["instance"]: (sample.labels["stage"], sample.value) for sample in found["process_up"].samples}
+    up = {sample.labels["process"]: (sample.labels["stage"], sample.value) for sample in found["process_up"].samples}
     assert [up["fetcher"], up["embedder_00"]] == [("fetcher", 1), ("embedder", 0)]
-    ages = {s.labels["instance"]: s.value for s in found["process_heartbeat_age_seconds"].samples}
+    ages = {s.labels["process"]: s.value for s in found["process_heartbeat_age_seconds"].samples}
     assert ages["fetcher"] == 1
     assert ages["embedder_00"] == 9
     waiting = Pages(configured(), Monitor(ALL, START).view, lambda: START).answer("/metrics").body.decode()
-    assert 'process_up{instance="publisher",stage="publisher"} 0.0' in waiting
+    assert 'process_up{process="publisher",stage="publisher"} 0.0' in waiting
     assert "process_heartbeat_age_seconds{" not in waiting
 
 

@@ -213,3 +213,20 @@ def test_while_an_instance_is_not_alive_the_monitor_asks_whether_it_is_still_exp
 def test_while_all_instances_are_alive_the_monitor_asks_nothing() -> None:
     state = monitor(*ALL)
     assert state.on_tick(later(DEAD_AFTER_S)) == []
+
+
+def test_an_embedder_that_is_not_expected_makes_the_monitor_ask_whether_it_is_now() -> None:
+    state = monitor(*ALL, "embedder_01")
+    for instance in (*ALL, "embedder_01"):
+        state.on_heartbeat(beat(instance), later(QUESTION_INTERVAL_S))
+    assert state.on_tick(later(QUESTION_INTERVAL_S)) == [AskExpected()]
+    state.on_expected(ExpectedInstances([*ALL, "embedder_01"]), later(5.0))
+    assert state.on_tick(later(2 * QUESTION_INTERVAL_S)) == []
+    dead = later(QUESTION_INTERVAL_S + DEAD_AFTER_S + 1)
+    assert any("embedder_01" in reason for reason in state.view.missing(dead))
+
+
+def test_an_embedder_that_is_not_expected_any_more_is_shown_until_it_ends() -> None:
+    state = monitor(*ALL, "embedder_01")
+    assert "embedder_01" in state.view.shown(START)
+    assert state.view.shown(later(DEAD_AFTER_S + 1)) == sorted(ALL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -107,6 +109,17 @@ def test_check_tries_the_provider_without_paying(sandbox: Sandbox, tmp_path: Pat
             "a page instead of JSON; check OPENAI_BASE_URL",
         ),
         ({"status": 200, "body": "[]"}, "ok", "lists 0 models"),
+        ({"status": 200, "body": '\ufeff{"data": [{"id": "other"}]}'}, "ok", "text-embedding-3-small (DEFAULT"),
+        ({"status": 200, "body": "{}"}, "ok", "could not be tried"),
+        ({"status": 200, "body": '{"error": {"message": "canary-key"}}'}, "FAILED", "an error instead of a list"),
+        ({"status": 204}, "ok", "could not be tried"),
+        ({"status": 405}, "ok", "could not be tried"),
+        ({"status": 429}, "ok", "could not be tried"),
+        ({"status": 407}, "FAILED", "answered 407"),
+        ({"status": 500}, "FAILED", "answered 500; check OPENAI_BASE_URL"),
+        ({"drop": "before"}, "FAILED", "cannot be reached"),
+        ({"cut": 60}, "ok", "could not be tried"),
+        ({"cut": 250}, "FAILED", "cannot be reached"),
     ],
 )
 def test_check_says_what_a_providers_answer_means(
@@ -118,6 +131,29 @@ def test_check_says_what_a_providers_answer_means(
     assert lines["OpenAI"].startswith(word)
     assert says in lines["OpenAI"]
     assert "canary-key" not in str(lines)
+
+
+@pytest.mark.parametrize("mode", ["openai", "ollama"])
+@pytest.mark.parametrize("path", ["", "/v1/embeddings", "/api", "/v1/v1"])
+def test_check_names_the_address_that_a_wrong_path_was_meant_to_be(
+    sandbox: Sandbox, tmp_path: Path, mode: str, path: str
+) -> None:
+    right = {"openai": sandbox.openai, "ollama": sandbox.ollama}[mode]
+    root = right.removesuffix("/v1")
+    if root + path == right:
+        return
+    variable = f"{mode.upper()}_BASE_URL"
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE=mode, **{variable: root + path})
+    assert status == 1, lines
+    assert f"set {variable}={right}" in str(lines)
+
+
+def test_check_names_the_models_that_ollama_has_yet_to_download(sandbox: Sandbox, tmp_path: Path) -> None:
+    present = sandbox.settings()["ollama"]["models"]
+    wanted = json.dumps([*present, "absent-model"])
+    status, lines = checked(sandbox, tmp_path / "state", PROCESSING_MODE="ollama", SUPPORTED_MODELS=wanted)
+    assert status == 0, lines
+    assert "missing: absent-model, which the service downloads" in lines["Ollama"]
 
 
 def test_check_tells_of_misspelt_variables_and_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -244,22 +280,42 @@ def test_supervisord_starts_and_stops_all_programs(installation: tuple[Path, dic
         log.close()
 
 
-def test_ctrl_c_in_a_terminal_ends_the_demo_with_its_summary() -> None:
-    """A terminal sends the signal to the whole group: to the demo, and to what it started."""
-    mark = f"demo-{uuid.uuid4()}"
+def in_terminal(*command: str, press: dict[str, str], mark: str) -> tuple[int, str]:
+    """Run a command in a terminal of its own; `press` is what is typed when a text appears. Returns status and output.
+
+    A terminal sends the signal of Ctrl-C to the whole foreground group: to the command, and to what it started.
+    """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    demo = subprocess.Popen(
-        ["python", "-m", "sandbox.demo", "--tasks", "10", "--keep"], cwd=ROOT, start_new_session=True, text=True,
-        env={"PATH": path, "MARK": mark, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert demo.stdout is not None
-    printed = ""
-    for line in demo.stdout:
-        if "Staying up" in line and "Staying up" not in printed:
-            os.killpg(demo.pid, signal.SIGINT)
-        printed += line
-    assert demo.wait(60) == 0, printed
-    demo.stdout.close()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execvpe(command[0], command, {"PATH": path, "MARK": mark, "TERM": "xterm"})
+    printed = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while piece := os.read(terminal, 65_536):
+            printed += piece
+            for text in [text for text in press if text.encode() in printed]:
+                os.write(terminal, press.pop(text).encode())
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "press", "expected"),
+    [
+        (["--tasks", "10", "--keep"], {"Staying up": "\x03"}, 0),
+        (["--tasks", "10", "--keep"], {"Staying up": "\x03", "Stopping everything": "\x03\x03"}, 0),
+        (["--tasks", "200000"], {"in flight": "\x03"}, 130),
+    ],
+    ids=["while it stays up", "three times", "while it works"],
+)
+def test_ctrl_c_in_a_terminal_ends_the_demo_with_its_summary(
+    arguments: list[str], press: dict[str, str], expected: int
+) -> None:
+    mark = f"demo-{uuid.uuid4()}"
+    status, printed = in_terminal("python", "-m", "sandbox.demo", *arguments, press=dict(press), mark=mark)
+    assert status == expected, printed
+    assert "tasks succeeded" in printed
     assert "Everything is stopped." in printed
     assert "Traceback" not in printed
     assert marked(mark) == []
@@ -292,3 +348,36 @@ def test_two_pipelines_run_from_one_folder_and_supervisorctl_finds_each(sandbox:
             started.terminate()
         for started in both:
             started.wait(200)
+
+
+def test_health_follows_the_number_of_embedders_when_it_is_changed(
+    installation: tuple[Path, dict[str, str]],
+) -> None:
+    folder, environment = installation
+    page = f"http://127.0.0.1:{environment['METRICS_PORT']}/health"
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    def change(number: int) -> None:
+        (folder / ".env").write_text(f"EMBEDDER_PROCESSES={number}\n")
+
+    def healthy_with(number: int) -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            response = requests.get(page, timeout=30)
+            embedders = [name for name in response.json()["processes"] if name.startswith("embedder")]
+            return response.status_code == 200 and len(embedders) == number
+        return False
+
+    change(2)
+    with (folder / "log").open("wb") as log:
+        running = subprocess.Popen(
+            ["supervisord", "-c", "supervisord.conf"], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: healthy_with(2), 60)
+        for number in (1, 3):
+            change(number)
+            run("supervisorctl", "-c", "supervisord.conf", "update", environment=environment, cwd=folder)
+            wait_until(partial(healthy_with, number), 60)
+    finally:
+        running.terminate()
+        assert running.wait(100) == 0

@@ -3,14 +3,19 @@
 A process takes turns like `common.process.loop`: it decides, commits its writes, and only then sends.
 The network behaves like ZeroMQ: messages from one sender to one receiver keep their order. Messages that a killed
 receiver had not read are lost. While a receiver is down, messages wait at the sender (and are lost with it), or are
-dropped if the sender repeats them anyway.
+dropped if the sender repeats them anyway. A disturbed network also loses messages that are repeated, doubles others,
+lets some overtake others by 0.3 s, and delays them by up to 0.5 s, which ZeroMQ on one machine does not. Left out are
+losses of messages that are said once, copies that arrive much later, and delays of seconds: ZeroMQ does none of these
+while both processes live, and the design relies on it (the rate limiter would take such a batch for lost).
+
+Each event is one step. A world that is told to tells its story: one line for each thing that happens.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
@@ -32,12 +37,27 @@ class World:
         self.random = random.Random(seed)
         self.now = 0.0
         self.processes: dict[str, Process] = {}
+        self.steps = 0
+        """Events so far."""
+        self.injected: Counter[str] = Counter()
+        """Faults by kind, how often each was injected."""
+        self.story: list[str] | None = None
+        """The lines of the story, if it is told."""
+        self.disturbance = ""
+        """What the network does to some messages now: lose, repeat, reorder or delay them; empty for nothing."""
+        self.wall_step_s = 0.0
+        """How far the wall clock has been set ahead, or back."""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
 
     @property
     def instant(self) -> Instant:
-        return Instant(self.now, BEGINNING + self.now)
+        return Instant(self.now, BEGINNING + self.now + self.wall_step_s)
+
+    def tell(self, who: str, what: str) -> None:
+        """Add a line to the story."""
+        if self.story is not None:
+            self.story.append(f"{self.now:9.4f} s  {who:<12}  {what}")
 
     def later(self, seconds: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._number), event))
@@ -51,6 +71,7 @@ class World:
                 if done():
                     return
             self.now, _, event = heapq.heappop(self._events)
+            self.steps += 1
             event()
         self.now = max(self.now, until)
 
@@ -115,6 +136,7 @@ class Process:
 
     def start(self) -> None:
         self.life += 1
+        self.world.tell(self.name, "starts")
         self.alive, self.stopped, self.draining, self.dies = True, False, False, None
         self.inbox.clear()
         self._waiting.clear()
@@ -129,6 +151,7 @@ class Process:
         if not self.alive:
             return
         self.alive = False
+        self.world.tell(self.name, "dies")
         self.deaths.append(self.world.now)
         self.world.later(back_after, self.start)
 
@@ -136,6 +159,7 @@ class Process:
         """SIGSTOP, and SIGCONT after this many seconds."""
         if self.alive and not self.stopped:
             self.stopped = True
+            self.world.tell(self.name, f"is stopped for {seconds:g} s")
             self.world.later(seconds, self._resumption(self.life))
 
     def terminate(self) -> None:
@@ -148,6 +172,7 @@ class Process:
         def resume() -> None:
             if self.life == life and self.alive:
                 self.stopped = False
+                self.world.tell(self.name, "goes on")
                 self._turn([], tick=True)
 
         return resume
@@ -193,9 +218,7 @@ class Process:
             self._writes.clear()
             self.kill(self.back_after)
             return
-        for write in self._writes:
-            write()
-        self._writes.clear()
+        self._commit()
         if self.dies == "after" and later:
             later = later[: self.world.random.randrange(len(later))]
         for action in later:
@@ -207,6 +230,13 @@ class Process:
                 return
         if self.dies == "after" or (self.draining and self.drained()):
             self.kill(self.back_after)
+
+    def _commit(self) -> None:
+        for write in self._writes:
+            write()
+        if self._writes:
+            self.world.tell(self.name, f"commits {len(self._writes)} writes")
+        self._writes.clear()
 
     def _decide(self, actions: Iterable[Any]) -> list[Any]:
         later = []
@@ -234,10 +264,43 @@ class Process:
     def _transmit(self, receiver: Process, message: m.Message) -> None:
         world = self.world
         at = max(self._arrives.get(receiver.name, 0.0), world.now + world.delay())
-        self._arrives[receiver.name] = at
-        life = receiver.life
-        for _ in range(2 if world.random.random() < 0.02 else 1):
-            world.later(at - world.now, lambda: receiver.receive(message, life))
+        life, copies = receiver.life, 2 if world.random.random() < 0.02 else 1
+        may_disturb = world.disturbance != "lose" or isinstance(message, REPEATED)
+        if world.disturbance and may_disturb and world.random.random() < 0.2:
+            world.injected[f"message: {world.disturbance}"] += 1
+            if world.story is not None:
+                world.tell(self.name, f"the network will {world.disturbance} {named(message)} to {receiver.name}")
+            match world.disturbance:
+                case "lose":
+                    return
+                case "repeat":
+                    copies = 3  # at once: a late copy would be a message of another time
+                case "reorder":
+                    at += world.random.choice((0.0, 0.3))
+                case _:
+                    at += world.random.choice((0.2, 0.5))
+        if world.disturbance != "reorder":
+            self._arrives[receiver.name] = at
+
+        def arrive(life: int) -> None:
+            if world.story is not None:
+                world.tell(receiver.name, f"reads {named(message)} of {self.name}")
+            receiver.receive(message, life)
+
+        for _ in range(copies):
+            world.later(at - world.now, lambda: arrive(life))
+
+
+def named(message: m.Message) -> str:
+    """A message in the words of a story: its name, and the tasks that it is about."""
+    found = [getattr(message, name) for name in ("tasks", "results") if getattr(message, name, None)]
+    ids = (
+        [item.id for items in found for item in items]
+        or getattr(message, "ids", [])
+        or getattr(message, "accepted", [])
+    )
+    shown = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
+    return f"{type(message).__name__}({shown})"
 
 
 def void(_: object) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from common.process.actions import Send
 from common.wire import messages as m
-from tests.properties.outside import Api
-from tests.properties.world import Process, World
+from tests.simulator.outside import Api
+from tests.simulator.world import Process, World
 
 
 class BrokerProcess(Process):

@@ -13,7 +13,7 @@ from common.wire import messages as m
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import PendingPage, Reader
 from stages.publisher.actions import SendPatch
-from tests.properties.world import BEGINNING, World
+from tests.simulator.world import BEGINNING, World
 
 
 @dataclass
@@ -34,7 +34,8 @@ class ApiTask:
     key: str
     number: int
     nature: str
-    """good, bad (its vector is unusable), invalid, poison (kills its embedder), gone (deleted meanwhile), foreign."""
+    """good, bad (unusable vector), invalid, poison (kills its embedder), gone (deleted meanwhile), foreign, or
+    refused (the API never takes its result, with a status of an outage)."""
     state: str = "pending"
     accepted: list[Accepted] = field(default_factory=list)
     refused: int = 0
@@ -62,6 +63,10 @@ class Api:
         self.mode = "normal"
         self.token = 1
         """The only token that it accepts."""
+        self.tokens_refused = False
+        """Whether its check of tokens is down: then it refuses every request with 403."""
+        self.takes_refused = False
+        """Whether it takes the results that it refused before, too: an operator has repaired it."""
         self.polls = 0
         self._reader = Reader(registered())
 
@@ -73,7 +78,7 @@ class Api:
 
     def poll(self, poll: Poll, asked_at: float) -> PendingPage | PollFailed:
         self.polls += 1
-        if poll.token.fingerprint != str(self.token):
+        if poll.token.fingerprint != str(self.token) or self.tokens_refused:
             return PollFailed(Transient("GET pending answered 401"), poll.token.fingerprint)
         if self.mode in {"down", "lossy"}:
             return PollFailed(Transient("GET pending answered 503"))
@@ -92,9 +97,14 @@ class Api:
             error = "" if status else "no response"
             return ApiResponse(patch.task_id, status, error, retry_after, patch.token.fingerprint)
 
-        if patch.token.fingerprint != str(self.token):
-            return respond(401)
         task = self.tasks[patch.task_id]
+        if patch.token.fingerprint != str(self.token) or self.tokens_refused:
+            return respond(403 if self.tokens_refused else 401)
+        if task.nature == "refused" and not self.takes_refused:
+            task.refused += 1
+            return respond(
+                self.world.random.choice((0, 302, 401, 403, 500, 503)), self.world.random.choice((0.0, 60.0))
+            )
         if task.state == "deleted":
             return respond(404)
         match self.mode:
@@ -125,6 +135,8 @@ class Provider:
     def __init__(self, world: World) -> None:
         self.world = world
         self.mode = "normal"
+        self.refused_model = ""
+        """The model that it does not serve now; empty for none."""
         self.paid: dict[str, int] = {}
 
     def pay(self, task: m.Task) -> bytes:

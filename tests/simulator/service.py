@@ -28,9 +28,9 @@ from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
-from tests.properties.losses import RecordsLosses
-from tests.properties.outside import Api, Provider
-from tests.properties.world import Process, World, void
+from tests.simulator.losses import RecordsLosses
+from tests.simulator.outside import Api, Provider
+from tests.simulator.world import Process, World, void
 
 LEASE_SECONDS = 15.0
 MAX_DISPATCHES = 5
@@ -114,9 +114,9 @@ class FetcherProcess(Process):
             self.world.later(coming, lambda: answer() if self.life == life and self.alive else None)
 
     def check(self) -> None:
-        """Lost tasks may be listed again, and then exceed MAX_IN_FLIGHT; by no more than MAX_IN_FLIGHT."""
+        """Bounded: MAX_IN_FLIGHT, as many refused results again, and as many lost tasks that are listed again."""
         known = self.state.table.leased_count + self.state.table.count(Whereabouts.LOST)
-        assert known <= 2 * self.config.max_in_flight, "more than twice MAX_IN_FLIGHT are known"
+        assert known <= 3 * self.config.max_in_flight, "more than three times MAX_IN_FLIGHT are known"
 
 
 class LimiterProcess(Process):
@@ -232,7 +232,7 @@ class EmbedderProcess(RecordsLosses):
             return
         done = BatchProcessed(batch.batch_id, [], requests=1)
         for task in batch.tasks:
-            if self.provider.mode == "down":
+            if self.provider.mode == "down" or self.provider.refused_model == batch.key:
                 done.deferred.append(task.id)
             elif self.api.tasks[task.id].nature == "bad":
                 self.provider.pay(task)
@@ -248,7 +248,8 @@ class EmbedderProcess(RecordsLosses):
         self.event(done, self.world.random.choice((0.0001, 0.05)))
 
     def check(self) -> None:
-        assert len(self.state.slots) <= SLOTS, f"{self.name} has more batches than slots"
+        is_disturbed = any(kind.startswith("message") for kind in self.world.injected)
+        assert is_disturbed or len(self.state.slots) <= SLOTS, f"{self.name} has more batches than slots"
 
 
 class PublisherProcess(Process):
@@ -297,6 +298,7 @@ class PublisherProcess(Process):
             case DeleteSettled(record):
                 return lambda: void(self.settled.pop(record.key, None))
             case published.MoveToDeadLetters(task_id):
+                assert self.api.tasks[task_id].refused, f"{task_id} was given up without a refusal of its own"
                 return lambda: self.dead.update({task_id: self.results.pop(task_id)})
             case published.ReplayDeadLetter(task_id):
                 return lambda: self.results.update({task_id: self.dead.pop(task_id)})
@@ -317,6 +319,7 @@ class PublisherProcess(Process):
 
     def _patch(self, patch: published.SendPatch, sent: bytes, life: int) -> None:
         answer = self.api.patch(patch, sent)  # it arrives even if its sender has died meanwhile
+        self.world.tell("API", f"answers the PATCH of {patch.task_id} with {answer.status or 'nothing'}")
         if self.life == life and self.alive:
             self.event(ApiResponses([answer]), self.world.random.choice((0.0005, 0.01, 0.2)))
 

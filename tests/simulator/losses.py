@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from common.wire import messages as m
-from tests.properties.world import Process, World
+from tests.simulator.world import Process, World
 
 
 class RecordsLosses(Process):

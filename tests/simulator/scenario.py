@@ -14,18 +14,18 @@ from common.wire import messages as m
 from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import Unit, WindowId
-from tests.properties.broker import BrokerProcess
-from tests.properties.outside import Api, ApiTask, Provider
-from tests.properties.service import MAX_DISPATCHES, EmbedderProcess, FetcherProcess, LimiterProcess, PublisherProcess
-from tests.properties.world import World
 from tests.rate_limiter.test_quota_invariant import most_within
+from tests.simulator.broker import BrokerProcess
+from tests.simulator.outside import Api, ApiTask, Provider
+from tests.simulator.service import MAX_DISPATCHES, EmbedderProcess, FetcherProcess, LimiterProcess, PublisherProcess
+from tests.simulator.world import World
 
 EMBEDDERS = ("embedder_00", "embedder_01")
 STAGES = ("fetcher", "rate_limiter", *EMBEDDERS, "publisher")
 FAULTS_END_S = 40.0
 """No fault begins after this time."""
 NEXT_TASK_S = 20.0
-"""A task is queued this often while a poison task is pending: finished tasks tell poison from a broken embedder."""
+"""A task is queued this often while a poison or refused task is pending: what becomes of it is the evidence."""
 QUIET_WITHIN_S = 700.0
 """All tasks must have ended this long after the faults: back-offs, cooldowns and expired leases included."""
 
@@ -81,6 +81,8 @@ class Run:
             world.later(fault.at, lambda fault=fault: self.begin_fault(fault))  # type: ignore[misc]
 
     def begin_fault(self, fault: Fault) -> None:
+        self.world.injected[fault.kind] += 1
+        self.world.tell("fault", f"{fault.kind} {fault.target} {fault.seconds:g} s")
         process = self.world.processes[fault.target]
         match fault.kind:
             case "kill":
@@ -110,6 +112,17 @@ class Run:
                 self.world.later(fault.seconds, lambda: setattr(self.provider, "mode", "normal"))
             case "delete":
                 self.api.delete()
+            case "tokens refused":
+                self.api.tokens_refused = True
+                self.world.later(fault.seconds, lambda: setattr(self.api, "tokens_refused", False))
+            case "model refused":
+                self.provider.refused_model = "large"
+                self.world.later(fault.seconds, lambda: setattr(self.provider, "refused_model", ""))
+            case "lose" | "repeat" | "reorder" | "delay":
+                self.world.disturbance = fault.kind
+                self.world.later(fault.seconds, lambda: setattr(self.world, "disturbance", ""))
+            case "clock ahead" | "clock back":
+                self.world.wall_step_s += fault.seconds * (1 if fault.kind == "clock ahead" else -1)
 
     def run(self) -> None:
         self.world.run(FAULTS_END_S + 30.0)  # the longest fault is over by then
@@ -120,12 +133,14 @@ class Run:
 
     def queue_more(self) -> None:
         """Queue another task from time to time."""
-        if any(task.pending for task in self.api.tasks.values() if task.nature == "poison"):
+        waiting = (task.id for task in self.api.tasks.values() if task.pending and task.nature in {"poison", "refused"})
+        if set(waiting) - set(self.publisher.dead):
             self.api.create(1, "small")
             self.world.later(NEXT_TASK_S, self.queue_more)
 
     def replay(self) -> None:
         """An operator replays the dead letters once the API accepts them again."""
+        self.api.takes_refused = True
         if self.publisher.state.dead:
             letters = m.DeadLetters(list(self.publisher.state.dead))
             self.publisher.receive(letters, self.publisher.life)
@@ -160,7 +175,7 @@ class Run:
             self.check_payments(task)
         charges = sorted(self.limiter.charges.items())
         if self.scenario.per_minute:
-            assert most_within(charges, 60) <= self.scenario.per_minute
+            assert most_within(charges, 60) <= self.scenario.per_minute, "more than the limit in a minute"
         assert set(self.fetcher.leases) <= self.fetcher.state.table.ids(Whereabouts.LOST)
         assert self.fetcher.dead == set()
 
@@ -172,9 +187,10 @@ class Run:
             "invalid": {"failed"},
             "poison": {"failed"},
             "gone": {"succeeded", "deleted"},
+            "refused": {"succeeded"},
             "foreign": {"pending"},
         }
-        if task.nature in {"good", "gone"} and task.state == "failed":
+        if task.nature in {"good", "gone", "refused"} and task.state == "failed":
             assert self.losses(task.id) >= MAX_DISPATCHES, f"{task.id} has failed without a reason"
         else:
             assert task.state in expected[task.nature], f"{task.id} is {task.state}"
@@ -201,12 +217,16 @@ class Run:
         return lost + self.fetcher.expired.get(task_id, 0)
 
 
-def run_scenario(scenario: Scenario) -> Run:
-    """Run a scenario to its end and check the promises; its seed also determines the jitter of back-offs."""
+def run_scenario(scenario: Scenario, story: list[str] | None = None) -> Run:
+    """Run a scenario to its end and check the promises; its seed also determines the jitter of back-offs.
+
+    If `story` is given, the run tells what happens, line by line.
+    """
     before = random.getstate()
     random.seed(scenario.seed)
     try:
         run = Run(scenario)
+        run.world.story = story
         run.run()
         run.check()
         return run
