@@ -28,7 +28,7 @@ stops = st.builds(Fault, times, st.just("stop"), processes, spans)
 outside = st.builds(
     Fault,
     times,
-    st.sampled_from(["down", "lossy", "refusing", "new token", "provider", "delete"]),
+    st.sampled_from(["down", "lossy", "refusing", "new token", "provider down", "provider lossy", "delete"]),
     external,
     st.sampled_from([0.5, 2.0, 10.0]),
 )
