@@ -39,6 +39,7 @@ class ApiTask:
     status of an outage)."""
     state: str = "pending"
     accepted: list[Accepted] = field(default_factory=list)
+    queued_at: float = 0.0
     refused: int = 0
     """Number of responses with 400 or 422."""
 
@@ -74,7 +75,7 @@ class Api:
         for _ in range(count):
             number = len(self.tasks)
             task_id = f"{nature}{number}"
-            self.tasks[task_id] = ApiTask(task_id, key, number, nature)
+            self.tasks[task_id] = ApiTask(task_id, key, number, nature, queued_at=self.world.now)
 
     def poll(self, poll: Poll, asked_at: float) -> PendingPage | PollFailed:
         self.polls += 1

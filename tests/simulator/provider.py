@@ -29,6 +29,8 @@ from tests.simulator.world import World
 LENGTH = 4
 WRONG_LENGTH = 6
 MINUTE_S = 60.0
+SLOW_SHARE = 0.02
+"""The share of the requests that wait seconds for a connection."""
 TEXT = "text of "
 
 
@@ -48,6 +50,8 @@ class Provider:
         self.mode = "normal"
         self.refused_model = ""
         """The model that it does not serve now; empty for none."""
+        self.is_quick = False
+        """Whether every request is short, so that waits show what the service does."""
         self.paid: dict[str, int] = {}
         """Task id → how often it was charged."""
         self.excused: dict[str, int] = {}
@@ -125,7 +129,8 @@ class ProviderClient:
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Make one request."""
         provider, random, found = self._provider, self._provider.world.random, list[Embeddings | Exception]()
-        pause(random.choice((0.0, 0.001, 0.02)) if random.random() < 0.98 else random.choice((2.0, 12.0)))
+        is_slow = random.random() < SLOW_SHARE and not provider.is_quick
+        pause(random.choice((2.0, 12.0)) if is_slow else random.choice((0.0, 0.001, 0.02)))
         if provider.mode == "unreachable":
             raise NotSent("no connection")
         sending.check()
@@ -139,7 +144,7 @@ class ProviderClient:
                 provider.world.tell("provider", f"{words}: {described(found[0])}")
 
         provider.world.later(in_network_s, arrive)
-        pause(in_network_s + random.choice((0.01, 0.1, 0.3, 1.0, 4.0)))
+        pause(in_network_s + random.choice((0.01, 0.1) if provider.is_quick else (0.01, 0.1, 0.3, 1.0, 4.0)))
         if isinstance(found[0], Exception):
             raise found[0]
         return found[0]

@@ -35,6 +35,12 @@ NEXT_TASK_S = 20.0
 """A task is queued this often while a poison or refused task is pending: what becomes of it is the evidence."""
 EVIDENCE = frozenset({"bad", "poison", "refused", "unreadable", "crashing"})
 """The natures of tasks that end only when it is seen what becomes of others."""
+BAD_BESIDE = ("bad", "unreadable", "crashing", "invalid", "refused")
+GOOD_BESIDE = 12
+READY_WITHIN_S = 130.0
+"""The service is ready this long after the last fault: the longest wait between two probes is a minute."""
+WAIT_S = 20.0
+"""Good tasks that are queued together with bad ones are accepted within this time: a poll, and one probe."""
 QUIET_WITHIN_S = 700.0
 """All tasks must have ended this long after the faults: back-offs, cooldowns and expired leases included."""
 
@@ -152,7 +158,34 @@ class Run:
         self.queue_more()
         self.world.run(FAULTS_END_S + QUIET_WITHIN_S, self.is_finished)
         assert self.is_finished(), f"not finished: {self.unfinished()}"
+        self.queue_beside_bad_ones()
         self.replay()
+
+    def queue_beside_bad_ones(self) -> None:
+        """When all is over: good tasks do not wait for bad ones."""
+        if self.scenario.per_minute or self.scenario.requests_per_minute:
+            return
+        self.world.run(self.world.now + READY_WITHIN_S, lambda: not self.blockers())
+        assert not self.blockers(), f"not ready: {self.blockers()}"
+        self.provider.is_quick = True
+        before = set(self.api.tasks)
+        for nature in BAD_BESIDE:
+            self.api.create(2 * self.scenario.natures.count(nature), "small", nature)
+        self.api.create(GOOD_BESIDE, "small")
+        good = [task for task in self.api.tasks.values() if task.nature == "good" and task.id not in before]
+        self.world.run(self.world.now + WAIT_S, lambda: all(task.accepted for task in good))
+        late = [task.id for task in good if not task.accepted]
+        assert not late, f"{late} wait for bad ones after {WAIT_S:g} s"
+        self.queue_more()
+        self.world.run(self.world.now + QUIET_WITHIN_S, self.is_finished)
+        assert self.is_finished(), f"not finished: {self.unfinished()}"
+
+    def blockers(self) -> list[str]:
+        """Why the service is not ready, in its own words."""
+        now = self.world.instant
+        states = (self.fetcher.state, self.limiter.state, self.publisher.state, self.broker.state)
+        found = [reason for state in states for reason in state.report(now).blockers]
+        return found + [reason for embedder in self.embedders for reason in embedder.engine.blockers()]
 
     def queue_more(self) -> None:
         """Queue another task from time to time."""
