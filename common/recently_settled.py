@@ -48,7 +48,7 @@ class RecentlySettled:
         self._keep_s = keep_s
         self._at: dict[str, float] = {}
         self._buckets: deque[tuple[float, list[tuple[Record, float]]]] = deque()
-        """(Time of the first one, records and their times); times as the wall clock shows them now."""
+        """(Time of the first one as the wall clock shows it now, records and their times)."""
         self._keys: set[bytes] = set()
         self._offset_s: float | None = None
         """The wall clock less the monotonic clock, when both were seen last."""
@@ -60,9 +60,11 @@ class RecentlySettled:
         step = 0.0 if self._offset_s is None else wall - mono - self._offset_s
         self._offset_s = wall - mono
         if abs(step) > LARGEST_DRIFT_S:
-            self._at = {task_id: at + step for task_id, at in self._at.items()}
+            # never back: what is late was begun before the step, and would seem to be begun after it was settled
+            ahead = max(0.0, step)
+            self._at = {task_id: at + ahead for task_id, at in self._at.items()}
             self._buckets = deque(
-                (first + step, [(record, at + step) for record, at in records]) for first, records in self._buckets
+                (first + step, [(record, at + ahead) for record, at in records]) for first, records in self._buckets
             )
 
     def settle(self, now: float, ids: list[str]) -> Record:

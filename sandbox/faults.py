@@ -7,6 +7,7 @@ A fault is a JSON object. These fields select requests:
     path            this regular expression matches in the path with its query ("pending", "^/api/embed$")
     body_contains   the request's body contains this text, for example the id of a task
     skip            do not apply to this number of matching requests first
+    every           apply to each n-th of the following matching requests only (default 1)
     times           apply to at most this number of requests (default: no limit)
     probability     apply to this share of the matching requests (default 1), drawn from a random generator with `seed`
 
@@ -47,6 +48,7 @@ class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     path: str | None = None
     body_contains: str | None = None
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    every: Annotated[int, msgspec.Meta(ge=1)] = 1
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
     probability: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     seed: int = 0
@@ -110,6 +112,8 @@ class Fault:
         spec = self.spec
         self.matched += 1
         if self.matched <= spec.skip or (spec.times is not None and self.applied >= spec.times):
+            return False
+        if (self.matched - spec.skip) % spec.every:
             return False
         if spec.probability < 1 and self._random.random() >= spec.probability:
             return False

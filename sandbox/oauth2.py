@@ -8,7 +8,9 @@ import base64
 import binascii
 import time
 from typing import ClassVar
-from urllib.parse import parse_qs, unquote_plus
+from urllib.parse import parse_qs, unquote_plus, urlencode
+
+import msgspec
 
 from sandbox.access_tokens import AccessTokens
 from sandbox.http import Request, Response, json_response
@@ -72,13 +74,13 @@ class OAuth2StandIn(StandIn[OAuth2Settings]):
         scopes = form.get("scope", "").split()
         self._issued += 1
         response: dict[str, object] = {
-            "access_token": self._tokens.issue(settings.expires_in, " ".join(scopes)),
+            "access_token": self._tokens.issue(settings.expires_in, " ".join(scopes), settings.valid_after),
             "scope": " ".join(scopes),
             "token_type": "bearer",
         }
         if not settings.omit_expires_in:
             response["expires_in"] = int(settings.expires_in)
-        return json_response(200, response, _NO_STORE)
+        return _in_form(response, settings.response_form)
 
     def _check_client(self, request: Request, form: dict[str, str]) -> Response | None:
         """The error response if the client cannot be authenticated."""
@@ -114,6 +116,16 @@ class OAuth2StandIn(StandIn[OAuth2Settings]):
         expiry = int(time.time() + left_s)
         known = {"active": True, "client_id": client, "sub": client, "scope": scope, "exp": expiry}
         return json_response(200, {**known, "token_type": "Bearer", "token_use": "access_token"})
+
+
+def _in_form(response: dict[str, object], form: str) -> Response:
+    """The response with a token, in the form of the setting `response_form`."""
+    if form == "form":
+        return Response(200, urlencode(response).encode(), "application/x-www-form-urlencoded", _NO_STORE)
+    content = msgspec.json.encode(response)
+    if form == "json_with_mark":
+        content = b"\xef\xbb\xbf" + content + b"\r\n"
+    return Response(200, content, headers=_NO_STORE)
 
 
 def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str, str]:

@@ -61,6 +61,10 @@ class OAuth2Settings(ServiceSettings, frozen=True, kw_only=True):
     """Lifetime of a token, in seconds."""
     omit_expires_in: bool = False
     """Leave `expires_in` out of the response; tokens still expire."""
+    valid_after: Seconds = 0.0
+    """A token is refused for this time after it was issued, as if the endpoint's clock were ahead of the API's."""
+    response_form: Literal["json", "json_with_mark", "form"] = "json"
+    """How a token is sent: as JSON, as JSON after a byte order mark and before a line break, or form-encoded."""
 
 
 class OpenAISettings(ServiceSettings, frozen=True, kw_only=True):

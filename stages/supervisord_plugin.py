@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import sys
 from functools import partial
@@ -36,6 +37,9 @@ from common.settings import settings
 from common.settings.settings import Settings
 
 PROGRAM = "embedder"
+STOP_MARGIN_S = {PROGRAM: 20, "publisher": 30}
+"""Seconds beyond the longest provider request that these programs may take to stop, if a timeout is set so long that
+`stopwaitsecs` in supervisord.conf is too short. An embedder that is killed at a provider request pays for it twice."""
 
 
 class InheritingProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
@@ -131,13 +135,16 @@ def _report_failed_start(event: Any) -> None:
 
 
 def _multiply(options: ServerOptions) -> None:
-    """Give the group `embedder` its numbered processes, from `embedder_00` on."""
-    number: int = settings.read().embedder_processes
+    """Give the group `embedder` its numbered processes, from `embedder_00` on, and all programs the time to stop."""
+    read: Settings = settings.read()
+    request_s = math.ceil(max(read.openai_timeout, read.ollama_timeout))
     for group in options.process_group_configs:
         if group.name == PROGRAM:
             first = group.process_configs[0]
-            group.process_configs = [_numbered(first, n) for n in range(number)]
+            group.process_configs = [_numbered(first, n) for n in range(read.embedder_processes)]
         for config in group.process_configs:
+            if group.name in STOP_MARGIN_S:
+                config.stopwaitsecs = max(config.stopwaitsecs, request_s + STOP_MARGIN_S[group.name])
             config.make_process = partial(_make_process, config)
 
 

@@ -5,9 +5,13 @@ failed for a moment. So the token is used further, and another one is requested 
 `REPLACE_INTERVAL_S`. Only `dead_after` refusals in a row, without a request in between that was served, show that it is
 dead: then it is not used any more.
 
+A new token may not be valid yet, if the clock of the token endpoint is ahead of the API's. If its first use is refused,
+the token before it is used further, as long as it lasts, and the new one is tried again every `UNTRIED_INTERVAL_S`.
+
 A dead token that has worked is replaced at once. If its replacement is refused too, the fault is elsewhere: the API's
 check of tokens is down, or its clock is behind, so that the new token is not valid yet. So this one is kept, and tried
-again after growing pauses; it is replaced after `KEPT_TRIES` of them.
+again after growing pauses; it is replaced after `KEPT_TRIES` of them, or after `KEPT_S`. If another process reaches the
+API meanwhile, it is tried again sooner.
 """
 
 from __future__ import annotations
@@ -22,8 +26,14 @@ from common.wire.timing import TOKEN_REQUEST_INTERVAL_S
 
 REPLACE_INTERVAL_S = 10.0
 """A token that some requests are served with is replaced at most this often."""
+UNTRIED_INTERVAL_S = 2.0
+"""How long the token before is used, before a new one that was refused is tried again."""
 KEPT_TRIES = 4
 """A token that came as a replacement is replaced itself after this many refusals, with a pause after each."""
+KEPT_S = 120.0
+"""After this time it is replaced in any case: what the token may do was perhaps changed."""
+EARLY_INTERVAL_S = 5.0
+"""A dead token is tried again before the end of its pause at most this often."""
 REFUSED = "the API refused the access token (401 or 403)"
 
 
@@ -34,6 +44,14 @@ class AccessToken:
         self._inbox = inbox
         self._dead_after = dead_after
         self._token: Token | None = None
+        self._has_worked = False
+        """Whether a request was served with it."""
+        self._before: Token | None = None
+        """The token before it, which had worked until it was renewed."""
+        self._untried: Token | None = None
+        """The token after it, which was refused when it was first used."""
+        self._untried_from = 0.0
+        """When to try that one again (monotonic)."""
         self._refused = ""
         """Fingerprint of the token that was found dead last."""
         self._unserved = 0
@@ -42,10 +60,16 @@ class AccessToken:
         """How often in a row a token was found dead."""
         self._tries = 0
         """How often this token was found dead."""
+        self._dead_since = float("inf")
+        """Since when (monotonic)."""
         self._is_replacing = False
         """Whether the broker is to replace the token."""
         self._cooldown = Cooldown()
         """No token is used before its end (monotonic)."""
+        self._is_early = False
+        """Whether the pause of the dead token was ended early."""
+        self._early_from = 0.0
+        """When it may be ended early again (monotonic)."""
         self._requested_at = float("-inf")
         self._replaced_at = float("-inf")
         self._backoff = Backoff(1.0, 2.0, 60.0)
@@ -53,7 +77,10 @@ class AccessToken:
     def take(self, token: Token) -> None:
         """Use the token that the broker has sent."""
         if not self.is_current(token.fingerprint):
+            self._before = self._token if self._has_worked and not self._deaths else None
+            self._untried, self._has_worked = None, False
             self._unserved = self._tries = 0
+            self._dead_since = float("inf")
             self._is_replacing = False
             if self._deaths == 1:
                 self._cooldown = Cooldown()
@@ -66,6 +93,9 @@ class AccessToken:
     def usable(self, now: Instant) -> Token | None:
         """The token, if it may be used now."""
         token = self._token
+        if token and self._untried and (now.mono >= self._untried_from or token.expires_at <= now.wall):
+            self._before, self._token, self._untried, self._has_worked = token, self._untried, None, False
+            token = self._token
         if token is None or token.expires_at <= now.wall or not self._cooldown.is_over(now.mono):
             return None
         return token
@@ -73,13 +103,26 @@ class AccessToken:
     def worked(self, fingerprint: str = "") -> None:
         """Note that a request was served with the token; without a fingerprint, with the one in use."""
         if not fingerprint or self.is_current(fingerprint):
+            self._has_worked, self._before = True, None
             self._unserved = self._deaths = self._tries = 0
+            self._dead_since = float("inf")
             self._is_replacing = False
+            self._cooldown = Cooldown()
+
+    def reachable(self, now: Instant) -> None:
+        """Note that another process reached the API: a dead token may be tried again before its pause is over."""
+        if self._deaths > 1 and now.mono >= self._early_from and not self._cooldown.is_over(now.mono):
+            self._early_from = now.mono + EARLY_INTERVAL_S
+            self._is_early = True
             self._cooldown = Cooldown()
 
     def refused(self, fingerprint: str, now: Instant) -> Iterator[Send]:
         """Note that the API refused a request with a token. Several requests may report the same refusal."""
         if not self.is_current(fingerprint) or not self._cooldown.is_over(now.mono):
+            return
+        if not self._has_worked and self._before and self._before.expires_at > now.wall:
+            self._untried, self._untried_from = self._token, now.mono + UNTRIED_INTERVAL_S
+            self._token, self._before, self._has_worked = self._before, None, True
             return
         self._unserved += 1
         if self._unserved < self._dead_after:
@@ -91,9 +134,12 @@ class AccessToken:
         self._unserved = 0
         self._refused = fingerprint
         self._deaths += 1
-        self._tries += 1
+        self._tries += not self._is_early
+        self._is_early = False
+        self._dead_since = min(self._dead_since, now.mono)
+        is_kept_long = self._tries >= KEPT_TRIES or now.mono - self._dead_since >= KEPT_S
         self._cooldown = Cooldown(now.mono + self._backoff.delay(self._deaths), REFUSED)
-        if not self._is_replacing and (self._deaths == 1 or self._tries >= KEPT_TRIES):
+        if not self._is_replacing and (self._deaths == 1 or is_kept_long):
             self._is_replacing = True
             self._requested_at = float("-inf")
         yield from self.ask(now)

@@ -8,14 +8,24 @@ are `{"statusCode", "message", "error"}`; the reference application's are `{"req
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
+
+from common.api import error_words
 
 LARGEST_READ_BYTES = 64 * 1024
 """An error body is short; of a longer one only this much is looked at."""
 LONGEST_MESSAGE_BYTES = 300
 """What is shown, logged and stored of the API's words."""
+NOT_SHOWN = "the API's message is not shown, because it may repeat a text"
+_REQUEST_ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}"
+    r"|(?:(?:r|req|request|id)[-_:.]?)?[0-9]{1,10}",
+    re.IGNORECASE,
+)
+"""The common forms of a request id. Any other could be a part of a text, perhaps encoded."""
 
 
 class ApiErrorBody(NamedTuple):
@@ -23,28 +33,25 @@ class ApiErrorBody(NamedTuple):
 
     from_api: bool
     """Whether the API itself answered: its body is JSON, or empty."""
-    message: str = ""
-    """The API's words: one line, at most `LONGEST_MESSAGE_BYTES`, control characters escaped."""
+    words: str = ""
+    """What may be shown of the API's words: one line, at most `LONGEST_MESSAGE_BYTES` (`error_words`)."""
     request_id: str = ""
     """The id by which the API's own log knows this request."""
     route_missing: bool = False
     """404 because the API has no such route at all: API_BASE_URL is wrong, and no task is gone."""
 
     def in_words(self) -> str:
-        """The request id, by which the API's own log has the words.
-
-        The message itself is not shown: an API may repeat a task's text or a token in it, and these must never appear
-        in a log, a metric or a dead letter.
-        """
-        return f" (requestId {self.request_id})" if self.request_id else ""
+        """The words and the request id, to append to a description; the API's own log has the whole message."""
+        words = f": {self.words}" if self.words else ""
+        return f"{words} (requestId {self.request_id})" if self.request_id else words
 
 
 _SUCCESS = ApiErrorBody(from_api=True)
 _JSON_BEGINS = (b"{", b"[")
 
 
-def read(status: int, body: bytes) -> ApiErrorBody:
-    """Read the body of a response; accepts any bytes."""
+def read(status: int, body: bytes, access_token: str = "") -> ApiErrorBody:
+    """Read the body of a response to a request with this token; accepts any bytes."""
     text = body[:LARGEST_READ_BYTES].strip()
     if not text:
         # NestJS answers an error with a body always; only a success may be empty
@@ -55,16 +62,13 @@ def read(status: int, body: bytes) -> ApiErrorBody:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ApiErrorBody(from_api=False)
-    if status >= 400 and not isinstance(value, dict):
-        return ApiErrorBody(from_api=False, message=one_line(str(value)))
     if not isinstance(value, dict):
-        return ApiErrorBody(from_api=True)
+        return ApiErrorBody(from_api=status < 400)
     message = _message(value)
     route_missing = status == 404 and message.startswith("Cannot ")
     request_id = value.get("requestId")
-    return ApiErrorBody(
-        True, one_line(message), one_line(request_id) if isinstance(request_id, str) else "", route_missing
-    )
+    is_id = isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) and request_id not in access_token
+    return ApiErrorBody(True, _words(message, value), str(request_id) if is_id else "", route_missing)
 
 
 def _message(value: dict[str, Any]) -> str:
@@ -75,6 +79,15 @@ def _message(value: dict[str, Any]) -> str:
     if isinstance(found, list):
         return "; ".join(str(item) for item in found[:10])
     return found if isinstance(found, str) else ""
+
+
+def _words(message: str, value: dict[str, Any]) -> str:
+    """What may be shown of a message; otherwise the error's name, and why there is no more."""
+    if shown := error_words.shown(message):
+        return one_line(shown)
+    names = (value.get("error"), value.get("name"), value.get("code"))
+    name = next((shown for name in names if isinstance(name, str) and (shown := error_words.shown(name))), "")
+    return one_line("; ".join(part for part in (name, NOT_SHOWN if message else "") if part))
 
 
 def one_line(text: str) -> str:

@@ -192,7 +192,7 @@ class Patches:
         wait_s = 0.0 if 200 <= status < 300 else curl.retry_after_s(handle.lines) or 0.0
         if error:
             return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}", wait_s, token.fingerprint)
-        told = error_body.read(status, bytes(handle.body))
+        told = error_body.read(status, bytes(handle.body), token.access_token)
         # an empty body tells nothing, except that a 404 is not the API's: that one always has words
         from_api = told.from_api or (not handle.body and status != 404)
         return ApiResponse(

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     # The API
     api_base_url: BaseUrl
     request_timeout: Timeout = 30
-    polling_interval_seconds: Interval = 30
+    polling_interval_seconds: Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)] = 30
 
     # OAuth2
     oauth2_client_id: Line

@@ -30,8 +30,8 @@ class PendingClaim(msgspec.Struct):
     """Whether an earlier claim got no answer. It may have been accepted; then a 409 is caused by this pipeline."""
     tries: int = 0
     """Claims that the API did not carry out."""
-    refused_token: str = ""
-    """Fingerprint of a token that the API refused together with this claim."""
+    is_token_doubted: bool = False
+    """Whether the API refused this claim with 401 or 403, so that its token was doubted."""
     is_check: bool = False
     """Whether the claim was accepted, and is sent again to see whether the API refuses a second claim."""
 

@@ -28,6 +28,8 @@ from stages.fetcher.lease_table import LEASED, Event, LeaseTable, Whereabouts
 from stages.fetcher.poll_schedule import PollSchedule
 from stages.fetcher.second_claims import SecondClaims
 
+TOKEN_DOUBTED_S = 1.0
+"""The longest time that a claim waits, when its token was refused, for another token or a sign that this one works."""
 REFUSED_FOR_S = 60.0
 """How long a task whose claim was refused is not leased; after that it is looked at again, if it is still pending."""
 
@@ -48,6 +50,10 @@ class Claiming:
         self._refused: set[str] = set()
         """Those of them that the API did not carry out before."""
         self._queue = PatchQueue((), lambda task_id: self._pending[task_id].tries if task_id in self._pending else 0)
+        self._token_refused: list[str] = []
+        """Those that were refused together with the token."""
+        self._token_used = ""
+        """Fingerprint of the token that the last claim was sent with."""
         self._search_at_s = 0.0
         """Monotonic seconds: when to search for lost tasks among those in progress."""
         expiry.searched_at_s = 0.0
@@ -89,6 +95,9 @@ class Claiming:
         token = self._schedule.access_token.usable(now)
         if token is None or self.draining or not self.refusals.throttle.is_over(now.mono):
             return
+        if token.fingerprint != self._token_used:
+            self._token_used = token.fingerprint
+            self._send_token_refused_again()
         if breaker.state is State.OPEN and queue.has_new:
             self.refusals.on_untried(now.mono)
         while queue.has_next(now.mono) and breaker.allows(now.mono):
@@ -125,7 +134,8 @@ class Claiming:
         means, task_id = meaning_of(response), response.task_id
         self.refusals.on_decided(task_id, now.mono)
         if means is Meaning.OK:
-            self._schedule.access_token.worked()
+            self._schedule.access_token.worked(response.fingerprint)
+            self._send_token_refused_again()
         if pending.is_check:
             yield from self.second_claims.on_response(means)
         elif means is not Meaning.OK and not (means is Meaning.CONFLICT and pending.unsure):
@@ -152,14 +162,26 @@ class Claiming:
         self.refusals.forget(task_id)
 
     def _on_token_refused(self, response: ApiResponse, pending: PendingClaim, now: Instant) -> Iterator[Any]:
-        """Repeat the claim with a new token; if that one is refused too, it is not the token's fault."""
-        if pending.refused_token in {"", response.fingerprint}:
-            pending.refused_token = response.fingerprint
-            self.refusals.breaker.undecided()
-            yield from self._schedule.access_token.refused(response.fingerprint, now)
-            self._queue.add_first(response.task_id)
-        else:
+        """Doubt the token, the first time: the claim is sent again first, when another token comes or one is accepted.
+
+        If it is refused again, it is not the token's fault.
+        """
+        access_token = self._schedule.access_token
+        was_current = access_token.is_current(response.fingerprint)
+        if pending.tries <= 1:
+            yield from access_token.refused(response.fingerprint, now)
+        if pending.is_token_doubted and was_current:
             yield from self._back_off(response, pending, now)
+            return
+        pending.is_token_doubted = True
+        self.refusals.breaker.undecided()
+        self._queue.add_later(response.task_id, now.mono + (TOKEN_DOUBTED_S if was_current else 0.0))
+        self._token_refused.append(response.task_id)
+
+    def _send_token_refused_again(self) -> None:
+        if self._token_refused:
+            self._queue.hurry(self._token_refused)
+            self._token_refused.clear()
 
     def _back_off(self, response: ApiResponse, pending: PendingClaim, now: Instant) -> Iterator[Any]:
         """Try again after a pause."""

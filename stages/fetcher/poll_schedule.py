@@ -33,6 +33,8 @@ WORTH_SHARE = 3 / 4
 """A poll because of settled tasks waits until this share of the page can be new."""
 SETTLED_POLL_INTERVAL_S = 0.1
 """Polls because tasks were settled are at least this far apart."""
+TOKEN_DEAD_AFTER = 3
+"""Refusals of a token in a row, without a claim or a poll that was served in between, after which it is dead."""
 HELD_INTERVALS = 10
 """If the tasks in flight fill a page, the next poll is held back for at most this many polling intervals."""
 UNKNOWN_TYPES_LOGGED_COUNT = 1000
@@ -50,13 +52,18 @@ class PollSchedule:
     def __init__(self, config: FetcherConfig, inbox: str) -> None:
         self.backoff = Backoff(1.0, config.backoff_factor, 60.0)
         self.breaker = Breaker("api", config.breaker_threshold, self.backoff)
-        self.access_token = AccessToken(inbox)
+        self.access_token = AccessToken(inbox, TOKEN_DEAD_AFTER if config.claim_tasks else 1)
+        """Polls leave one at a time. So without claims a refused poll is the only evidence."""
         self.pages_full = False
         """Whether the last page was as long as asked for, or as the API's cap: there may be more behind it."""
         self.cooldown = Cooldown()
         """After a failed poll; its reason is what the API said, if it throttled."""
         self._failure = ""
         """Why the last poll failed; empty if it succeeded."""
+        self._is_token_doubted = False
+        """Whether a poll was refused together with the token since one succeeded."""
+        self._was_refused = False
+        """Whether the last poll was."""
         self._config = config
         self._under_way = False
         self._began_at_s = float("-inf")
@@ -132,6 +139,7 @@ class PollSchedule:
         """A page came."""
         self._under_way = False
         self._failure, self.cooldown = "", Cooldown()
+        self._is_token_doubted = self._was_refused = False
         self.breaker.succeeded()
         self.access_token.worked()
 
@@ -190,17 +198,25 @@ class PollSchedule:
         ]
         return {"notices": notices} if notices else {}
 
+    def take_token(self, token: m.Token) -> None:
+        """Use this token from now on. If it is another one, a poll that was refused is made again at once."""
+        if self._was_refused and not self.access_token.is_current(token.fingerprint):
+            self.cooldown = Cooldown()
+        self.access_token.take(token)
+
     def failed(self, event: PollFailed, now: Instant) -> Iterator[Any]:
-        """Back off. A refused token is replaced first, and the first time in a row the poll is repeated at once."""
+        """Back off. But the first time in a row that the token is refused, replace it and poll again at once."""
         self._under_way = False
-        error = event.error
+        error, self._was_refused = event.error, bool(event.rejected)
         yield Log("poll_failed", {"reason": str(error)}, "warning")
-        self.breaker.failed(now.mono, str(error), error=error)
-        until = self.cooldown.until
-        if not event.rejected or self.breaker.failures > 1:
+        if event.rejected and not self._is_token_doubted:
+            self._is_token_doubted = True
+            self.breaker.undecided()
+        else:
             self._failure = str(error)
+            self.breaker.failed(now.mono, str(error), error=error)
             until = now.mono + self.backoff.delay(self.breaker.failures, error)
-        self.cooldown = Cooldown(until, str(error) if isinstance(error, Throttled) else "")
+            self.cooldown = Cooldown(until, str(error) if isinstance(error, Throttled) else "")
         if event.rejected:
             yield from self.access_token.refused(event.rejected, now)
 

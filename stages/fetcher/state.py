@@ -82,7 +82,7 @@ class Fetcher:
 
     def on_token(self, message: m.Token, now: Instant) -> Actions:
         """Use this access token from now on."""
-        self._schedule.access_token.take(message)
+        self._schedule.take_token(message)
         for breaker in self.breakers:
             breaker.half_open(now.mono)  # with the new token the API may answer
         return self._poll_if_due(now)

@@ -142,6 +142,7 @@ class Publisher:
     def on_api_reachable(self, _: m.ApiReachable, now: Instant) -> Actions:
         """A poll succeeded, so the API may take results again."""
         self._refusals.on_poll_succeeded(now.mono)
+        self._token.reachable(now)
         return self._send(now)
 
     def on_responses(self, event: ApiResponses, now: Instant) -> Actions:
@@ -271,7 +272,9 @@ class Publisher:
     def _settle(self, now: Instant) -> Iterator[Any]:
         if not self._accepted:
             return
-        record = self.settled.settle(now.wall, self._accepted)
+        # not before its lease, even if the clock was set back: a late result of this lease must not look new
+        latest_lease = max(self.entries[task_id].leased_at for task_id in self._accepted)
+        record = self.settled.settle(max(now.wall, latest_lease), self._accepted)
         self._accepted = []
         yield Settle(record)
         yield Send("fetcher", m.Published(record.ids))

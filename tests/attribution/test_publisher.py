@@ -55,9 +55,9 @@ def queue_one_refused(outside: Sandbox, status: int, body: str, headers: dict[st
 @pytest.mark.parametrize(
     ("status", "body", "headers", "words"),
     [
-        (500, WORDS, {}, "PATCH answered 500 (requestId r-42)"),
+        (500, WORDS, {}, "PATCH answered 500: the callback of this task failed (requestId r-42)"),
         (302, "", {"Location": "/login"}, "PATCH answered 302"),
-        (503, WORDS, {"Retry-After": "2"}, "PATCH answered 503 (requestId"),
+        (503, WORDS, {"Retry-After": "2"}, "PATCH answered 503: the callback of this task failed (requestId"),
         (200, "<html>a login page</html>", {}, "PATCH answered 200 (not in the API's own JSON"),
     ],
 )

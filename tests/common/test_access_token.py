@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.api.access_token import AccessToken
+from common.api.access_token import EARLY_INTERVAL_S, KEPT_S, UNTRIED_INTERVAL_S, AccessToken
 from common.process.actions import Instant, Send
 from common.wire.messages import Token, TokenRequest
 from common.wire.timing import TOKEN_REQUEST_INTERVAL_S
@@ -133,3 +133,77 @@ def test_a_token_that_works_resets_the_number_of_refusals(access_token: AccessTo
         list(access_token.refused(str(number), now))
     access_token.take(token("last"))
     assert access_token.usable(at(1900)) == token("last")
+
+
+def test_a_dead_token_is_tried_again_early_if_another_process_reaches_the_api(access_token: AccessToken) -> None:
+    access_token.take(token("one"))
+    list(access_token.refused("one", at(0)))
+    access_token.take(token("two"))
+    now = 0.0
+    for _ in range(6):
+        list(access_token.refused("two", at(now)))
+        while access_token.usable(at(now)) is None:
+            now += 1
+    list(access_token.refused("two", at(now)))
+    assert access_token.usable(at(now)) is None
+    access_token.reachable(at(now))
+    assert access_token.usable(at(now)) == token("two")
+    list(access_token.refused("two", at(now)))
+    access_token.reachable(at(now + EARLY_INTERVAL_S - 0.1))
+    assert access_token.usable(at(now + EARLY_INTERVAL_S - 0.1)) is None
+    access_token.reachable(at(now + EARLY_INTERVAL_S))
+    assert access_token.usable(at(now + EARLY_INTERVAL_S)) == token("two")
+
+
+def test_a_token_that_stays_dead_is_replaced_after_some_time_also_if_it_is_tried_early(
+    access_token: AccessToken,
+) -> None:
+    access_token.take(token("one"))
+    list(access_token.refused("one", at(0)))
+    access_token.take(token("two"))
+    requested: list[Send] = []
+    now = 0.0
+    while now <= KEPT_S and not requested:
+        requested = list(access_token.refused("two", at(now)))
+        now += EARLY_INTERVAL_S
+        access_token.reachable(at(now))
+    assert requested == request("two")
+    assert now > 4 * EARLY_INTERVAL_S
+
+
+def renewed(access_token: AccessToken, expires: float = 3600.0) -> AccessToken:
+    """Token "one" has worked, "two" is its successor."""
+    access_token.take(token("one", expires))
+    access_token.worked("one")
+    access_token.take(token("two"))
+    return access_token
+
+
+def test_a_new_token_that_is_refused_at_first_leaves_the_work_to_the_one_before(access_token: AccessToken) -> None:
+    renewed(access_token)
+    assert list(access_token.refused("two", at(0))) == []
+    assert access_token.usable(at(0)) == token("one")
+    assert access_token.usable(at(UNTRIED_INTERVAL_S)) == token("two")
+    assert list(access_token.refused("two", at(UNTRIED_INTERVAL_S))) == []
+    assert access_token.usable(at(UNTRIED_INTERVAL_S)) == token("one")
+    assert access_token.usable(at(2 * UNTRIED_INTERVAL_S)) == token("two")
+    access_token.worked("two")
+    assert list(access_token.refused("two", at(10))) == request("two")
+
+
+def test_the_token_before_is_not_used_after_its_end(access_token: AccessToken) -> None:
+    renewed(access_token, expires=1)
+    list(access_token.refused("two", at(0)))
+    assert access_token.usable(at(0.9)) == token("one", 1)
+    assert access_token.usable(at(1)) == token("two")
+    assert list(access_token.refused("two", at(1))) == request("two")
+    assert access_token.usable(at(1)) is None
+
+
+def test_if_both_tokens_are_refused_another_one_is_requested(access_token: AccessToken) -> None:
+    renewed(access_token)
+    assert list(access_token.refused("two", at(0))) == []
+    assert list(access_token.refused("one", at(0))) == request("one")
+    assert access_token.usable(at(0)) is None
+    access_token.take(token("two"))
+    assert access_token.usable(at(0)) == token("two")

@@ -27,14 +27,17 @@ def read(status: int, body: object) -> ApiErrorBody:
 def test_the_reference_applications_error_gives_its_message_and_its_request_id() -> None:
     found = read(500, REFERENCE)
     assert found == ApiErrorBody(True, "callback failed", "r-1")
-    assert found.in_words() == " (requestId r-1)"
+    assert found.in_words() == ": callback failed (requestId r-1)"
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ({"statusCode": 422, "message": "too long", "error": "Unprocessable Entity"}, "too long"),
-        ({"statusCode": 400, "message": ["state must be …", "result must be …"]}, "state must be …; result must be …"),
+        (
+            {"statusCode": 400, "message": ["state must be valid", "result must be x"]},
+            "state must be valid; result must …",
+        ),
         ({"statusCode": 400, "message": {"message": "inner"}}, "inner"),
         ({"error": "Not Found"}, "Not Found"),
         ({"statusCode": 500}, ""),
@@ -71,12 +74,49 @@ def test_a_success_that_is_longer_than_what_is_read_of_it_counts() -> None:
 
 
 def test_hostile_words_become_one_short_line() -> None:
-    shown = read(400, {"message": "a\nb\x1b[31m\u202e" + "é" * 900}).message
-    assert shown.startswith("a\\nb\\x1b[31m\\u202e")
+    shown = read(400, {"message": "callback failed\n\x1b[31m\u202e" + " value must be valid" * 900}).words
+    assert shown.startswith("callback failed … value must be valid value")
     assert shown.isprintable()
     assert len(shown.encode()) <= error_body.LONGEST_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize("named", [{"error": "Unprocessable Entity"}, {"name": "ValidationError"}])
+def test_a_message_that_may_repeat_a_text_is_replaced_by_the_name_of_the_error(named: dict[str, str]) -> None:
+    found = read(422, {"statusCode": 422, "message": "Zoë Müller, born 1970", **named})
+    assert found.words == f"{next(iter(named.values()))}; {error_body.NOT_SHOWN}"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "CanaryPerson",
+        "a text with 1 space",
+        "ory_at_" + "x1" * 22,
+        "é1",
+        "Q2FuYXJ5UGVyc29u",
+        "Anna-1970",
+        "",
+        5,
+        ["r-1"],
+    ],
+)
+def test_what_does_not_look_like_a_request_id_is_not_shown_as_one(echo: object) -> None:
+    assert read(500, {"message": "callback failed", "requestId": echo}).in_words() == ": callback failed"
 
 
 @given(st.integers(100, 599), st.binary(max_size=300))
 def test_any_body_is_read(status: int, body: bytes) -> None:
     assert len(error_body.read(status, body).in_words().encode()) < 800
+
+
+def test_a_part_of_the_token_is_not_shown_as_a_request_id() -> None:
+    body = json.dumps({"message": "callback failed", "requestId": "531290"}).encode()
+    assert error_body.read(500, body, "token-53129041").in_words() == ": callback failed"
+    assert error_body.read(500, body, "another").in_words() == ": callback failed (requestId 531290)"
+
+
+@pytest.mark.parametrize(
+    "name", ["r-42", "req_1", "17", "0f8fad5b-d9cb-469f-a165-70867728950e", "4BF92F3577B34DA6" * 2]
+)
+def test_the_common_forms_of_a_request_id_are_shown(name: str) -> None:
+    assert read(500, {"requestId": name}).in_words() == f" (requestId {name})"

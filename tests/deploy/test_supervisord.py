@@ -64,6 +64,23 @@ def test_every_program_restarts_without_limit_and_logs_to_standard_output(progra
         assert program.redirect_stderr
 
 
+def stopped_within(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, int]:
+    """Program → how many seconds it may take to stop."""
+    for name, value in {**ENVIRONMENT, **variables}.items():
+        monkeypatch.setenv(name, value)
+    options = parsed()
+    supervisord_plugin.load(SimpleNamespace(options=options, process_groups={}))
+    return {group.name: group.process_configs[0].stopwaitsecs for group in options.process_group_configs}
+
+
+def test_a_stop_waits_for_provider_requests_however_long_they_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = stopped_within(monkeypatch)
+    assert (usual["embedder"], usual["publisher"]) == (140, 150)
+    long = stopped_within(monkeypatch, OLLAMA_TIMEOUT="600.5")
+    assert (long["embedder"], long["publisher"]) == (621, 631)
+    assert {**long, "embedder": 140, "publisher": 150} == usual
+
+
 def test_socket_and_pid_file_are_in_the_writable_folder_of_the_image() -> None:
     options = parsed()
     assert options.pidfile == str(ROOT / "data/supervisord.pid")

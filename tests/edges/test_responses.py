@@ -57,13 +57,13 @@ def test_every_status_means_the_same_for_every_kind_of_body(
     assert [candidate.task.id for candidate in page(edges.get()).candidates] == []
 
 
-API_ERROR = '{"statusCode": 422, "message": ["a", "b\\n"], "requestId": "r-7"}'
+API_ERROR = '{"statusCode": 422, "message": ["result must be an array", "Zoë\\n"], "requestId": "r-7"}'
 
 
 def test_a_patch_response_has_the_apis_words_and_the_id_in_its_log(sandbox: Sandbox, edges: Api) -> None:
     (task_id,) = sandbox.queue(1)
     sandbox.fault("api", status=422, body=API_ERROR, times=1)
-    assert in_words(edges.patch_one(task_id)) == "PATCH answered 422 (requestId r-7)"
+    assert in_words(edges.patch_one(task_id)) == "PATCH answered 422: result must be an array; … (requestId r-7)"
 
 
 @pytest.mark.parametrize("body", ["<html>a proxy's page</html>", "404 page not found", "x" * 200_000])

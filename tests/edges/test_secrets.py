@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import stat
@@ -21,10 +22,24 @@ TEXT = "CanaryPerson Zoë has a secret"
 SECRET = "canary-secret+/=&%ü"
 KEY = "sk-canary-0123456789abcdef"
 PROXY = "canary-proxy-password"
-CANARIES = re.compile(rb"CanaryPerson|canary-secret|sk-canary|canary-proxy|ory_at_[A-Za-z0-9_-]{8}|Bearer [A-Za-z0-9]")
+CANARIES = re.compile(
+    rb"(?i)CanaryPerson|aryPers|nosrePyranaC|canary-secret|sk-canary|canary-proxy|Zo(?:\xc3\xab|%C3%AB|\\+u00eb)"
+    rb"|Q2FuYXJ5|FuYXJ5UGVyc29u|43616e617279|ory_at_[A-Za-z0-9_-]{8}|(?-i:Bearer [A-Za-z0-9])"
+)
+"""The secrets and the text, whole or in part, in capitals, escaped, reversed, in base64 or as hexadecimal digits."""
 ECHO = json.dumps({"error": "invalid_client", "message": f"{TEXT} {SECRET} Bearer ory_at_0123456789abcdef"})
 BY_OPENAI = json.dumps({"error": {"message": f"{TEXT}: no access for {KEY}", "code": TEXT, "param": KEY}})
+FORMS = [
+    TEXT[6:20], TEXT.upper(), TEXT[::-1], base64.b64encode(TEXT.encode()).decode(), TEXT.encode().hex(),
+    json.dumps(json.dumps(TEXT)), TEXT.replace(" ", "\n"), f"ory_at_0123456789abcdef is not a valid token for {TEXT!r}",
+]  # fmt: skip
+"""Other forms in which an API may repeat the text or a token."""
+BY_API = [
+    {"service": "api", "method": "PATCH", "status": 422, "times": 1,
+     "body": json.dumps({"message": ["the callback failed", form], "requestId": form})} for form in FORMS
+]  # fmt: skip
 ECHOES: list[dict[str, Any]] = [
+    *BY_API,
     {"service": "oauth2", "status": 500, "body": ECHO, "times": 1},
     {"service": "api", "path": "pending", "status": 401, "body": ECHO, "times": 1},
     {"service": "api", "path": "pending", "status": 200, "body": ECHO, "times": 1},
@@ -97,7 +112,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
 def _run(pipeline: Pipeline, sandbox: Sandbox) -> Traces:
     """Process tasks until every echo has been received and some results were refused; then stop."""
     traces = Traces(pipeline)
-    for number in range(12):
+    for number in range(12 + len(FORMS)):
         sandbox.queue(1, text=f"{TEXT} {number}" + " refuse me" * (number % 6 == 0))
     sandbox.queue_raw(MALFORMED)
 
@@ -145,6 +160,11 @@ def test_the_search_covers_the_places_where_a_secret_could_be(traces: Traces) ->
     assert b'"status": "' in files["pages"] or b"ai_tasks_processed_total" in files["pages"]
     assert len([name for name in files if name == "data.mdb"]) == 1  # several, under one name
     assert b"invalid_content" in files["pipeline.log"] or b"task_invalid" in files["pipeline.log"]
+
+
+def test_dead_letters_show_the_apis_own_words(traces: Traces) -> None:
+    reasons = [event["reason"] for event in traces.pipeline.events("result_dead_lettered")]
+    assert len([reason for reason in reasons if "PATCH answered 422: the callback failed" in reason]) == len(FORMS)
 
 
 def test_only_the_owner_can_access_state_and_sockets(traces: Traces) -> None:

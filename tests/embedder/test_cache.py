@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import mock
 from stages.embedder.reuse import cache_folder, vector_cache
 from stages.embedder.reuse.vector_cache import VectorCache, keys_of, open_cache
+from tests.embedder.fakes import LENGTH, MODEL, Clock, ScriptedProvider, settings
 
 SIZE = 2**20
 
@@ -223,3 +225,19 @@ def test_a_full_file_loses_old_vectors_and_the_cache_goes_on(tmp_path: Path, mon
     assert cache.get(keys("last")) or cache.get(keys("299 0")) or cache.get(keys("298 0"))
     assert bytes_on_disk(tmp_path) <= SIZE
     cache.close()
+
+
+def test_a_later_batch_pays_only_for_texts_that_are_not_in_the_cache(tmp_path: Path) -> None:
+    provider, clock = ScriptedProvider(), Clock()
+    fields = {
+        "embedding_cache_size": 2**22, "state_dir": tmp_path, "embedder_processes": 2, "embedding_dimensions": LENGTH,
+    }  # fmt: skip
+    shared = EmbeddingEngine(settings(**fields), made=[provider], clock=clock, wait=clock.wait)
+    session = shared.session()
+    session.embed(MODEL, ["a", "b"])
+    assert session.cached == 0
+    again = shared.session()
+    again.embed(MODEL, ["b", "a", "c"])
+    assert again.cached == 2
+    assert provider.requests == [["a", "b"], ["c"]]
+    shared.close()

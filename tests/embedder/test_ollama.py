@@ -15,6 +15,7 @@ from common.failures.errors import Transient
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
+from stages.embedder.calling.probes import UnknownModels
 from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import ollama_pull
 from stages.embedder.providers.ollama_pull import tagged
@@ -98,6 +99,19 @@ def test_a_download_that_fails_after_its_200_is_reported_and_not_retried_at_once
     assert all(isinstance(outcome, Deferral) for outcome in outcomes)
     assert said in engine.blockers()[0]
     assert sandbox.summary()["ollama"]["pulls"] == 1, "not again at once"
+
+
+@pytest.mark.parametrize(("settings", "kind"), [({"pull_error": "no space"}, Deferral), ({"pullable": {}}, Failure)])
+def test_only_a_model_that_the_registry_does_not_have_counts_as_unknown(
+    ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox, settings: dict[str, Any], kind: type
+) -> None:
+    sandbox.settings(ollama={"pull_seconds": 0.05, **settings})
+    engine = ollama(unknown_model="fail")
+    engine._backends[0].gate.unknown = UnknownModels(fails_after_s=0.0)
+    assert all(isinstance(outcome, Deferral) for outcome in got(engine, model=MXBAI)[1])
+    wait_until(lambda: MXBAI not in engine._backends[0].provider.notices())
+    wait_until(lambda: not engine.key_cooldowns(time.time()))
+    assert all(isinstance(outcome, kind) for outcome in got(engine, model=MXBAI)[1])
 
 
 def test_a_download_has_its_own_timeout(ollama: Callable[..., EmbeddingEngine], sandbox: Sandbox) -> None:

@@ -12,23 +12,10 @@ from common.process import metrics
 from common.task_types import Deferral
 from common.wire.messages import Failure
 from sandbox.client import Sandbox
-from stages.embedder.engine import EmbeddingEngine
-from stages.embedder.session import Session
 from tests.embedder.conftest import Make
 from tests.embedder.fakes import are_vectors
+from tests.embedder.openai_texts import ADA, LARGE, SMALL, got, truth
 from tests.waiting import wait_until
-
-SMALL, LARGE, ADA = "text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"
-TEXTS = [f"text number {number}" for number in range(10)]
-
-
-def got(engine: EmbeddingEngine, texts: list[str] = TEXTS, model: str = SMALL) -> tuple[Session, list[Any]]:
-    session = engine.session()
-    return session, session.embed(model, texts)
-
-
-def truth(make: Make, texts: list[str] = TEXTS) -> Any:
-    return np.array(got(make(), texts)[1])
 
 
 def test_vectors_arrive_and_tokens_and_requests_are_counted(make: Make, sandbox: Sandbox) -> None:
@@ -308,79 +295,3 @@ def test_neither_key_nor_texts_are_logged_or_returned(
     shown = capsys.readouterr()
     for leak in ("diagnosis", "sk-sandbox-key"):
         assert leak not in shown.out + shown.err
-
-
-def without_base64(sandbox: Sandbox, **answer: Any) -> None:
-    """Answer so whenever base64 is asked for."""
-    sandbox.fault("openai", **answer, body_contains='"encoding_format"')
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"status": 400, "body": '{"error":{"message":"bad request"}}'},
-        {"status": 500, "body": '{"error":{"message":"internal error"}}'},
-        {"status": 200, "body": '{"object":"list","data":[]}'},
-        {"status": 200, "body": '{"object":"list","data":null}'},
-        {"status": 200, "body": '{"data":[' + ",".join(['{"embedding":null}'] * 10) + "]}"},
-        {"status": 200, "body": '{"data":[' + ",".join(['{"embedding":""}'] * 10) + "]}"},
-    ],
-    ids=["400", "500", "no data", "data null", "embeddings null", "embeddings empty"],
-)
-def test_lists_of_numbers_are_asked_for_when_a_server_fails_whenever_base64_is(
-    make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], answer: dict[str, Any]
-) -> None:
-    expected = truth(make)
-    without_base64(sandbox, **answer)
-    engine = make()
-    before = sandbox.summary()["openai"]["requests"]
-    for _ in range(3):
-        assert np.allclose(np.array(got(engine)[1]), expected, atol=1e-7)
-    assert are_vectors(got(engine, model=LARGE)[1]) == [True] * 10
-    assert sandbox.summary()["openai"]["requests"] - before == 2 * 2 + 1 + 1
-    shown = capsys.readouterr()
-    assert (shown.out + shown.err).count("openai_field_dropped") == 1
-
-
-def test_one_bad_text_does_not_hide_that_a_server_has_no_base64(make: Make, sandbox: Sandbox) -> None:
-    sandbox.fault("openai", status=400, body='{"error":{"message":"cannot read it"}}', body_contains="number 7")
-    without_base64(sandbox, status=400, body='{"error":{"message":"bad request"}}')
-    assert are_vectors(got(make())[1]) == [number != 7 for number in range(10)]
-
-
-def test_base64_is_kept_where_it_has_worked(make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    engine = make()
-    got(engine)
-    sandbox.fault("openai", status=200, body='{"data":[]}', times=2)
-    sandbox.fault("openai", status=500, times=2)
-    got(engine)
-    got(engine)
-    shown = capsys.readouterr()
-    assert "openai_field_dropped" not in shown.out + shown.err
-
-
-def test_one_server_error_at_the_start_teaches_nothing(
-    make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sandbox.fault("openai", status=500, times=1)
-    engine = make()
-    for _ in range(2):
-        assert all(are_vectors(got(engine)[1]))
-    without_base64(sandbox, status=500)
-    got(engine)
-    shown = capsys.readouterr()
-    assert "openai_field_dropped" not in shown.out + shown.err
-
-
-@pytest.mark.parametrize("reported", ["usage_negative", "usage_huge", "usage_null"])
-def test_an_absurd_usage_counts_as_the_estimate_and_is_told_once(
-    make: Make, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], reported: str
-) -> None:
-    sandbox.fault("openai", transform=reported)
-    engine = make()
-    for _ in range(2):
-        session, outcomes = got(engine)
-        assert all(are_vectors(outcomes))
-        assert session.tokens == sum(len(text) for text in TEXTS)
-    shown = capsys.readouterr()
-    assert (shown.out + shown.err).count("usage_ignored") == 1

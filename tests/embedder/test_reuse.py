@@ -18,11 +18,9 @@ import pytest
 
 from common.wire.messages import Failure
 from stages.embedder.calling.vector_guard import Vector
-from stages.embedder.engine import EmbeddingEngine
 from stages.embedder.providers import mock
 from stages.embedder.reuse import Outcome, Reuse, cache_folder, keys_of, vector_cache
 from stages.embedder.reuse.vector_cache import VectorCache, open_cache
-from tests.embedder.fakes import LENGTH, MODEL, Clock, ScriptedProvider, settings
 from tests.waiting import wait_until
 
 SIZE = 2**22
@@ -314,19 +312,3 @@ def test_an_embedder_that_was_stopped_while_it_wrote_does_not_block_the_start_of
     assert here.reuse.cache is None
     assert here.want("a").keys() == {"a"}
     os.close(stuck)
-
-
-def test_a_later_batch_pays_only_for_texts_that_are_not_in_the_cache(tmp_path: Path) -> None:
-    provider, clock = ScriptedProvider(), Clock()
-    fields = {
-        "embedding_cache_size": SIZE, "state_dir": tmp_path, "embedder_processes": 2, "embedding_dimensions": LENGTH,
-    }  # fmt: skip
-    shared = EmbeddingEngine(settings(**fields), made=[provider], clock=clock, wait=clock.wait)
-    session = shared.session()
-    session.embed(MODEL, ["a", "b"])
-    assert session.cached == 0
-    again = shared.session()
-    again.embed(MODEL, ["b", "a", "c"])
-    assert again.cached == 2
-    assert provider.requests == [["a", "b"], ["c"]]
-    shared.close()

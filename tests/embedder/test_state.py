@@ -14,7 +14,7 @@ from common.wire.timing import DRAINING_INTERVAL_S, READY_INTERVAL_S
 from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.state import RESEND, Embedder
 from tests import samples
-from tests.decisions import START, after, events, kinds, of, sent_to
+from tests.decisions import START, after, events, kinds, of_type, sent_to
 
 BOOT = "boot"
 
@@ -50,12 +50,12 @@ class Working:
 
 
 def ready(actions: Iterable[Any]) -> m.Ready:
-    (said,) = of(m.Ready, actions)
+    (said,) = of_type(m.Ready, actions)
     return said
 
 
 def finished(actions: Iterable[Any]) -> m.Finished:
-    (said,) = of(m.Finished, actions)
+    (said,) = of_type(m.Finished, actions)
     return said
 
 
@@ -68,9 +68,9 @@ def test_an_embedder_sends_ready_at_its_first_tick() -> None:
 
 def test_an_embedder_sends_ready_every_second() -> None:
     embedder = Working()
-    assert of(m.Ready, embedder.after(READY_INTERVAL_S - 0.1).tick()) == []
-    assert len(of(m.Ready, embedder.after(0.1).tick())) == 1
-    assert of(m.Ready, embedder.after(0.1).tick()) == []
+    assert of_type(m.Ready, embedder.after(READY_INTERVAL_S - 0.1).tick()) == []
+    assert len(of_type(m.Ready, embedder.after(0.1).tick())) == 1
+    assert of_type(m.Ready, embedder.after(0.1).tick()) == []
 
 
 def test_ready_names_the_batch_keys_that_the_provider_cannot_serve() -> None:
@@ -82,7 +82,7 @@ def test_ready_names_the_batch_keys_that_the_provider_cannot_serve() -> None:
 def test_a_batch_is_processed_at_once() -> None:
     embedder = Working()
     actions = embedder.batch("b1", "a", "b")
-    (process,) = of(ProcessBatch, actions)
+    (process,) = of_type(ProcessBatch, actions)
     assert [task.id for task in process.batch.tasks] == ["a", "b"]
     assert "batch_started" in events(actions)
 
@@ -130,20 +130,20 @@ def test_results_are_sent_again_with_growing_pauses_until_they_are_stored() -> N
     embedder = Working()
     embedder.batch("b1", "a")
     embedder.processed("b1", "a")
-    times = [step / 10 for step in range(400) if of(m.Results, embedder.after(0.1).tick())]
+    times = [step / 10 for step in range(400) if of_type(m.Results, embedder.after(0.1).tick())]
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert 0.4 <= times[0] <= RESEND.first
     assert max(pauses) <= RESEND.longest + 0.11
     assert pauses[-1] >= RESEND.longest / 2
     embedder.stored("b1")
     for _ in range(200):
-        assert of(m.Results, embedder.after(0.1).tick()) == []
+        assert of_type(m.Results, embedder.after(0.1).tick()) == []
 
 
 def test_a_running_batch_sends_no_results() -> None:
     embedder = Working()
     embedder.batch("b1", "a")
-    assert of(m.Results, embedder.after(60).tick()) == []
+    assert of_type(m.Results, embedder.after(60).tick()) == []
 
 
 def test_a_stored_batch_is_finished_and_frees_its_slot() -> None:
@@ -171,7 +171,7 @@ def test_a_stored_that_is_early_repeated_or_for_an_unknown_batch_is_ignored() ->
 def test_deferred_tasks_are_returned_when_the_rest_of_their_batch_is_stored() -> None:
     embedder = Working()
     embedder.batch("b1", "a", "b")
-    assert of(m.Finished, embedder.processed("b1", "a", deferred=["b"], until=9.0, unsent=True)) == []
+    assert of_type(m.Finished, embedder.processed("b1", "a", deferred=["b"], until=9.0, unsent=True)) == []
     said = finished(embedder.stored("b1"))
     assert (said.deferred, said.until, said.unsent) == (["b"], 9.0, True)
 
@@ -276,6 +276,6 @@ def test_a_longer_cooldown_is_told_at_once_and_the_same_one_again_is_not() -> No
     embedder = Working()
     embedder.state.provider_cooldowns = {"openai": START.wall + 20.0}
     assert ready(embedder.after(0.1).tick()).provider_cooldowns == {"openai": START.wall + 20.0}
-    assert of(m.Ready, embedder.after(0.1).tick()) == []
+    assert of_type(m.Ready, embedder.after(0.1).tick()) == []
     embedder.state.provider_cooldowns = {"openai": START.wall + 30.0}
     assert ready(embedder.after(0.1).tick()).provider_cooldowns == {"openai": START.wall + 30.0}

@@ -13,6 +13,7 @@ from stages.fetcher.config import FetcherConfig
 from stages.fetcher.envelope import Unreadable
 from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.fetcher.page import Candidate, PendingPage
+from stages.fetcher.poll_schedule import SETTLED_POLL_INTERVAL_S
 from stages.fetcher.state import Fetcher
 from tests import decisions, samples
 from tests.decisions import START, after
@@ -58,7 +59,7 @@ class Fetching:
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
         done = list(actions)
-        polls = decisions.of(Poll, done)
+        polls = decisions.of_type(Poll, done)
         self.poll = polls[-1] if polls else None
         if polls:
             self.asked_at = self.now
@@ -114,10 +115,10 @@ class Fetching:
             self.after(step)
             done += self.state.on_holding(m.Holding("rate_limiter", ids), self.now)
             ticked = list(self.state.on_tick(self.now))
-            if decisions.of(Poll, ticked):
+            if decisions.of_type(Poll, ticked):
                 self.asked_at = self.now
             done += ticked
-        polls = decisions.of(Poll, done)
+        polls = decisions.of_type(Poll, done)
         self.poll = polls[-1] if polls else None
         return done
 
@@ -138,8 +139,23 @@ class Fetching:
 
 
 def dispatched(actions: Iterable[Any]) -> list[m.Task]:
-    return [task for message in decisions.of(m.Tasks, actions) for task in message.tasks]
+    return [task for message in decisions.of_type(m.Tasks, actions) for task in message.tasks]
 
 
 def ids(actions: Iterable[Any]) -> list[str]:
     return [task.id for task in dispatched(actions)]
+
+
+def with_leased(*task_ids: str, **limits: Any) -> Fetching:
+    """A fetcher with these leased tasks, and no poll under way."""
+    fetcher = Fetching(**limits)
+    fetcher.page(*task_ids)
+    if fetcher.poll:
+        fetcher.page(known=len(task_ids))
+    return fetcher
+
+
+def settled(fetcher: Fetching, *ids: str) -> bool:
+    """Settle these a while after the poll; returns whether that caused a poll."""
+    fetcher.after(SETTLED_POLL_INTERVAL_S + 0.01).published(*ids)
+    return fetcher.polling

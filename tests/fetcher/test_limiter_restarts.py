@@ -7,9 +7,9 @@ from typing import Any
 from common.wire import messages as m
 from common.wire.timing import IN_TRANSIT_S, UNCONFIRMED_S
 from stages.fetcher.actions import Lease, Poll, PutLease
-from tests.decisions import START, counted, events, of, said
+from tests.decisions import START, counted, events, log_fields, of_type
+from tests.fetcher.claiming import ClaimingFetching
 from tests.fetcher.fetching import LEASE, Fetching, dispatched, ids
-from tests.fetcher.test_claiming import ClaimingFetching
 
 TICK = 0.1
 SOON = UNCONFIRMED_S + 2 * TICK
@@ -45,15 +45,15 @@ def test_a_waiting_task_that_the_inventory_does_not_list_is_lost_a_second_later(
     assert events(live(fetcher, UNCONFIRMED_S - TICK)) == []
     done = live(fetcher, 2 * TICK)
     assert fetcher.leased == ["b", "c"]
-    assert said("leases_expired", done) == {"level": "warning", "task_id": "a"}
+    assert log_fields("leases_expired", done) == {"level": "warning", "task_id": "a"}
     assert counted("leases_expired_total", done) == [((), 1)]
-    assert of(PutLease, done) == [PutLease("a", Lease(START.wall, 1, "text_embedding"))]
+    assert of_type(PutLease, done) == [PutLease("a", Lease(START.wall, 1, "text_embedding"))]
 
 
 def test_tasks_lost_with_a_rate_limiter_are_polled_and_dispatched_again_at_once() -> None:
     fetcher = waiting("a", "b")
     restarted(fetcher)
-    assert len(of(Poll, live(fetcher, SOON))) == 1
+    assert len(of_type(Poll, live(fetcher, SOON))) == 1
     fetcher.asked_at = fetcher.now
     assert [(t.id, t.attempt, t.leased_at) for t in dispatched(fetcher.page("a", "b"))] == [
         ("a", 1, START.wall),
@@ -217,6 +217,6 @@ def test_a_claimed_task_lost_with_a_rate_limiter_is_searched_for_at_once() -> No
     fetcher.page()
     live(fetcher, 2)
     restarted(fetcher)
-    (poll,) = of(Poll, live(fetcher, SOON))
+    (poll,) = of_type(Poll, live(fetcher, SOON))
     assert poll.among == frozenset("a")
-    assert [task.id for message in of(m.Tasks, fetcher.in_progress("a")) for task in message.tasks] == ["a"]
+    assert [task.id for message in of_type(m.Tasks, fetcher.in_progress("a")) for task in message.tasks] == ["a"]

@@ -7,7 +7,7 @@ from stages.fetcher.actions import DeleteLease, Lease, PutLease
 from stages.fetcher.outgoing import TASKS_A_MESSAGE
 from stages.fetcher.page import PendingPage
 from stages.fetcher.poll_schedule import UNKNOWN_TYPES_LOGGED_COUNT
-from tests.decisions import START, counted, events, kinds, of, said, sent_to
+from tests.decisions import START, counted, events, kinds, log_fields, of_type, sent_to
 from tests.fetcher.fetching import INTERVAL, Fetching, candidate, dispatched, ids
 from tests.samples import names
 
@@ -18,7 +18,7 @@ def test_new_tasks_are_leased_on_disk_before_they_leave() -> None:
     fetcher = Fetching()
     done = fetcher.page("a", "b")
     assert kinds(done) == ["PutLease", "PutLease", "Tasks"]
-    assert of(PutLease, done)[0] == PutLease("a", Lease(fetcher.now.wall, 1, "text_embedding"))
+    assert of_type(PutLease, done)[0] == PutLease("a", Lease(fetcher.now.wall, 1, "text_embedding"))
     assert fetcher.leased == ["a", "b"]
 
 
@@ -28,12 +28,12 @@ def test_leased_tasks_go_to_the_rate_limiter_with_the_time_of_their_lease_and_at
     (task,) = dispatched(done)
     assert sent_to("rate_limiter", done) == [m.Tasks([task])]
     assert (task.id, task.leased_at, task.attempt) == ("a", fetcher.now.wall, 1)
-    assert said("tasks_leased", done)["task_id"] == "a"
+    assert log_fields("tasks_leased", done)["task_id"] == "a"
 
 
 def test_many_tasks_are_split_into_several_messages() -> None:
     fetcher = Fetching(max_in_flight=2 * TASKS_A_MESSAGE + 10)
-    messages = of(m.Tasks, fetcher.page(*names(2 * TASKS_A_MESSAGE + 10)))
+    messages = of_type(m.Tasks, fetcher.page(*names(2 * TASKS_A_MESSAGE + 10)))
     assert [len(message.tasks) for message in messages] == [TASKS_A_MESSAGE, TASKS_A_MESSAGE, 10]
     assert [task.id for message in messages for task in message.tasks] == names(2 * TASKS_A_MESSAGE + 10)
 
@@ -78,7 +78,7 @@ def test_tasks_that_are_leased_already_are_not_leased_again() -> None:
     fetcher.page("a", "b")
     done = fetcher.page("a", "b", "c")
     assert ids(done) == ["c"]
-    assert [put.task_id for put in of(PutLease, done)] == ["c"]
+    assert [put.task_id for put in of_type(PutLease, done)] == ["c"]
 
 
 def test_dead_letters_are_not_leased() -> None:
@@ -97,14 +97,14 @@ def test_an_invalid_task_goes_to_the_publisher_as_a_failed_result() -> None:
     assert ids(done) == ["good"]
     result = m.Result("bad", "text_embedding", fetcher.now.wall, failure=INVALID)
     assert sent_to("publisher", done) == [m.Results("", "", [result])]
-    assert said("task_invalid", done) == {"level": "warning", "task_id": "bad", "reason": INVALID.message}
+    assert log_fields("task_invalid", done) == {"level": "warning", "task_id": "bad", "reason": INVALID.message}
     assert fetcher.leased == ["bad", "good"]
     assert kinds(done)[:2] == ["PutLease", "PutLease"]
 
 
 def test_a_page_of_invalid_tasks_dispatches_nothing() -> None:
     done = Fetching().page(candidate("bad", failure=INVALID))
-    assert of(m.Tasks, done) == []
+    assert of_type(m.Tasks, done) == []
     assert len(sent_to("publisher", done)) == 1
 
 
@@ -112,7 +112,7 @@ def test_settled_tasks_lose_their_leases() -> None:
     fetcher = Fetching()
     fetcher.page("a", "b", "c")
     done = fetcher.published("a", "b")
-    assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
+    assert of_type(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
     assert fetcher.leased == ["c"]
 
 

@@ -1,26 +1,12 @@
-"""Leases that expire, tasks that kill their embedders, settled tasks, dead letters, and tasks that are queued again."""
+"""Leases that expire, and tasks that kill their embedders."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
-from common.wire.timing import REQUEUED_AFTER_S
-from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PutDead, PutLease, PutSettled
+from stages.fetcher.actions import DeleteLease, Lease, Poll, PutLease
 from stages.fetcher.lease_expiry import FORGET_LOST_S
-from stages.fetcher.state import SLOWEST_PAGE_S
-from tests.decisions import START, counted, of, said, sent_to
-from tests.fetcher.fetching import INTERVAL, LEASE, Fetching, candidate, dispatched, ids
-
-
-def with_leased(*task_ids: str, **limits: Any) -> Fetching:
-    """A fetcher with these leased tasks, and no poll under way."""
-    fetcher = Fetching(**limits)
-    fetcher.page(*task_ids)
-    if fetcher.poll:
-        fetcher.page(known=len(task_ids))
-    return fetcher
+from tests.decisions import START, counted, log_fields, of_type, sent_to
+from tests.fetcher.fetching import LEASE, Fetching, candidate, dispatched, ids, with_leased
 
 
 def lose(fetcher: Fetching) -> list[object]:
@@ -45,14 +31,14 @@ def test_a_lease_that_is_not_renewed_expires_after_its_time_and_not_before() -> 
     assert fetcher.leased == ["a"]
     done = fetcher.live(1.5)
     assert fetcher.leased == []
-    assert said("leases_expired", done) == {"level": "warning", "task_id": "a"}
+    assert log_fields("leases_expired", done) == {"level": "warning", "task_id": "a"}
     assert counted("leases_expired_total", done) == [((), 1)]
     assert fetcher.state.report(fetcher.now).facts["lost"] == 1
 
 
 def test_a_lost_task_is_a_reason_to_poll_at_once() -> None:
     fetcher = with_leased("a")
-    assert len(of(Poll, lose(fetcher))) == 1
+    assert len(of_type(Poll, lose(fetcher))) == 1
     assert fetcher.poll is not None
     assert "a" not in fetcher.poll.known
 
@@ -69,7 +55,7 @@ def test_the_attempt_of_a_lost_task_rises_only_if_an_embedder_had_it() -> None:
     fetcher = with_leased("a", "b")
     fetcher.holding("b", embedding=["a"])
     done = lose(fetcher)
-    stored = {put.task_id: put.lease.attempt for put in of(PutLease, done)}
+    stored = {put.task_id: put.lease.attempt for put in of_type(PutLease, done)}
     assert stored == {"a": 2, "b": 1}
     assert {task.id: task.attempt for task in dispatched(fetcher.page("a", "b"))} == {"a": 2, "b": 1}
 
@@ -104,14 +90,14 @@ def test_a_task_that_the_rate_limiter_gives_up_goes_to_the_publisher_as_failed()
     assert result.failure is not None
     assert result.failure.code == "poison_task"
     assert "3 dispatches" in result.failure.message
-    assert said("task_poison", done)["dispatches"] == 3
-    assert of(DeleteLease, done) == []
+    assert log_fields("task_poison", done)["dispatches"] == 3
+    assert of_type(DeleteLease, done) == []
     assert fetcher.leased == ["a", "b"]
 
 
 def test_a_task_that_was_given_up_is_failed_again_if_its_result_is_lost() -> None:
     fetcher = with_leased("a")
-    (stored,) = of(PutLease, fetcher.deferred("a", seconds=0, reason="poison"))
+    (stored,) = of_type(PutLease, fetcher.deferred("a", seconds=0, reason="poison"))
     restarted = Fetching(leases={"a": stored.lease})
     lose(restarted)
     done = restarted.page("a", "b", "c")
@@ -124,7 +110,7 @@ def test_a_lost_task_can_be_given_up_and_given_back() -> None:
     fetcher = with_leased("a", "b")
     lose(fetcher)
     assert len(sent_to("publisher", fetcher.deferred("a", seconds=0, reason="poison"))) == 1
-    assert of(DeleteLease, fetcher.deferred("b", seconds=900)) == [DeleteLease("b")]
+    assert of_type(DeleteLease, fetcher.deferred("b", seconds=900)) == [DeleteLease("b")]
     assert ids(fetcher.page("a", "b")) == []
 
 
@@ -132,7 +118,7 @@ def test_a_task_whose_result_is_stored_is_neither_given_back_nor_given_up() -> N
     fetcher = with_leased("a", "b")
     fetcher.holding("a", stage="publisher")
     done = fetcher.deferred("a", "b", seconds=0, reason="provider")
-    assert of(DeleteLease, done) == [DeleteLease("b")]
+    assert of_type(DeleteLease, done) == [DeleteLease("b")]
     assert fetcher.deferred("a", seconds=0, reason="poison") == []
     assert fetcher.leased == ["a"]
 
@@ -157,7 +143,7 @@ def test_a_lost_task_that_is_not_pending_any_more_is_forgotten() -> None:
     fetcher = with_leased("a", "b", "c")
     lose(fetcher)
     done = fetcher.page("c")
-    assert of(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
+    assert of_type(DeleteLease, done) == [DeleteLease("a"), DeleteLease("b")]
     assert fetcher.leased == ["c"]
     assert fetcher.lost == []
 
@@ -167,7 +153,7 @@ def test_a_lost_task_is_not_forgotten_if_the_page_may_have_hidden_it() -> None:
         fetcher = with_leased("a", "b", "c")
         fetcher.holding(embedding=["a"])
         lose(fetcher)
-        assert of(DeleteLease, fetcher.page("b", **page)) == [], page
+        assert of_type(DeleteLease, fetcher.page("b", **page)) == [], page
         fetcher.holding("b")
         assert dispatched(fetcher.page("a"))[0].attempt == 2
 
@@ -176,14 +162,14 @@ def test_a_lost_task_that_no_page_shows_is_forgotten_after_ten_minutes() -> None
     fetcher = with_leased("a", "b", "c")
     lose(fetcher)
     fetcher.page(known=3)
-    assert of(DeleteLease, fetcher.live(FORGET_LOST_S - 5, 5)) == []
-    assert [gone.task_id for gone in of(DeleteLease, fetcher.live(10, 5))] == ["a", "b", "c"]
+    assert of_type(DeleteLease, fetcher.live(FORGET_LOST_S - 5, 5)) == []
+    assert [gone.task_id for gone in of_type(DeleteLease, fetcher.live(10, 5))] == ["a", "b", "c"]
 
 
 def test_a_lost_task_whose_result_is_accepted_is_settled() -> None:
     fetcher = with_leased("a")
     lose(fetcher)
-    assert of(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
+    assert of_type(DeleteLease, fetcher.published("a")) == [DeleteLease("a")]
     assert fetcher.lost == []
     assert ids(fetcher.page("a")) == []
 
@@ -219,113 +205,3 @@ def test_a_lost_task_that_has_become_invalid_fails_with_its_old_lease_time() -> 
     done = fetcher.page(candidate("a", failure=m.Failure("invalid_content", "empty")))
     ((result,),) = [message.results for message in sent_to("publisher", done)]
     assert result.leased_at == START.wall
-
-
-# ---- settled ----
-
-
-def test_settled_tasks_are_stored_and_forgotten_when_no_page_can_show_them_any_more() -> None:
-    fetcher = with_leased("a")
-    (put,) = of(PutSettled, fetcher.published("a"))
-    assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
-    keep = REQUEUED_AFTER_S + SLOWEST_PAGE_S
-    assert of(DeleteSettled, fetcher.after(keep).tick()) == []
-    assert of(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
-
-
-def test_two_settled_records_of_one_turn_have_different_keys() -> None:
-    fetcher = with_leased("a", "b")
-    (first,), (second,) = of(PutSettled, fetcher.published("a")), of(PutSettled, fetcher.published("b"))
-    assert first.record.key != second.record.key
-
-
-def test_a_page_that_was_asked_for_before_a_task_was_settled_does_not_bring_it_back() -> None:
-    fetcher = Fetching()
-    fetcher.page("a")
-    fetcher.live(INTERVAL, held=["a"])
-    assert fetcher.poll is not None
-    fetcher.after(5).published("a")
-    assert ids(fetcher.page("a")) == []
-
-
-def test_a_slow_page_does_not_bring_back_a_settled_task() -> None:
-    fetcher = Fetching()
-    fetcher.page("a")
-    fetcher.published("a")
-    fetcher.holding()
-    fetcher.after(SLOWEST_PAGE_S).holding()
-    assert ids(fetcher.page("a", "b")) == ["b"]
-
-
-def test_a_task_that_is_pending_a_minute_after_it_was_settled_is_processed_again() -> None:
-    fetcher = with_leased("a")
-    fetcher.published("a")
-    polls = 0
-    for _ in range(400):
-        fetcher.live(0.5)
-        if fetcher.poll:
-            polls += 1
-            taken = dispatched(fetcher.page("a"))
-            waited = fetcher.asked_at.wall - START.wall
-            assert bool(taken) == (waited > REQUEUED_AFTER_S)
-            if taken:
-                assert (taken[0].leased_at, taken[0].attempt) == (fetcher.now.wall, 1)
-                return
-    raise AssertionError("never taken")
-
-
-def test_tasks_settled_before_a_restart_are_not_leased() -> None:
-    fetcher = Fetching()
-    fetcher.state.settled.add(Record(START.wall - 5, ["a"]))
-    assert ids(fetcher.page("a", "b")) == ["b"]
-
-
-# ---- dead letters ----
-
-
-def test_a_dead_letter_is_remembered_on_disk_and_not_fetched_again() -> None:
-    fetcher = with_leased("a")
-    done = fetcher.published(dead=["a"])
-    assert of(PutDead, done) == [PutDead("a")]
-    assert of(DeleteLease, done) == [DeleteLease("a")]
-    assert of(PutSettled, done) == []
-    assert of(PutDead, fetcher.published(dead=["a"])) == []
-    assert ids(fetcher.page("a")) == []
-
-
-def test_a_dead_letter_that_is_accepted_ends() -> None:
-    fetcher = Fetching(dead=["a"])
-    assert of(DeleteDead, fetcher.published("a")) == [DeleteDead("a")]
-
-
-def test_the_task_of_a_dropped_dead_letter_is_fetched_again() -> None:
-    fetcher = Fetching(dead=["a"])
-    assert of(DeleteDead, fetcher.published(dropped=["a", "other"])) == [DeleteDead("a")]
-    assert ids(fetcher.page("a")) == ["a"]
-
-
-def test_a_dead_letter_that_the_fetcher_missed_is_adopted_from_the_publishers_list() -> None:
-    fetcher = Fetching(leases={"a": Lease(START.wall), "b": Lease(START.wall)})
-    done = fetcher.holding("b", stage="publisher", dead=["a"])
-    assert of(PutDead, done) == [PutDead("a")]
-    assert of(DeleteLease, done) == [DeleteLease("a")]
-    assert fetcher.leased == ["b"]
-    assert ids(fetcher.page("a")) == []
-
-
-def test_a_dead_letter_that_the_publisher_does_not_list_ends() -> None:
-    fetcher = Fetching(dead=["a", "b"])
-    assert of(DeleteDead, fetcher.holding(stage="publisher", dead=["b"])) == [DeleteDead("a")]
-    assert ids(fetcher.page("a", "b")) == ["a"]
-
-
-def test_the_task_of_a_dead_letter_that_is_being_replayed_is_not_fetched() -> None:
-    fetcher = Fetching(dead=["a"])
-    assert fetcher.holding("a", stage="publisher", dead=[]) == []
-    assert ids(fetcher.page("a")) == []
-
-
-def test_a_holding_of_the_rate_limiter_does_not_end_dead_letters() -> None:
-    fetcher = Fetching(dead=["a"])
-    assert fetcher.holding("b") == []
-    assert ids(fetcher.page("a")) == []

@@ -41,7 +41,7 @@ class Publishing:
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
         done = list(actions)
-        patches = decisions.of(SendPatch, done)
+        patches = decisions.of_type(SendPatch, done)
         self.patched = [patch.task_id for patch in patches]
         self.shown = patches[-1].token.fingerprint if patches else self.shown
         return done

@@ -7,7 +7,7 @@ import pytest
 from common.api.patch_queue import CONNECTIONS, RETRY_CONNECTIONS
 from common.failures.breaker import State
 from stages.publisher.actions import SendPatch
-from tests.decisions import of
+from tests.decisions import of_type
 from tests.publisher.publishing import sending
 from tests.publisher.world import HANGS, World, always
 from tests.samples import names
@@ -91,7 +91,7 @@ def test_the_probe_is_the_result_with_the_fewest_tries() -> None:
     publisher.respond(500, "new")
     publisher.results("newer")
     assert publisher.patched == []
-    patches = of(SendPatch, publisher.live(61))
+    patches = of_type(SendPatch, publisher.live(61))
     assert patches[0].task_id == "newer"
 
 
@@ -109,7 +109,7 @@ def test_results_that_were_refused_leave_most_connections_to_others() -> None:
     assert len(publisher.patched) == CONNECTIONS
     publisher.after(1.3)
     done = publisher.respond(200, *publisher.patched)
-    again = [patch.task_id for patch in of(SendPatch, done) if patch.task_id.startswith("t")]
+    again = [patch.task_id for patch in of_type(SendPatch, done) if patch.task_id.startswith("t")]
     assert len(again) == RETRY_CONNECTIONS
 
 

@@ -9,14 +9,14 @@ from common.failures.breaker import EARLY_INTERVAL_S, PROBE_HANGS_S, State
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters, SendPatch
 from stages.publisher.refusals import MOST_PROBES
-from tests.decisions import of
+from tests.decisions import of_type
 from tests.publisher.publishing import Publishing, sending
 from tests.samples import names
 
 
 def listed(publisher: Publishing) -> m.Holding:
     """The next full list of what the publisher holds."""
-    return [holding for holding in of(m.Holding, publisher.live(16)) if holding.dead is not None][-1]
+    return [holding for holding in of_type(m.Holding, publisher.live(16)) if holding.dead is not None][-1]
 
 
 def failing(*ids: str) -> Publishing:
@@ -32,8 +32,8 @@ def failing(*ids: str) -> Publishing:
 
 def test_a_result_that_was_refused_is_parked_at_once() -> None:
     publisher = sending("a", "b")
-    assert of(m.Holding, publisher.respond(500, "a")) == [m.Holding("publisher", [], parked=["a"])]
-    assert of(m.Holding, publisher.respond(200, "b")) == []
+    assert of_type(m.Holding, publisher.respond(500, "a")) == [m.Holding("publisher", [], parked=["a"])]
+    assert of_type(m.Holding, publisher.respond(200, "b")) == []
 
 
 def test_refused_results_are_listed_as_parked_until_they_are_accepted() -> None:
@@ -64,7 +64,7 @@ def test_a_few_tasks_that_hang_keep_new_results_waiting_only_for_a_moment() -> N
     assert len(publisher.patched) == CONNECTIONS
     publisher.results("good")
     assert publisher.patched == []
-    patched = [patch.task_id for patch in of(SendPatch, publisher.live(HANGS_S))]
+    patched = [patch.task_id for patch in of_type(SendPatch, publisher.live(HANGS_S))]
     assert patched == [*names(20, "hanging")[CONNECTIONS:], "good"]
 
 
@@ -97,15 +97,15 @@ def test_results_that_were_refused_before_get_no_spare_connection() -> None:
 def test_the_newest_result_is_a_probe_before_a_series_of_older_ones() -> None:
     publisher = failing(*names(40))
     publisher.results("newest")
-    patches = of(SendPatch, publisher.live(1.1))
+    patches = of_type(SendPatch, publisher.live(1.1))
     assert [patch.task_id for patch in patches] == ["newest"]
 
 
 def test_a_probe_that_hangs_does_not_keep_the_other_results_waiting() -> None:
     publisher = failing(*names(40))
-    patches = of(SendPatch, publisher.live(1.1))
+    patches = of_type(SendPatch, publisher.live(1.1))
     assert len(patches) == 1
-    patches = of(SendPatch, publisher.live(10 * PROBE_HANGS_S))
+    patches = of_type(SendPatch, publisher.live(10 * PROBE_HANGS_S))
     assert len(patches) == MOST_PROBES - 1
 
 
@@ -134,8 +134,8 @@ def test_a_poll_does_not_shorten_a_pause_that_the_api_asked_for() -> None:
     publisher = sending(*names(20), breaker_threshold=1)
     publisher.respond(429, *publisher.patched, retry_after=60)
     publisher.polled()
-    assert of(SendPatch, publisher.live(59)) == []
-    assert of(SendPatch, publisher.live(2)) != []
+    assert of_type(SendPatch, publisher.live(59)) == []
+    assert of_type(SendPatch, publisher.live(2)) != []
 
 
 def test_a_new_token_lets_a_probe_go() -> None:
@@ -154,7 +154,7 @@ def redirect_between_polls(publisher: Publishing, *ids: str, times: int) -> list
         done += publisher.after(61).polled()
         assert set(publisher.patched) <= set(ids)
         done += publisher.respond(302, *publisher.patched)
-    return of(MoveToDeadLetters, done)
+    return of_type(MoveToDeadLetters, done)
 
 
 def test_a_task_that_is_redirected_while_polls_succeed_becomes_a_dead_letter() -> None:

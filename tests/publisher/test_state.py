@@ -11,7 +11,7 @@ from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S
 from stages.publisher.actions import PutResult, SendPatch, Settle
 from stages.publisher.state import SETTLE_AFTER_S, SETTLE_BATCH
-from tests.decisions import counted, events, kinds, of, sent_to
+from tests.decisions import counted, events, kinds, of_type, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result
 
@@ -20,13 +20,13 @@ def test_a_result_is_stored_before_it_is_acknowledged_or_sent() -> None:
     publisher = Publishing()
     done = publisher.results("a", "b", reply_to="ipc://embedder_00")
     assert kinds(done) == ["PutResult", "PutResult", "Stored", "Holding", "SendPatch", "SendPatch"]
-    assert [put.result for put in of(PutResult, done)] == [result("a"), result("b")]
+    assert [put.result for put in of_type(PutResult, done)] == [result("a"), result("b")]
     assert sent_to("ipc://embedder_00", done) == [m.Stored("b1")]
     assert events(done) == ["results_stored"]
 
 
 def test_results_without_an_inbox_to_reply_to_are_not_acknowledged() -> None:
-    assert of(m.Stored, Publishing().results("a")) == []
+    assert of_type(m.Stored, Publishing().results("a")) == []
 
 
 def test_a_result_waits_for_an_access_token_and_is_sent_with_it() -> None:
@@ -40,10 +40,10 @@ def test_a_result_waits_for_an_access_token_and_is_sent_with_it() -> None:
 
 def test_a_publisher_requests_a_token_until_it_has_one_and_again_before_it_expires() -> None:
     publisher = Publishing(token=False)
-    assert of(m.TokenRequest, publisher.live(3)) == [m.TokenRequest(INBOX)] * 3
+    assert of_type(m.TokenRequest, publisher.live(3)) == [m.TokenRequest(INBOX)] * 3
     publisher.token("one", expires_in=10)
-    assert of(m.TokenRequest, publisher.live(9)) == []
-    assert len(of(m.TokenRequest, publisher.live(2))) == 1
+    assert of_type(m.TokenRequest, publisher.live(9)) == []
+    assert len(of_type(m.TokenRequest, publisher.live(2))) == 1
 
 
 def test_at_most_one_patch_for_each_connection_is_under_way() -> None:
@@ -64,7 +64,7 @@ def test_an_accepted_result_is_settled_and_the_fetcher_is_told(status: int) -> N
     publisher = Publishing()
     publisher.results("a")
     done = publisher.after(2).respond(status, "a")
-    assert of(Settle, done) == [Settle(Record(publisher.now.wall, ["a"]))]
+    assert of_type(Settle, done) == [Settle(Record(publisher.now.wall, ["a"]))]
     assert sent_to("fetcher", done) == [m.Published(["a"])]
     assert publisher.outbox == set()
     publisher.live(60)
@@ -89,33 +89,33 @@ def test_settled_results_are_counted_by_type_and_state_with_their_durations() ->
         (("text_embedding", "failed"), 1),
     ]
     waited = publisher.now.wall - LEASED_AT
-    assert of(Observe, done) == [Observe("ai_task_processing_duration_seconds", ("text_embedding",), [waited] * 3)]
+    assert of_type(Observe, done) == [Observe("ai_task_processing_duration_seconds", ("text_embedding",), [waited] * 3)]
     assert "results_accepted" in events(done)
 
 
 def test_a_duration_is_never_negative_when_the_clock_steps_back() -> None:
     publisher = Publishing()
     publisher.results("a", leased_at=publisher.now.wall + 100)
-    (observed,) = of(Observe, publisher.respond(200, "a"))
+    (observed,) = of_type(Observe, publisher.respond(200, "a"))
     assert observed.values == [0.0]
 
 
 def test_acceptances_wait_a_moment_to_share_a_transaction() -> None:
     publisher = Publishing()
     publisher.results("a", "b", "c")
-    assert of(Settle, publisher.respond(200, "a")) == []
+    assert of_type(Settle, publisher.respond(200, "a")) == []
     publisher.after(SETTLE_AFTER_S / 2)
-    assert of(Settle, publisher.respond(200, "b")) == []
-    (settled,) = of(Settle, publisher.after(SETTLE_AFTER_S).tick())
+    assert of_type(Settle, publisher.respond(200, "b")) == []
+    (settled,) = of_type(Settle, publisher.after(SETTLE_AFTER_S).tick())
     assert settled.record.ids == ["a", "b"]
-    assert of(Settle, publisher.after(1).tick()) == []
+    assert of_type(Settle, publisher.after(1).tick()) == []
 
 
 def test_acceptances_that_have_waited_long_enough_are_settled_with_the_next_response() -> None:
     publisher = Publishing()
     publisher.results("a", "b", "c")
     publisher.respond(200, "a")
-    (settled,) = of(Settle, publisher.after(SETTLE_AFTER_S * 1.1).respond(200, "b"))
+    (settled,) = of_type(Settle, publisher.after(SETTLE_AFTER_S * 1.1).respond(200, "b"))
     assert settled.record.ids == ["a", "b"]
 
 
@@ -125,23 +125,23 @@ def test_a_full_batch_of_acceptances_is_settled_at_once() -> None:
     publisher.results(*ids)
     settled = []
     for task_id in ids[:SETTLE_BATCH]:
-        settled += of(Settle, publisher.respond(200, task_id))
+        settled += of_type(Settle, publisher.respond(200, task_id))
     assert [one.record.ids for one in settled] == [ids[:SETTLE_BATCH]]
 
 
 def test_the_last_acceptances_are_settled_at_once() -> None:
     publisher = Publishing()
     publisher.results("a", "b")
-    assert of(Settle, publisher.respond(200, "a")) == []
-    assert len(of(Settle, publisher.respond(200, "b"))) == 1
+    assert of_type(Settle, publisher.respond(200, "a")) == []
+    assert len(of_type(Settle, publisher.respond(200, "b"))) == 1
 
 
 def test_two_settlements_at_the_same_time_are_two_records() -> None:
     publisher = Publishing()
     publisher.results("a")
-    (first,) = of(Settle, publisher.respond(200, "a"))
+    (first,) = of_type(Settle, publisher.respond(200, "a"))
     publisher.results("b")
-    (second,) = of(Settle, publisher.respond(200, "b"))
+    (second,) = of_type(Settle, publisher.respond(200, "b"))
     assert first.record.key != second.record.key
 
 
@@ -179,9 +179,9 @@ def test_only_the_new_results_of_a_batch_are_stored() -> None:
     publisher.respond(200, "settled")
     publisher.results("stored")
     done = publisher.results("dead", "settled", "stored", "new")
-    assert [put.result.id for put in of(PutResult, done)] == ["new"]
+    assert [put.result.id for put in of_type(PutResult, done)] == ["new"]
     assert publisher.patched == ["new"]
-    assert of(m.Holding, done) == [m.Holding("publisher", ["new"])]
+    assert of_type(m.Holding, done) == [m.Holding("publisher", ["new"])]
 
 
 def test_a_task_that_was_queued_again_on_purpose_is_published_again() -> None:
@@ -189,23 +189,23 @@ def test_a_task_that_was_queued_again_on_purpose_is_published_again() -> None:
     publisher.results("a")
     publisher.respond(200, "a")
     done = publisher.after(70).results("a", leased_at=publisher.now.wall + 65)
-    assert len(of(PutResult, done)) == 1
+    assert len(of_type(PutResult, done)) == 1
     assert publisher.patched == ["a"]
 
 
 def test_settled_tasks_are_still_known_after_a_restart() -> None:
     publisher = Publishing()
     publisher.state.settled.add(Record(publisher.now.wall, ["a"]))
-    assert of(PutResult, publisher.results("a")) == []
+    assert of_type(PutResult, publisher.results("a")) == []
 
 
 def test_settled_tasks_are_forgotten_in_memory_and_on_disk_after_two_minutes() -> None:
     publisher = Publishing()
     publisher.results("a")
-    (settled,) = of(Settle, publisher.respond(200, "a"))
-    assert of(DeleteSettled, publisher.after(SETTLED_KEPT_S).tick()) == []
-    assert of(DeleteSettled, publisher.after(BUCKET_S).tick()) == [DeleteSettled(settled.record)]
-    assert len(of(PutResult, publisher.results("a"))) == 1
+    (settled,) = of_type(Settle, publisher.respond(200, "a"))
+    assert of_type(DeleteSettled, publisher.after(SETTLED_KEPT_S).tick()) == []
+    assert of_type(DeleteSettled, publisher.after(BUCKET_S).tick()) == [DeleteSettled(settled.record)]
+    assert len(of_type(PutResult, publisher.results("a"))) == 1
 
 
 # ---- what is held ----
@@ -214,13 +214,13 @@ def test_settled_tasks_are_forgotten_in_memory_and_on_disk_after_two_minutes() -
 def test_holding_is_sent_at_once_for_new_results_and_every_third_of_a_lease_for_all() -> None:
     publisher = Publishing(stored=["a"], dead=["d"], lease_seconds=15.0)
     assert sent_to("fetcher", publisher.results("b")) == [m.Holding("publisher", ["b"])]
-    assert of(m.Holding, publisher.live(4.9)) == []
-    assert of(m.Holding, publisher.after(0.11).tick()) == [m.Holding("publisher", ["a", "b"], [], ["d"])]
-    assert len(of(m.Holding, publisher.live(15))) == 3
+    assert of_type(m.Holding, publisher.live(4.9)) == []
+    assert of_type(m.Holding, publisher.after(0.11).tick()) == [m.Holding("publisher", ["a", "b"], [], ["d"])]
+    assert len(of_type(m.Holding, publisher.live(15))) == 3
 
 
 def test_holding_is_sent_even_when_the_outbox_is_empty() -> None:
-    assert m.Holding("publisher", [], [], []) in of(m.Holding, Publishing().live(5.1))
+    assert m.Holding("publisher", [], [], []) in of_type(m.Holding, Publishing().live(5.1))
 
 
 # ---- the end ----
@@ -231,7 +231,7 @@ def test_a_draining_publisher_starts_no_patch_and_settles_what_was_accepted() ->
     publisher.results("a", "b")
     publisher.respond(200, "a")
     done = publisher.did(publisher.state.on_drain(publisher.now))
-    assert [settled.record.ids for settled in of(Settle, done)] == [["a"]]
+    assert [settled.record.ids for settled in of_type(Settle, done)] == [["a"]]
     publisher.results("c")
     assert publisher.patched == []
     publisher.live(5)
@@ -285,7 +285,7 @@ def test_the_report_has_the_sizes_and_what_blocks_the_publisher() -> None:
 
 
 def test_a_patch_action_has_the_task_id_and_the_token() -> None:
-    (patch,) = of(SendPatch, Publishing().results("a"))
+    (patch,) = of_type(SendPatch, Publishing().results("a"))
     assert patch.task_id == "a"
     assert patch.token.fingerprint == "one"
 

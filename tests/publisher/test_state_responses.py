@@ -9,7 +9,7 @@ from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters
 from stages.publisher.refusals import MOST_PROBES
-from tests.decisions import of, said, sent_to
+from tests.decisions import log_fields, of_type, sent_to
 from tests.publisher.publishing import INBOX, Publishing, sending
 from tests.samples import names
 
@@ -59,7 +59,7 @@ def test_a_401_requests_a_new_token_and_the_result_is_sent_again_with_it() -> No
 def test_many_refusals_of_one_token_request_only_one_new_token() -> None:
     publisher = sending(*names(10))
     done = publisher.respond(401, *names(10))
-    assert len(of(m.TokenRequest, done)) == 1
+    assert len(of_type(m.TokenRequest, done)) == 1
     publisher.token("two")
     assert sorted(publisher.patched) == names(10)
 
@@ -69,7 +69,7 @@ def test_a_late_refusal_of_the_old_token_is_sent_again_at_once_with_the_new_toke
     publisher.respond(401, "a")
     publisher.token("two")
     publisher.shown = "one"
-    assert of(m.TokenRequest, publisher.respond(401, "b")) == []
+    assert of_type(m.TokenRequest, publisher.respond(401, "b")) == []
     assert publisher.patched == ["b"]
 
 
@@ -147,7 +147,7 @@ def test_an_outage_never_makes_a_dead_letter(status: int) -> None:
     publisher = sending("a")
     for _ in range(30):
         done = publisher.respond(status, "a", error="" if status else "no answer")
-        assert said("patch_failed", done)["status"] == status
+        assert log_fields("patch_failed", done)["status"] == status
         publisher.live(61)
         assert publisher.patched == ["a"]
     publisher.respond(200, "a")
@@ -255,13 +255,13 @@ def test_a_result_that_was_answered_400_is_sent_again_and_can_be_accepted() -> N
 def test_a_result_that_is_answered_400_too_often_becomes_a_dead_letter() -> None:
     publisher = sending("a", max_retries=3)
     for _ in range(3):
-        assert of(MoveToDeadLetters, publisher.respond(400, "a")) == []
+        assert of_type(MoveToDeadLetters, publisher.respond(400, "a")) == []
         publisher.live(10)
         assert publisher.patched == ["a"]
     done = publisher.respond(400, "a")
-    assert of(MoveToDeadLetters, done) == [MoveToDeadLetters("a", 400, "PATCH answered 400", publisher.now.wall)]
+    assert of_type(MoveToDeadLetters, done) == [MoveToDeadLetters("a", 400, "PATCH answered 400", publisher.now.wall)]
     assert sent_to("fetcher", done) == [m.Published([], ["a"])]
-    assert said("result_dead_lettered", done)["level"] == "error"
+    assert log_fields("result_dead_lettered", done)["level"] == "error"
     assert set(publisher.state.dead) == {"a"}
     publisher.live(100)
     assert publisher.patched == []
@@ -270,9 +270,9 @@ def test_a_result_that_is_answered_400_too_often_becomes_a_dead_letter() -> None
 def test_an_outage_between_two_400s_does_not_count_as_a_400() -> None:
     publisher = sending("a", max_retries=1)
     for status in (400, 503, 503, 503):
-        assert of(MoveToDeadLetters, publisher.respond(status, "a")) == []
+        assert of_type(MoveToDeadLetters, publisher.respond(status, "a")) == []
         publisher.live(61)
-    assert of(MoveToDeadLetters, publisher.respond(400, "a")) != []
+    assert of_type(MoveToDeadLetters, publisher.respond(400, "a")) != []
 
 
 def test_the_circuit_breaker_stays_closed_after_many_400s() -> None:
@@ -289,7 +289,7 @@ def test_the_circuit_breaker_stays_closed_after_many_400s() -> None:
 def test_a_result_that_is_refused_for_good_becomes_a_dead_letter_at_once(status: int) -> None:
     publisher = sending("a", "b")
     done = publisher.respond(status, "a")
-    (moved,) = of(MoveToDeadLetters, done)
+    (moved,) = of_type(MoveToDeadLetters, done)
     assert (moved.task_id, moved.status) == ("a", status)
     assert sent_to("fetcher", done) == [m.Published([], ["a"])]
     assert publisher.outbox == {"b"}

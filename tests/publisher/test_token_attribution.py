@@ -86,6 +86,41 @@ def test_an_api_that_refuses_every_token_for_hours_fails_nothing_and_gets_few_to
     assert len(world.settled_at) == 50
 
 
+def test_results_are_tried_again_soon_after_an_outage_of_hours_if_polls_succeed() -> None:
+    """A token may do less for results than for polls."""
+    world = World(sending(*names(50)), lambda _: 403)
+    for _ in range(720):
+        world.run(5)
+        world.reachable()
+    assert world.letters == []
+    assert world.token_requests <= 40
+    assert sum(world.refused.values()) <= 3600 / 5 * 4
+    world.respond = always(403)
+    for _ in range(3):
+        world.run(5)
+        world.reachable()
+    world.run(1)
+    assert len(world.settled_at) == 50
+
+
+def test_refusals_of_a_burst_while_the_token_is_rotated_cost_only_their_repetition() -> None:
+    world = World(sending(*names(2000)), always(401))
+    world.run(1)
+    sent = 0
+
+    def respond(_: str) -> int:
+        nonlocal sent
+        sent += 1
+        return 401 if 100 < sent <= 150 else 200
+
+    world.respond = respond
+    world.new_token()
+    world.run(2000 / 16 * 0.05 + 1.5)
+    assert len(world.settled_at) == 2000
+    assert world.letters == []
+    assert world.token_requests <= 2
+
+
 def test_a_token_that_is_not_valid_yet_is_tried_again_instead_of_replaced_in_a_circle() -> None:
     """The clock of the token endpoint is 3 s ahead of the API's (`nbf`)."""
     world = World(sending(*names(20)), always(401))
@@ -99,6 +134,29 @@ def test_a_token_that_is_not_valid_yet_is_tried_again_instead_of_replaced_in_a_c
     world.run(15)
     assert len(world.settled_at) == 20
     assert world.token_requests <= 3
+
+
+def test_renewals_with_a_clock_ahead_cost_nothing_while_the_token_before_lasts() -> None:
+    world = World(sending(*names(20)), always(401))
+    world.run(1)
+    issued_at = {world.token: world.now - 100}
+
+    def respond(_: str) -> int:
+        return 200 if world.now - issued_at.setdefault(world.token, world.now) >= 3 else 401
+
+    world.respond = respond
+    for number in range(60):
+        if number % 10 == 5:
+            world.new_token()
+        queued_at = world.now
+        world.results(f"new{number}")
+        world.run(1)
+        if number % 10 < 5:
+            assert world.settled_at[f"new{number}"] - queued_at <= 0.2
+    world.run(3)
+    assert len(world.settled_at) == 80
+    assert world.token_requests == 0
+    assert world.blockers == set()
 
 
 def test_a_revoked_token_is_replaced_within_moments_and_nothing_waits_for_a_breaker() -> None:

@@ -83,8 +83,8 @@ class World:
 
     def _did(self, actions: Iterable[Any]) -> None:
         done = list(actions)
-        self._begin([patch.task_id for patch in decisions.of(SendPatch, done)])
-        self.letters += decisions.of(MoveToDeadLetters, done)
+        self._begin([patch.task_id for patch in decisions.of_type(SendPatch, done)])
+        self.letters += decisions.of_type(MoveToDeadLetters, done)
         if requests := decisions.sent_to("token_broker", done):
             self.token_requests += len(requests)
             self._token_wanted = True

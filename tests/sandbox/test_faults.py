@@ -53,6 +53,13 @@ def test_a_fault_can_replace_the_response_by_a_status(sandbox: Sandbox, signed_i
     assert patch(sandbox, signed_in, task_id).status_code == 200
 
 
+def test_a_fault_can_apply_to_each_nth_request(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    (task_id,) = sandbox.queue(1)
+    sandbox.fault("api", method="PATCH", status=403, skip=1, every=3, times=2)
+    statuses = [patch(sandbox, signed_in, task_id).status_code for _ in range(12)]
+    assert statuses == [200, 200, 200, 403, 200, 200, 403, 200, 200, 200, 200, 200]
+
+
 def test_a_fault_can_respond_with_html_and_status_200(sandbox: Sandbox, session: requests.Session) -> None:
     sandbox.fault("api", path="pending", status=200, body="<html>maintenance</html>")
     response = session.get(f"{sandbox.api}/api/ai-tasks/pending")

@@ -56,3 +56,29 @@ def test_tokens_expire(sandbox: Sandbox, session: requests.Session, credentials:
     session.post(sandbox.token_url, data=GRANT, auth=credentials)
     summary = sandbox.wait_until(lambda summary: summary["oauth2"]["live"] == 0)
     assert (summary["oauth2"]["issued"], summary["oauth2"]["token_requests"]) == (1, 1)
+
+
+def test_a_token_may_be_valid_only_after_some_time(
+    sandbox: Sandbox, session: requests.Session, credentials: Credentials
+) -> None:
+    sandbox.settings(oauth2={"valid_after": 0.2})
+    token = session.post(sandbox.token_url, data=GRANT, auth=credentials).json()["access_token"]
+    statuses: list[int] = []
+    while not statuses or statuses[-1] == 401:
+        response = session.get(f"{sandbox.api}/api/ai-tasks/pending", headers={"Authorization": f"Bearer {token}"})
+        statuses.append(response.status_code)
+    assert statuses[0] == 401
+    assert statuses[-1] == 200
+
+
+def test_a_token_may_come_form_encoded_or_after_a_byte_order_mark(
+    sandbox: Sandbox, session: requests.Session, credentials: Credentials
+) -> None:
+    sandbox.settings(oauth2={"response_form": "form"})
+    response = session.post(sandbox.token_url, data=GRANT, auth=credentials)
+    assert response.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert response.text.startswith("access_token=ory_at_")
+    sandbox.settings(oauth2={"response_form": "json_with_mark"})
+    content = session.post(sandbox.token_url, data=GRANT, auth=credentials).content
+    assert content.startswith(b"\xef\xbb\xbf{")
+    assert content.endswith(b"}\r\n")

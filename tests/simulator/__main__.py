@@ -23,7 +23,7 @@ from tests.simulator.shrink import shrink
 
 STEPS = 200_000
 STORY_LINES = 200
-"""Of a story, so many lines before its end are printed."""
+"""How many lines before the end of a story are printed."""
 MOST_FAILED = 5
 """After so many seeds that fail, no more are tried."""
 

@@ -244,7 +244,7 @@ class Run:
             "refused": {"succeeded"},
             "foreign": {"pending"},
         }
-        if task.nature in {"good", "gone"} and task.state == "failed":
+        if task.nature in {"good", "gone", "refused"} and task.state == "failed":
             assert self.losses(task.id) >= MAX_DISPATCHES, f"{task.id} has failed without a reason"
         else:
             assert task.state in expected[task.nature], f"{task.id} is {task.state}"

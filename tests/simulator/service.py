@@ -113,9 +113,9 @@ class FetcherProcess(Process):
             self.world.later(coming, lambda: answer() if self.life == life and self.alive else None)
 
     def check(self) -> None:
-        """Lost tasks may be listed again, and then exceed MAX_IN_FLIGHT; by no more than MAX_IN_FLIGHT."""
+        """Bounded: MAX_IN_FLIGHT, as many refused results again, and as many lost tasks that are listed again."""
         known = self.state.table.leased_count + self.state.table.count(Whereabouts.LOST)
-        assert known <= 2 * self.config.max_in_flight, "more than twice MAX_IN_FLIGHT are known"
+        assert known <= 3 * self.config.max_in_flight, "more than three times MAX_IN_FLIGHT are known"
 
 
 class LimiterProcess(Process):

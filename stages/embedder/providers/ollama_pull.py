@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,9 @@ RETRY_BACKOFF = Backoff(first=5.0, factor=2.0, longest=300.0)
 """Delay before a failed download is tried again: the registry may be back, or an operator may have corrected it."""
 LOG_INTERVAL_S = 10.0
 """Seconds between two progress lines in the log; each quarter of the download is logged too."""
+
+_NO_SUCH_MODEL = re.compile(r"file does not exist|manifest unknown|model.{0,80}not found|invalid model name")
+"""The registry has no such model. Another failure of a download says nothing about this."""
 
 log = structlog.get_logger()
 
@@ -77,7 +81,7 @@ class ModelDownload:
                 raise NoModelYet(self._progress[model], CHECK_INTERVAL_S)
             _, cooldown_until, reason = self._failures.get(model, (0, 0.0, ""))
             if (left := cooldown_until - time.monotonic()) > 0:
-                raise NoModelYet(reason, left)
+                raise NoModelYet(reason, left, is_unknown=bool(_NO_SUCH_MODEL.search(reason)))
 
     def progress(self) -> Mapping[str, str]:
         """Return the models that are being downloaded, and their progress as text."""
