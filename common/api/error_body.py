@@ -20,8 +20,12 @@ LARGEST_READ_BYTES = 64 * 1024
 LONGEST_MESSAGE_BYTES = 300
 """What is shown, logged and stored of the API's words."""
 NOT_SHOWN = "the API's message is not shown, because it may repeat a text"
-_REQUEST_ID = re.compile(r"(?=.*[0-9])[A-Za-z0-9._:-]{1,40}")
-"""A request id has digits and no spaces, and is shorter than a token."""
+_REQUEST_ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}"
+    r"|(?:(?:r|req|request|id)[-_:.]?)?[0-9]{1,10}",
+    re.IGNORECASE,
+)
+"""The common forms of a request id. Any other could be a part of a text, perhaps encoded."""
 
 
 class ApiErrorBody(NamedTuple):

@@ -45,8 +45,8 @@ class Refusals:
         self.breaker = Breaker("api", breaker_threshold, Backoff(1.0, backoff_factor, 60.0), MOST_PROBES)
         self.throttle = Cooldown()
         """The API asked all clients to wait until then."""
-        self._throttled_by = ""
-        """The only task whose response asked for that pause; empty if there are several."""
+        self._throttled: set[str] = set()
+        """The tasks whose responses asked for a pause, and no task has been accepted since."""
         self._max_retries = max_retries
         self._backoff = Backoff(0.5, backoff_factor, 60.0)
         self._evidence = Attribution()
@@ -66,8 +66,10 @@ class Refusals:
         self._redirected.pop(task_id, None)
         if entry.unavailable_tries:
             self._recovered_at = now
-        if self._throttled_by:
-            self.throttle, self._throttled_by = Cooldown(), ""  # only that task was asked to wait
+        if len(self._throttled) == 1:
+            self.throttle = Cooldown()  # only that task was asked to wait
+        if len(self._throttled) == 1 or self.throttle.is_over(now):
+            self._throttled.clear()
 
     def forget(self, task_id: str) -> None:
         """Drop the evidence about a result that is no longer sent."""
@@ -116,9 +118,11 @@ class Refusals:
         if entry.unavailable_tries == 1:
             self._new_refused_at = now
         reason = in_words(response, with_hint=now - self._polled_at > NEAR_S)
-        is_alone = finding.blame is Blame.UNKNOWN
-        if wait_s and response.status in THROTTLES and not (is_alone and are_others_served):
-            self._extend_throttle(now, wait_s, reason, task_id if is_alone else "")
+        is_throttle = bool(wait_s) and response.status in THROTTLES
+        if is_throttle:
+            self._throttled.add(task_id)
+        if is_throttle and not (len(self._throttled) == 1 and are_others_served):
+            self.throttle = self.throttle.extended(now + wait_s, reason)
             self.breaker.failed(now, reason, error=Throttled(reason, wait_s))
         else:
             self.breaker.failed(now, reason)
@@ -138,11 +142,6 @@ class Refusals:
         """How many refusals with evidence a result may have."""
         do_others_recover = now - self._recovered_at <= NEAR_S
         return self._max_retries * (RECOVERIES_FACTOR if do_others_recover else 1)
-
-    def _extend_throttle(self, now: float, wait_s: float, reason: str, task_id: str) -> None:
-        is_first = self.throttle.is_over(now)
-        self.throttle = self.throttle.extended(now + wait_s, reason)
-        self._throttled_by = task_id if is_first else ""
 
     def _delay(self, entry: OutboxEntry, wait_s: float, reason: str) -> float:
         error = Throttled(reason, wait_s) if wait_s else Transient(reason)

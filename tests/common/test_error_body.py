@@ -86,7 +86,20 @@ def test_a_message_that_may_repeat_a_text_is_replaced_by_the_name_of_the_error(n
     assert found.words == f"{next(iter(named.values()))}; {error_body.NOT_SHOWN}"
 
 
-@pytest.mark.parametrize("echo", ["CanaryPerson", "a text with 1 space", "ory_at_" + "x1" * 22, "é1", "", 5, ["r-1"]])
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "CanaryPerson",
+        "a text with 1 space",
+        "ory_at_" + "x1" * 22,
+        "é1",
+        "Q2FuYXJ5UGVyc29u",
+        "Anna-1970",
+        "",
+        5,
+        ["r-1"],
+    ],
+)
 def test_what_does_not_look_like_a_request_id_is_not_shown_as_one(echo: object) -> None:
     assert read(500, {"message": "callback failed", "requestId": echo}).in_words() == ": callback failed"
 
@@ -97,6 +110,13 @@ def test_any_body_is_read(status: int, body: bytes) -> None:
 
 
 def test_a_part_of_the_token_is_not_shown_as_a_request_id() -> None:
-    body = json.dumps({"message": "callback failed", "requestId": "5f3a9c"}).encode()
-    assert error_body.read(500, body, "token-5f3a9c41").in_words() == ": callback failed"
-    assert error_body.read(500, body, "another").in_words() == ": callback failed (requestId 5f3a9c)"
+    body = json.dumps({"message": "callback failed", "requestId": "531290"}).encode()
+    assert error_body.read(500, body, "token-53129041").in_words() == ": callback failed"
+    assert error_body.read(500, body, "another").in_words() == ": callback failed (requestId 531290)"
+
+
+@pytest.mark.parametrize(
+    "name", ["r-42", "req_1", "17", "0f8fad5b-d9cb-469f-a165-70867728950e", "4BF92F3577B34DA6" * 2]
+)
+def test_the_common_forms_of_a_request_id_are_shown(name: str) -> None:
+    assert read(500, {"requestId": name}).in_words() == f" (requestId {name})"

@@ -9,7 +9,7 @@ from sandbox.chaos.kinds import KINDS
 from sandbox.chaos.plan import plan
 from sandbox.chaos.run import run
 
-SEED = 22
+SEED = 11
 SECONDS = 20.0
 
 

@@ -13,6 +13,7 @@ from stages.fetcher.config import FetcherConfig
 from stages.fetcher.envelope import Unreadable
 from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.fetcher.page import Candidate, PendingPage
+from stages.fetcher.poll_schedule import SETTLED_POLL_INTERVAL_S
 from stages.fetcher.state import Fetcher
 from tests import decisions, samples
 from tests.decisions import START, after
@@ -152,3 +153,9 @@ def with_leased(*task_ids: str, **limits: Any) -> Fetching:
     if fetcher.poll:
         fetcher.page(known=len(task_ids))
     return fetcher
+
+
+def settled(fetcher: Fetching, *ids: str) -> bool:
+    """Settle these a while after the poll; returns whether that caused a poll."""
+    fetcher.after(SETTLED_POLL_INTERVAL_S + 0.01).published(*ids)
+    return fetcher.polling

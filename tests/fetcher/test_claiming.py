@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from common.api.patch_queue import CONNECTIONS, HANGS_S
+from common.api.patch_queue import CONNECTIONS
 from common.api.responses import ApiResponse, ApiResponses
 from common.failures.breaker import State
 from common.failures.errors import Transient
@@ -15,56 +13,9 @@ from stages.fetcher.actions import Claim, DeleteLease, Lease, Poll, PutLease
 from stages.fetcher.claim_refusals import MOST_PROBES
 from stages.fetcher.claiming import REFUSED_FOR_S
 from stages.fetcher.lease_expiry import FORGET_LOST_S
-from stages.fetcher.lease_table import Whereabouts
-from stages.fetcher.page import PendingPage
-from stages.fetcher.second_claims import CHECK_INTERVAL_S, NOTICE
 from tests import decisions, samples
-from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, candidate, ids
-
-BREAKER = 5
-A = frozenset("a")
-
-
-class ClaimingFetching(Fetching):
-    """The same with CLAIM_TASKS."""
-
-    def __init__(self, *, max_in_flight: int = 10, leases: dict[str, Lease] | None = None) -> None:
-        self.claims: list[str] = []
-        super().__init__(max_in_flight=max_in_flight, leases=leases, breaker_threshold=BREAKER, claim_tasks=True)
-
-    def did(self, actions: Any) -> list[Any]:
-        done = super().did(actions)
-        self.claims = [claim.task_id for claim in decisions.of(Claim, done)]
-        return done
-
-    def answered(self, *task_ids: str, check: int | None = 409, **response: Any) -> list[Any]:
-        """The API answers these claims; `check` is its answer to a second claim of one of them, if there is one."""
-        done = self._answered(*task_ids, **response)
-        claims, seconds = self.claims, [task_id for task_id in self.claims if task_id in task_ids]
-        if check is not None and seconds:
-            done += self._answered(*seconds, status=check)
-            self.claims = [task_id for task_id in claims if task_id not in seconds] + self.claims
-        return done
-
-    def _answered(self, *task_ids: str, status: int = 200, retry_after: float = 0.0, token: str = "one") -> list[Any]:
-        error = "" if status else "no answer"
-        answers = [ApiResponse(task_id, status, error, retry_after, token) for task_id in task_ids]
-        return self.did(self.state.on_api_responses(ApiResponses(answers), self.now))
-
-    def in_progress(self, *task_ids: str) -> list[Any]:
-        found = [candidate(task_id) for task_id in task_ids]
-        return self.page_read(PendingPage(self.now.wall, found, len(found), True, {}, [], True))
-
-    @property
-    def given_back(self) -> list[str]:
-        return sorted(self.state.table.ids(Whereabouts.PARKED))
-
-
-@pytest.fixture
-def claiming() -> ClaimingFetching:
-    fetcher = ClaimingFetching()
-    fetcher.page("a", "b")
-    return fetcher
+from tests.fetcher.claiming import A, ClaimingFetching
+from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, Fetching, ids
 
 
 def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
@@ -81,7 +32,7 @@ def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
 def test_a_task_whose_claim_is_refused_is_left_alone_for_a_minute(claiming: ClaimingFetching, status: int) -> None:
     done = claiming.answered("a", status=status)
     assert ids(done) == []
-    assert decisions.of(DeleteLease, done) == [DeleteLease("a")]
+    assert decisions.of_type(DeleteLease, done) == [DeleteLease("a")]
     assert claiming.leased == ["b"]
     claiming.answered("b")
     claiming.page()
@@ -97,14 +48,14 @@ def test_a_task_whose_claim_is_refused_is_left_alone_for_a_minute(claiming: Clai
 def test_a_claim_that_meets_an_outage_is_tried_again(claiming: ClaimingFetching, status: int) -> None:
     assert ids(claiming.answered("a", status=status)) == []
     assert claiming.leased == ["a", "b"]
-    claims = decisions.of(Claim, claiming.live(3))
+    claims = decisions.of_type(Claim, claiming.live(3))
     assert [claim.task_id for claim in claims] == ["a"]
 
 
 def test_claims_obey_retry_after(claiming: ClaimingFetching) -> None:
     claiming.answered("a", status=429, retry_after=20)
-    assert not decisions.of(Claim, claiming.live(19))
-    assert decisions.of(Claim, claiming.live(2))
+    assert not decisions.of_type(Claim, claiming.live(19))
+    assert decisions.of_type(Claim, claiming.live(2))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +71,7 @@ def test_a_conflict_counts_as_accepted_only_after_a_claim_that_the_api_may_have_
 
 def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: ClaimingFetching) -> None:
     done = claiming.answered("a", status=401)
-    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert decisions.of_type(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
     assert claiming.claims == []
     claiming.token("two")
     claiming.tick()
@@ -133,7 +84,7 @@ def test_claims_go_on_with_a_token_that_is_refused_to_one_of_them(claiming: Clai
     claiming.page("c", "d")
     assert claiming.claims == ["c", "d"]
     done = claiming.answered("b") + claiming.tick()
-    assert [claim.task_id for claim in decisions.of(Claim, done) if claim.task_id != "b"] == ["a"]
+    assert [claim.task_id for claim in decisions.of_type(Claim, done) if claim.task_id != "b"] == ["a"]
     assert sorted(ids(claiming.answered("a", "c", "d"))) == ["a", "c", "d"]
 
 
@@ -151,9 +102,9 @@ def test_a_claim_that_is_always_refused_with_its_token_delays_no_other(status: i
             refusals += refused
             done = fetcher.answered(task_id, status=status if refused else 200)
             accepted += ids(done)
-            requests += len(decisions.of(m.TokenRequest, done))
-            waiting += [claim.task_id for claim in decisions.of(Claim, done)]
-        waiting += [claim.task_id for claim in decisions.of(Claim, fetcher.live(0.1, 0.1))]
+            requests += len(decisions.of_type(m.TokenRequest, done))
+            waiting += [claim.task_id for claim in decisions.of_type(Claim, done)]
+        waiting += [claim.task_id for claim in decisions.of_type(Claim, fetcher.live(0.1, 0.1))]
         if len(accepted) == 49:
             break
     assert len(accepted) == 49
@@ -167,7 +118,7 @@ def test_claims_with_a_dead_token_wait_for_another_and_are_sent_again_at_once() 
     fetcher.page(*samples.names(20))
     sent = list(fetcher.claims)
     done = fetcher.answered(*sent, status=401)
-    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert decisions.of_type(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
     fetcher.token("two")
     fetcher.tick()
     assert len(fetcher.claims) == CONNECTIONS
@@ -185,10 +136,10 @@ def test_an_api_that_is_down_gets_few_claims_as_probes() -> None:
     for probes in (1, 2, MOST_PROBES):
         claims: list[Claim] = []
         while not claims:
-            claims = decisions.of(Claim, fetcher.live(0.5))
+            claims = decisions.of_type(Claim, fetcher.live(0.5))
         assert len(claims) == probes
         fetcher.answered(*[claim.task_id for claim in claims], status=503)
-    probe, *_ = decisions.of(Claim, fetcher.live(70))
+    probe, *_ = decisions.of_type(Claim, fetcher.live(70))
     fetcher.answered(probe.task_id)
     assert len(fetcher.claims) == CONNECTIONS
     assert len(fetcher.leased) == 50
@@ -215,10 +166,10 @@ def test_after_a_restart_claimed_tasks_with_a_lease_are_taken_back() -> None:
     fetcher = ClaimingFetching(leases={"a": Lease(1.0, 2, "text_embedding")})
     fetcher.page()
     done = fetcher.live(LEASE + 1)
-    assert decisions.of(PutLease, done) == [PutLease("a", Lease(1.0, 2, "text_embedding"))]
+    assert decisions.of_type(PutLease, done) == [PutLease("a", Lease(1.0, 2, "text_embedding"))]
     assert fetcher.poll is not None
     assert fetcher.poll.among == A
-    (task,) = decisions.of(m.Tasks, fetcher.in_progress("a"))[0].tasks
+    (task,) = decisions.of_type(m.Tasks, fetcher.in_progress("a"))[0].tasks
     assert (task.id, task.attempt, task.leased_at) == ("a", 2, 1.0)
 
 
@@ -242,7 +193,7 @@ def test_a_search_that_fails_is_repeated_and_does_not_delay_pending_tasks() -> N
     assert ids(fetcher.page("b")) == []
     fetcher.answered("b")
     fetcher.page()
-    polls = decisions.of(Poll, fetcher.live(INTERVAL, held=["b"]))
+    polls = decisions.of_type(Poll, fetcher.live(INTERVAL, held=["b"]))
     assert A in [poll.among for poll in polls]
 
 
@@ -271,14 +222,14 @@ def test_a_claimed_task_that_is_given_back_is_parked_and_dispatched_after_its_ti
     claiming.answered("a", "b")
     claiming.page()
     done = claiming.deferred("a", seconds=100)
-    assert not decisions.of(DeleteLease, done)
+    assert not decisions.of_type(DeleteLease, done)
     assert (claiming.leased, claiming.given_back) == (["b"], ["a"])
     assert claiming.state.room == 8
-    polls = decisions.of(Poll, claiming.live(99, held=["b"]))
+    polls = decisions.of_type(Poll, claiming.live(99, held=["b"]))
     assert all(poll.among is None for poll in polls)
     claiming.page()
     claiming.page()  # the one that was overdue
-    polls = decisions.of(Poll, claiming.live(40, held=["b"]))
+    polls = decisions.of_type(Poll, claiming.live(40, held=["b"]))
     assert A in [poll.among for poll in polls]
 
 
@@ -321,189 +272,3 @@ def test_without_claim_tasks_the_fetcher_ignores_responses_to_claims() -> None:
     fetcher = Fetching()
     responses = ApiResponses([ApiResponse("a", 200, "", 0.0, "one")])
     assert list(fetcher.state.on_api_responses(responses, fetcher.now)) == []
-
-
-# ---- whose fault a claim that is not carried out is ----
-
-
-def run(fetcher: ClaimingFetching, seconds: float, status_of: dict[str, int], step: float = 0.1) -> dict[str, float]:
-    """The API answers every claim within a step; returns when each task was dispatched."""
-    dispatched_at: dict[str, float] = {}
-    waiting = list(fetcher.claims)
-    for _ in range(round(seconds / step)):
-        now, waiting = waiting, []
-        for task_id in now:
-            for one in ids(fetcher.answered(task_id, status=status_of.get(task_id, 200))):
-                dispatched_at[one] = fetcher.now.mono
-            waiting += fetcher.claims
-        done = fetcher.live(step, step)
-        waiting += [claim.task_id for claim in decisions.of(Claim, done)]
-    return dispatched_at
-
-
-@pytest.mark.parametrize("status", [0, 302, 429, 500, 503])
-def test_a_claim_that_is_refused_while_others_are_accepted_delays_no_other(status: int) -> None:
-    bad = samples.names(8, "bad")
-    fetcher = ClaimingFetching(max_in_flight=40)
-    fetcher.page(*bad, *samples.names(32))
-    began = fetcher.now.mono
-    dispatched_at = run(fetcher, 20, dict.fromkeys(bad, status))
-    assert set(dispatched_at) == set(samples.names(32))
-    assert max(dispatched_at.values()) - began <= 1.5
-    assert fetcher.state.report(fetcher.now).blockers == []
-    assert fetcher.state.breakers[1].state is State.CLOSED
-
-
-def test_tasks_whose_claims_are_refused_leave_their_room_to_others() -> None:
-    bad = samples.names(10, "bad")
-    fetcher = ClaimingFetching(max_in_flight=10)
-    fetcher.page(*bad)
-    run(fetcher, 20, dict.fromkeys(bad, 500))
-    assert fetcher.state.room == 10
-    assert fetcher.poll is None
-    fetcher.page(*samples.names(10))
-    assert set(run(fetcher, 5, dict.fromkeys(bad, 500))) == set(samples.names(10))
-
-
-def test_claims_that_are_refused_stop_no_poll() -> None:
-    fetcher = ClaimingFetching(max_in_flight=10)
-    fetcher.page(*samples.names(8))
-    fetcher.answered(*fetcher.claims, status=500)
-    polls = decisions.of(Poll, fetcher.live(INTERVAL + 1))
-    assert len(polls) == 1
-
-
-def test_a_throttle_of_one_claim_delays_only_this_one_while_others_are_accepted() -> None:
-    fetcher = ClaimingFetching()
-    fetcher.page("a", "b", "c")
-    fetcher.answered("a")
-    fetcher.answered("b", status=429, retry_after=60)
-    fetcher.page("d")
-    assert fetcher.claims == ["d"]
-    fetcher.answered("c", status=429, retry_after=60)
-    fetcher.answered("d", status=429, retry_after=60)
-    assert "throttles claims" in fetcher.state.report(fetcher.now).blockers[0]
-
-
-def test_a_poll_that_succeeds_lets_a_claim_go_before_the_cooldown_is_over() -> None:
-    fetcher = ClaimingFetching(max_in_flight=50)
-    fetcher.page(*samples.names(40))
-    fetcher.answered(*fetcher.claims, status=503)
-    assert fetcher.claims == []
-    fetcher.page()
-    fetcher.tick()
-    assert len(fetcher.claims) == 1
-    fetcher.answered(*fetcher.claims)
-    assert len(fetcher.claims) == CONNECTIONS
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_claim_that_is_refused_with_a_fresh_token_too_is_that_tasks_own(
-    claiming: ClaimingFetching, status: int
-) -> None:
-    claiming.answered("a", status=status)
-    claiming.token("two")
-    claiming.tick()
-    assert claiming.claims == ["a"]
-    claiming.answered("b")
-    done = claiming.answered("a", status=status, token="two")
-    assert decisions.of(m.TokenRequest, done) == []
-    assert decisions.events(done) == ["claim_failed"]
-    claiming.page("c")
-    assert claiming.claims == ["c"]
-
-
-def test_claims_that_hang_keep_the_others_waiting_only_for_a_moment() -> None:
-    fetcher = ClaimingFetching(max_in_flight=50)
-    fetcher.page(*samples.names(CONNECTIONS), "good")
-    assert "good" not in fetcher.claims
-    claims = decisions.of(Claim, fetcher.live(HANGS_S, 0.1))
-    assert [claim.task_id for claim in claims] == ["good"]
-
-
-def test_a_claim_that_is_under_way_decides_for_a_task_that_is_leased_again() -> None:
-    fetcher = ClaimingFetching()
-    fetcher.page("a")
-    fetcher.deferred("a", seconds=0.2)
-    fetcher.live(1)
-    fetcher.page("a")
-    assert fetcher.claims == []
-    assert ids(fetcher.answered("a")) == ["a"]
-
-
-# ---- second claims ----
-
-
-def second(fetcher: ClaimingFetching, status: int) -> list[Any]:
-    """A task comes, its claim is accepted, and a second claim of it is answered with this status."""
-    fetcher.page("a")
-    done = fetcher.answered("a", check=None)
-    assert ids(done) == []
-    assert fetcher.claims == ["a"]
-    return fetcher.answered("a", status=status, check=None)
-
-
-@pytest.mark.parametrize("status", [400, 404, 409, 422])
-def test_an_api_that_refuses_a_second_claim_keeps_pipelines_apart(status: int) -> None:
-    fetcher = ClaimingFetching()
-    done = second(fetcher, status)
-    assert ids(done) == ["a"]
-    assert decisions.counted("api_second_claims_total", done) == [(("refused",), 1)]
-    assert "notices" not in fetcher.state.report(fetcher.now).facts
-
-
-def test_an_api_that_accepts_a_second_claim_is_told_on_ready_and_in_the_log() -> None:
-    fetcher = ClaimingFetching()
-    done = second(fetcher, 200)
-    assert ids(done) == ["a"]
-    assert decisions.counted("api_second_claims_total", done) == [(("accepted",), 1)]
-    assert decisions.log_fields("second_claim_accepted", done)["level"] == "warning"
-    assert fetcher.state.report(fetcher.now).facts["notices"] == [NOTICE]
-    assert fetcher.state.report(fetcher.now).blockers == []
-
-
-def test_an_error_of_the_server_is_no_answer_to_a_second_claim() -> None:
-    fetcher = ClaimingFetching()
-    done = second(fetcher, 500)
-    assert ids(done) == ["a"]
-    assert decisions.counted("api_second_claims_total", done) == []
-
-
-def test_a_task_is_not_dispatched_while_a_second_claim_may_still_take_effect() -> None:
-    fetcher = ClaimingFetching()
-    assert ids(second(fetcher, 0)) == []
-    claims = decisions.of(Claim, fetcher.live(3))
-    assert [claim.task_id for claim in claims] == ["a"]
-    assert ids(fetcher.answered("a", status=409)) == ["a"]
-
-
-def test_only_one_claim_in_ten_minutes_is_checked() -> None:
-    fetcher = ClaimingFetching()
-    second(fetcher, 200)
-    fetcher.page("b")
-    assert ids(fetcher.answered("b", check=None)) == ["b"]
-    fetcher.live(CHECK_INTERVAL_S, step=5, held=["a", "b"])
-    fetcher.page("c")
-    assert ids(fetcher.answered("c", check=None)) == []
-    fetcher.answered("c", status=409, check=None)
-    assert "notices" not in fetcher.state.report(fetcher.now).facts
-
-
-def test_a_response_about_a_task_that_is_over_does_not_hide_the_others(claiming: ClaimingFetching) -> None:
-    claiming.published("a")
-    assert ids(claiming.answered("a", "b")) == ["b"]
-    assert claiming.leased == ["b"]
-
-
-def test_a_lost_task_that_the_latest_search_found_is_not_forgotten_while_there_is_no_room_for_it() -> None:
-    """Without room the fetcher does not search again. The task is in progress in the API: it would stay so for ever."""
-    fetcher = ClaimingFetching(max_in_flight=1, leases={"a": Lease(1.0), "b": Lease(1.0)})
-    fetcher.page()
-    fetcher.live(LEASE + 1)
-    assert fetcher.lost == ["a", "b"]
-    fetcher.in_progress("a", "b")
-    assert (fetcher.leased, fetcher.lost) == (["a"], ["b"])
-    fetcher.live(3 * FORGET_LOST_S, step=2, held=["a"])
-    assert fetcher.lost == ["b"]
-    polls = decisions.of(Poll, [*fetcher.published("a"), *fetcher.live(INTERVAL + 1)])
-    assert frozenset("b") in [poll.among for poll in polls]

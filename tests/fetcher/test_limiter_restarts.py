@@ -8,8 +8,8 @@ from common.wire import messages as m
 from common.wire.timing import IN_TRANSIT_S, UNCONFIRMED_S
 from stages.fetcher.actions import Lease, Poll, PutLease
 from tests.decisions import START, counted, events, log_fields, of_type
+from tests.fetcher.claiming import ClaimingFetching
 from tests.fetcher.fetching import LEASE, Fetching, dispatched, ids
-from tests.fetcher.test_claiming import ClaimingFetching
 
 TICK = 0.1
 SOON = UNCONFIRMED_S + 2 * TICK

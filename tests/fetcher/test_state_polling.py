@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from common.failures.breaker import State
-from common.failures.errors import Throttled
 from common.process.actions import Count
 from common.wire import messages as m
-from stages.fetcher.actions import DeleteLease, Poll
-from stages.fetcher.page import PendingPage
+from stages.fetcher.actions import Poll
 from stages.fetcher.poll_schedule import HELD_INTERVALS, SETTLED_POLL_INTERVAL_S
-from tests.decisions import of, said, sent_to
-from tests.fetcher.fetching import INBOX, INTERVAL, LEASE, TOLD, Fetching, candidate
+from tests.decisions import of_type, sent_to
+from tests.fetcher.fetching import INBOX, INTERVAL, Fetching, settled
 from tests.samples import names, token
-
-
-def settled(fetcher: Fetching, *ids: str) -> bool:
-    """Settle these a while after the poll; returns whether that caused a poll."""
-    fetcher.after(SETTLED_POLL_INTERVAL_S + 0.01).published(*ids)
-    return fetcher.polling
-
 
 # ---- the first poll ----
 
@@ -42,7 +32,7 @@ def test_without_a_token_the_fetcher_requests_one_each_second() -> None:
 
 def test_only_one_poll_is_under_way_at_a_time() -> None:
     fetcher = Fetching()
-    assert of(Poll, fetcher.live(300)) == []
+    assert of_type(Poll, fetcher.live(300)) == []
 
 
 def test_a_poll_asks_for_max_in_flight_tasks_to_see_new_ones_behind_those_in_flight() -> None:
@@ -88,21 +78,21 @@ def test_while_pages_bring_new_tasks_the_next_poll_follows_as_soon_as_most_of_th
 def test_a_page_that_brings_new_tasks_is_not_asked_for_again_at_once() -> None:
     fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(12))
-    assert of(Poll, fetcher.live(INTERVAL - 0.5, held=names(12))) == []
+    assert of_type(Poll, fetcher.live(INTERVAL - 0.5, held=names(12))) == []
 
 
 def test_a_page_without_new_tasks_is_followed_by_a_poll_after_the_interval() -> None:
     fetcher = Fetching()
     fetcher.page()
     assert not fetcher.polling
-    assert of(Poll, fetcher.live(INTERVAL - 0.5)) == []
-    assert len(of(Poll, fetcher.live(0.5))) == 1
+    assert of_type(Poll, fetcher.live(INTERVAL - 0.5)) == []
+    assert len(of_type(Poll, fetcher.live(0.5))) == 1
 
 
 def test_the_polling_interval_counts_from_the_request() -> None:
     fetcher = Fetching()
     fetcher.after(20).page()
-    assert len(of(Poll, fetcher.live(INTERVAL - 20))) == 1
+    assert len(of_type(Poll, fetcher.live(INTERVAL - 20))) == 1
 
 
 def test_an_idle_api_is_polled_once_per_interval() -> None:
@@ -119,7 +109,7 @@ def test_an_idle_api_is_polled_once_per_interval() -> None:
 def test_the_fetcher_does_not_poll_while_max_in_flight_tasks_are_leased() -> None:
     fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", elements=1000)
-    assert of(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
+    assert of_type(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
     assert settled(fetcher, "a", "b")
 
 
@@ -170,8 +160,8 @@ def test_after_a_full_page_polls_are_held_back_for_a_bounded_time() -> None:
     fetcher.page(*names(4))
     fetcher.published("t0")
     held = ["t1", "t2", "t3"]
-    assert of(Poll, fetcher.live(HELD_INTERVALS * INTERVAL - 1, 1, held=held)) == []
-    assert len(of(Poll, fetcher.live(1, held=held))) == 1
+    assert of_type(Poll, fetcher.live(HELD_INTERVALS * INTERVAL - 1, 1, held=held)) == []
+    assert len(of_type(Poll, fetcher.live(1, held=held))) == 1
 
 
 @pytest.mark.parametrize("ended_at_once", [1, 10, 100, 1000])
@@ -221,7 +211,7 @@ def test_a_page_that_was_read_in_part_does_not_count_as_capped() -> None:
 def test_what_pages_show_and_what_is_leased_are_counted() -> None:
     fetcher = Fetching(max_in_flight=2)
     done = fetcher.page("a", "b", "c", known=4, unknown_type=1)
-    assert [action for action in of(Count, done) if action.metric != "ai_tasks_skipped_total"] == [
+    assert [action for action in of_type(Count, done) if action.metric != "ai_tasks_skipped_total"] == [
         Count("ai_tasks_listed_total", (), 8),
         Count("ai_tasks_leased_total", (), 2),
     ]
@@ -282,303 +272,3 @@ def test_the_limit_returns_to_max_in_flight_when_the_skipped_elements_are_gone()
     fetcher.live(INTERVAL)
     assert fetcher.poll is not None
     assert fetcher.poll.limit == 10
-
-
-# ---- failures ----
-
-
-def test_a_failed_poll_is_tried_again_after_growing_pauses() -> None:
-    fetcher = Fetching(breaker_threshold=1000)
-    waits = []
-    for _ in range(8):
-        fetcher.failed()
-        begun = fetcher.now.mono
-        while not fetcher.polling:
-            fetcher.live(0.1, 0.1)
-        waits.append(fetcher.now.mono - begun)
-    assert 0.5 <= waits[0] <= 1.1
-    assert 30 <= waits[-1] <= 60.2
-    assert waits == sorted(waits) or all(waits[i] < waits[i + 2] for i in range(5))
-
-
-def test_a_failed_poll_is_logged_with_its_reason() -> None:
-    assert said("poll_failed", Fetching().failed()) == {"level": "warning", "reason": "down"}
-
-
-def test_no_reason_to_poll_shortens_the_pause_after_a_failure() -> None:
-    fetcher = Fetching(max_in_flight=10)
-    fetcher.page(*names(10))
-    fetcher.after(1).published("t0", "t1", "t2")
-    fetcher.failed(Throttled("busy", 100.0))
-    fetcher.deferred("t3", seconds=1)
-    fetcher.published("t4")
-    assert not fetcher.polling
-    assert of(Poll, fetcher.live(99)) == []  # leases expire and deferrals end meanwhile
-    assert len(of(Poll, fetcher.live(2))) == 1
-
-
-def test_a_page_ends_the_pauses_after_failures() -> None:
-    fetcher = Fetching()
-    fetcher.failed()
-    fetcher.live(2)
-    fetcher.page("a")
-    assert settled(fetcher, "a")
-
-
-def test_a_throttled_poll_shows_on_ready() -> None:
-    fetcher = Fetching()
-    fetcher.failed(Throttled("too many", 100))
-    (blocker,) = fetcher.state.report(fetcher.now).blockers
-    assert blocker == "the API throttles polls: too many; next poll in 100 s"
-    fetcher.live(101)
-    fetcher.page()
-    assert fetcher.state.report(fetcher.now).blockers == []
-
-
-def test_the_fetcher_is_not_ready_from_the_first_failed_poll_until_one_succeeds() -> None:
-    fetcher = Fetching(breaker_threshold=1000)
-    for _ in range(20):
-        fetcher.failed()
-        for _ in range(700):
-            assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: down"]
-            if fetcher.polling:
-                break
-            fetcher.live(0.1, 0.1)
-    fetcher.page()
-    assert fetcher.state.report(fetcher.now).blockers == []
-
-
-def test_a_token_that_is_refused_once_is_not_told_as_a_failure_of_the_api() -> None:
-    fetcher = Fetching()
-    fetcher.failed(rejected="one")
-    assert fetcher.state.report(fetcher.now).blockers == ["the API refused the access token (401 or 403)"]
-    fetcher.token("two")
-    assert fetcher.state.report(fetcher.now).blockers == []
-
-
-def test_a_token_that_is_refused_once_is_no_failed_poll() -> None:
-    fetcher = Fetching()
-    fetcher.failed(rejected="one")
-    fetcher.token("two")
-    assert fetcher.state.report(fetcher.now).blockers == []
-    fetcher.failed(rejected="two")
-    fetcher.live(3)
-    fetcher.token("three")
-    assert fetcher.state.report(fetcher.now).blockers == ["the API does not answer polls: down"]
-
-
-def test_the_publisher_is_told_of_each_poll_that_succeeded() -> None:
-    fetcher = Fetching()
-    assert TOLD not in fetcher.failed()
-    fetcher.live(3)
-    assert TOLD in list(fetcher.state.on_page(PendingPage(0.0, [], 0, True, {}, []), fetcher.now))
-
-
-def poll_breaker(fetcher: Fetching) -> State:
-    return fetcher.state.breakers[0].state
-
-
-def test_a_new_token_ends_the_pause_of_the_circuit_breaker() -> None:
-    fetcher = Fetching(breaker_threshold=1, backoff_factor=1.0)
-    fetcher.failed()
-    assert poll_breaker(fetcher) is State.OPEN
-    fetcher.token("two")
-    assert poll_breaker(fetcher) is State.HALF_OPEN
-
-
-def test_the_first_refusal_of_a_token_does_not_count_for_the_circuit_breaker() -> None:
-    fetcher = Fetching(breaker_threshold=1)
-    fetcher.failed(rejected="one")
-    assert poll_breaker(fetcher) is State.CLOSED
-    fetcher.token("two")
-    assert fetcher.polling
-    fetcher.failed(rejected="two")
-    assert poll_breaker(fetcher) is State.OPEN
-    fetcher.live(70)
-    fetcher.page()
-    fetcher.failed(rejected="two")
-    assert poll_breaker(fetcher) is State.CLOSED
-
-
-def test_many_failed_polls_open_the_circuit_breaker() -> None:
-    fetcher = Fetching(breaker_threshold=2)
-    fetcher.failed()
-    fetcher.live(3)
-    fetcher.failed()
-    assert fetcher.state.report(fetcher.now).blockers
-    fetcher.live(70)
-    assert fetcher.polling
-    fetcher.page()
-    assert fetcher.state.report(fetcher.now).blockers == []
-
-
-def test_a_refused_token_is_replaced_and_the_poll_made_again_at_once() -> None:
-    fetcher = Fetching()
-    done = fetcher.failed(rejected="one")
-    assert sent_to("token_broker", done) == [m.TokenRequest(INBOX, "one")]
-    assert not fetcher.polling
-    fetcher.token("two")
-    assert fetcher.poll is not None
-    assert fetcher.poll.token.fingerprint == "two"
-
-
-def test_a_second_refused_token_in_a_row_is_followed_by_a_pause() -> None:
-    fetcher = Fetching()
-    fetcher.failed(rejected="one")
-    fetcher.token("two")
-    fetcher.failed(rejected="two")
-    fetcher.token("three")
-    assert not fetcher.polling
-    fetcher.live(3)
-    assert fetcher.polling
-
-
-def test_after_a_token_that_worked_a_refused_one_is_replaced_at_once_again() -> None:
-    fetcher = Fetching()
-    for name in ("two", "three", "four"):
-        assert fetcher.poll is not None
-        fetcher.failed(rejected=fetcher.poll.token.fingerprint)
-        fetcher.token(name)
-        assert fetcher.polling
-        fetcher.page()
-        fetcher.live(INTERVAL)
-
-
-# ---- deferrals ----
-
-
-def test_deferred_tasks_stay_pending_and_are_not_taken_before_their_time() -> None:
-    fetcher = Fetching()
-    fetcher.page("a", "b")
-    fetcher.deferred("a", seconds=100, reason="provider")
-    assert fetcher.leased == ["b"]
-    fetcher.page("a")
-    assert fetcher.leased == ["b"]
-
-
-def test_when_a_deferral_ends_there_is_a_poll_at_once_and_the_task_is_leased() -> None:
-    fetcher = Fetching()
-    fetcher.page("a")
-    fetcher.deferred("a", seconds=7)
-    assert of(Poll, fetcher.live(6.5)) == []
-    assert len(of(Poll, fetcher.live(1))) == 1
-    assert fetcher.poll is not None
-    assert fetcher.poll.known == frozenset()
-    fetcher.page("a")
-    assert fetcher.leased == ["a"]
-
-
-def test_no_task_of_a_deferred_batch_key_is_leased() -> None:
-    fetcher = Fetching()
-    fetcher.page(candidate("a", "small"))
-    fetcher.deferred("a", seconds=100, key="small")
-    fetcher.live(INTERVAL)
-    fetcher.page(candidate("a", "small"), candidate("b", "small"), candidate("c", "large"))
-    assert fetcher.leased == ["c"]
-    fetcher.live(INTERVAL, held=["c"])
-    assert fetcher.poll is not None
-    assert fetcher.poll.deferred_keys == {"small"}
-    assert "a" not in fetcher.poll.known
-
-
-def test_no_buffered_task_of_a_deferred_batch_key_is_leased() -> None:
-    fetcher = Fetching(max_in_flight=1)
-    fetcher.page(candidate("a", "small"), candidate("b", "small"), candidate("c", "large"))
-    fetcher.deferred("a", seconds=100, key="small")
-    fetcher.published()
-    assert fetcher.leased == ["c"]
-
-
-@pytest.mark.parametrize("key", ["*", "small"])
-def test_a_task_deferred_with_its_key_is_leased_when_the_deferral_of_the_key_ends(key: str) -> None:
-    fetcher = Fetching()
-    fetcher.page(candidate("a", "small"))
-    fetcher.deferred("a", seconds=100, key=key)
-    fetcher.deferred(seconds=5, key=key)
-    fetcher.page()
-    fetcher.live(6)
-    fetcher.page(candidate("a", "small"))
-    assert fetcher.leased == ["a"]
-
-
-def test_while_all_keys_are_deferred_there_is_no_poll_and_nothing_is_leased() -> None:
-    fetcher = Fetching(max_in_flight=1)
-    fetcher.page("a", "b")
-    fetcher.deferred("a", seconds=1000, key="*")
-    fetcher.published("a")
-    assert fetcher.leased == []
-    assert of(Poll, fetcher.live(999)) == []
-    assert len(of(Poll, fetcher.live(1.5))) == 1
-
-
-def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> None:
-    fetcher = Fetching(max_in_flight=2)
-    fetcher.page(candidate("a", "small"), candidate("b", "large"))
-    fetcher.live(INTERVAL + 1, held=["a", "b"])
-    assert not fetcher.polling
-    fetcher.deferred("a", seconds=100, key="small")
-    assert fetcher.polling
-
-
-def test_deferring_every_task_does_not_cause_more_polls() -> None:
-    fetcher = Fetching(max_in_flight=10)
-    fetcher.page(*names(3))
-    fetcher.deferred(*names(3), seconds=1000, key="model")
-    polls = 0
-    for _ in range(300):
-        if fetcher.poll:
-            polls += 1
-            fetcher.page(deferred=3)
-        fetcher.live(1, 1)
-    assert polls <= 1 + 300 / INTERVAL
-
-
-def test_the_lease_of_a_deferred_task_is_deleted_on_disk() -> None:
-    fetcher = Fetching()
-    fetcher.page("a")
-    assert of(DeleteLease, fetcher.deferred("a", "unknown", seconds=9)) == [DeleteLease("a")]
-
-
-# ---- the rate limiter ----
-
-
-def test_a_rate_limiter_that_is_gone_gets_no_more_tasks() -> None:
-    """They would pile up in its inbox, once more each time that their leases expire."""
-    fetcher = Fetching()
-    fetcher.page("a")
-    fetcher.page(known=1)
-    done = []
-    for _ in range(600):
-        done += fetcher.after(0.5).tick()
-    assert of(Poll, done) == []
-    assert fetcher.state.report(fetcher.now).blockers == [
-        "the rate limiter has stopped reporting the tasks that it holds"
-    ]
-
-
-def test_a_rate_limiter_that_is_gone_gets_no_buffered_tasks() -> None:
-    fetcher = Fetching(max_in_flight=1)
-    fetcher.page("a", "b")
-    fetcher.after(LEASE + 0.1).published("a")
-    assert fetcher.leased == []
-
-
-def test_polling_resumes_when_the_rate_limiter_reports_again() -> None:
-    fetcher = Fetching()
-    fetcher.page()
-    for _ in range(60):
-        fetcher.after(0.5).tick()
-    assert not fetcher.polling
-    fetcher.holding(stage="publisher")
-    fetcher.tick()
-    assert not fetcher.polling
-    fetcher.holding(stage="rate_limiter")
-    fetcher.tick()
-    assert fetcher.polling
-
-
-def test_a_stop_of_the_fetcher_does_not_make_the_rate_limiter_count_as_gone() -> None:
-    fetcher = Fetching()
-    fetcher.page()
-    fetcher.after(3600).tick()
-    assert fetcher.polling

@@ -140,6 +140,26 @@ def test_a_pause_that_one_task_was_asked_for_ends_when_another_is_accepted() -> 
     assert publisher.patched == ["a"]
 
 
+def test_a_pause_that_one_task_was_asked_for_delays_only_that_task_if_another_is_refused_without_one() -> None:
+    publisher = sending("a", "b", "c")
+    publisher.respond(200, "c")
+    publisher.respond(500, "a")
+    publisher.respond(503, "b", retry_after=60)
+    publisher.results("d")
+    assert publisher.patched == ["d"]
+
+
+def test_all_wait_if_a_second_task_is_asked_for_a_pause() -> None:
+    publisher = sending("a", "b", "c")
+    publisher.respond(200, "c")
+    publisher.respond(503, "a", retry_after=60)
+    publisher.respond(503, "b", retry_after=60)
+    publisher.results("d")
+    assert publisher.patched == []
+    publisher.live(59)
+    assert publisher.patched == []
+
+
 @pytest.mark.parametrize("status", [302, 408, 425, 500, 502, 504])
 def test_a_retry_after_that_is_not_a_throttles_delays_only_its_task(status: int) -> None:
     publisher = sending("a")

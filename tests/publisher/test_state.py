@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from common.api.patch_queue import CONNECTIONS
-from common.process.actions import Instant, Observe
+from common.process.actions import Observe
 from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S
 from stages.publisher.actions import PutResult, SendPatch, Settle
 from stages.publisher.state import SETTLE_AFTER_S, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of_type, sent_to
-from tests.publisher.publishing import INBOX, Publishing, sending
+from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result
 
 
@@ -315,13 +315,3 @@ def test_a_draining_publisher_does_not_wait_for_an_embedder_that_was_killed() ->
     draining(publisher, "embedder_00")
     assert not publisher.state.is_drained(publisher.after(DRAINING_SILENT_AFTER_S - 0.1).now)
     assert publisher.state.is_drained(publisher.after(0.2).now)
-
-
-def test_a_late_result_is_dropped_although_the_clock_was_set_back_before_the_first_was_accepted() -> None:
-    publisher = sending("a", breaker_threshold=5)
-    publisher.now = Instant(publisher.now.mono + 1, publisher.now.wall - 1e9)
-    publisher.respond(200, "a")
-    publisher.live(1)
-    done = publisher.results("a")
-    assert publisher.patched == []
-    assert sent_to("fetcher", done) == [m.Published(["a"])]

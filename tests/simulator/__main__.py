@@ -24,6 +24,8 @@ from tests.simulator.shrink import shrink
 STEPS = 200_000
 STORY_LINES = 200
 """How many lines before the end of a story are printed."""
+MOST_FAILED = 5
+"""After so many seeds that fail, no more are tried."""
 
 
 def problem_of(tried: Scenario, story: list[str] | None = None) -> tuple[str, Run | None]:
@@ -57,7 +59,7 @@ def simulate(seeds: Iterable[int], steps: int) -> int:
         else:
             done += run.world.steps
             injected += run.world.injected
-        if done >= steps:
+        if done >= steps or failed >= MOST_FAILED:
             break
     seconds = time.monotonic() - began
     sys.stdout.write(f"{done:,} steps in {seconds:.1f} s ({done / seconds:,.0f} a second), last seed {last}\n")

@@ -6,9 +6,11 @@ import random
 
 from tests.simulator.scenario import EMBEDDERS, FAULTS_END_S, STAGES, Fault, Scenario
 
-NATURES = ("bad", "invalid", "poison", "gone", "foreign", "refused", "refused")
+NATURES = ("bad", "unreadable", "crashing", "invalid", "poison", "gone", "foreign", "refused", "refused")
 DEATHS = ("kill", "kill", "kill before commit", "kill after commit", "terminate")
-OUTSIDE = ("down", "lossy", "refusing", "new token", "provider", "delete", "tokens refused", "model refused")
+OUTSIDE = ("down", "lossy", "refusing", "new token", "delete", "tokens refused")
+PROVIDER = ("down", "unreachable", "throttled", "refusing", "closed", "lossy", "long")
+ENDPOINT = ("down", "throttled", "refusing", "hanging")
 NETWORK = ("lose", "repeat", "reorder", "delay")
 CLOCK = ("clock ahead", "clock back")
 MOST_FAULTS = 12
@@ -25,14 +27,15 @@ def scenario(seed: int) -> Scenario:
         obeys_limit=rng.random() < 0.5,
         per_minute=rng.choice((0, 0, 60)),
         natures=[rng.choice(NATURES) for _ in range(rng.randrange(6))],
+        requests_per_minute=rng.choice((0, 0, 0, 30)),
         faults=sorted(fault(rng) for _ in range(rng.randrange(MOST_FAULTS + 1))),
     )
 
 
-def fault(rng: random.Random) -> Fault:
+def fault(rng: random.Random) -> Fault:  # noqa: PLR0911  one for each
     """Make one fault: its kind first, then what suits it."""
     at, of_process = round(rng.uniform(0.0, FAULTS_END_S), 1), rng.choice((0.3, 1.0, 3.0, 8.0, 20.0))
-    match rng.randrange(10):
+    match rng.randrange(13):
         case 0 | 1 | 2:
             return Fault(at, rng.choice(DEATHS), rng.choice(STAGES), of_process)
         case 3 | 4:
@@ -43,5 +46,11 @@ def fault(rng: random.Random) -> Fault:
             return Fault(at, rng.choice(OUTSIDE), "token_broker", rng.choice((0.5, 2.0, 10.0)))
         case 8:
             return Fault(at, rng.choice(NETWORK), "token_broker", rng.choice((0.5, 2.0, 10.0)))
+        case 9:
+            return Fault(at, "model refused", "token_broker", rng.choice((0.5, 2.0, 10.0)))
+        case 10:
+            return Fault(at, f"provider {rng.choice(PROVIDER)}", "token_broker", rng.choice((0.5, 2.0, 10.0, 30.0)))
+        case 11:
+            return Fault(at, f"token endpoint {rng.choice(ENDPOINT)}", "token_broker", rng.choice((0.5, 2.0, 10.0)))
         case _:
             return Fault(at, rng.choice(CLOCK), "token_broker", rng.choice((0.5, 5.0, 120.0)))

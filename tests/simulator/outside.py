@@ -1,4 +1,4 @@
-"""The external services, which record what happens: the API, its tokens, and the provider."""
+"""The API, which records what it accepts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from common.api.responses import ApiResponse
 from common.failures.errors import Error, Transient
 from common.task_types import registered
-from common.wire import messages as m
 from stages.fetcher.actions import Poll, PollFailed
 from stages.fetcher.page import PendingPage, Reader
 from stages.publisher.actions import SendPatch
+from tests.simulator.broker import TokenEndpoint
 from tests.simulator.world import BEGINNING, World
 
 
@@ -34,10 +34,12 @@ class ApiTask:
     key: str
     number: int
     nature: str
-    """good, bad (unusable vector), invalid, poison (kills its embedder), gone (deleted meanwhile), foreign, or
-    refused (the API never takes its result, with a status of an outage)."""
+    """good, bad (unusable vector), unreadable (the provider refuses it), crashing (the provider answers 500), invalid,
+    poison (kills its embedder), gone (deleted meanwhile), foreign, or refused (the API never takes its result, with a
+    status of an outage)."""
     state: str = "pending"
     accepted: list[Accepted] = field(default_factory=list)
+    queued_at: float = 0.0
     refused: int = 0
     """Number of responses with 400 or 422."""
 
@@ -55,14 +57,13 @@ class ApiTask:
 class Api:
     """The NestJS application; `mode` says how it responds now: normal, down, refusing or lossy."""
 
-    def __init__(self, world: World, *, cap: int | None, obeys_limit: bool) -> None:
+    def __init__(self, world: World, tokens: TokenEndpoint, *, cap: int | None, obeys_limit: bool) -> None:
         self.world = world
         self.tasks: dict[str, ApiTask] = {}
         self.cap = cap
         self.obeys_limit = obeys_limit
         self.mode = "normal"
-        self.token = 1
-        """The only token that it accepts."""
+        self.tokens = tokens
         self.tokens_refused = False
         """Whether its check of tokens is down: then it refuses every request with 403."""
         self.takes_refused = False
@@ -74,11 +75,11 @@ class Api:
         for _ in range(count):
             number = len(self.tasks)
             task_id = f"{nature}{number}"
-            self.tasks[task_id] = ApiTask(task_id, key, number, nature)
+            self.tasks[task_id] = ApiTask(task_id, key, number, nature, queued_at=self.world.now)
 
     def poll(self, poll: Poll, asked_at: float) -> PendingPage | PollFailed:
         self.polls += 1
-        if poll.token.fingerprint != str(self.token) or self.tokens_refused:
+        if not self.tokens.accepts(poll.token) or self.tokens_refused:
             return PollFailed(Transient("GET pending answered 401"), poll.token.fingerprint)
         if self.mode in {"down", "lossy"}:
             return PollFailed(Transient("GET pending answered 503"))
@@ -98,7 +99,7 @@ class Api:
             return ApiResponse(patch.task_id, status, error, retry_after, patch.token.fingerprint)
 
         task = self.tasks[patch.task_id]
-        if patch.token.fingerprint != str(self.token) or self.tokens_refused:
+        if not self.tokens.accepts(patch.token) or self.tokens_refused:
             return respond(403 if self.tokens_refused else 401)
         if task.nature == "refused" and not self.takes_refused:
             task.refused += 1
@@ -127,18 +128,3 @@ class Api:
         for task in self.tasks.values():
             if task.nature == "gone" and task.pending:
                 task.state = "deleted"
-
-
-class Provider:
-    """Embeds texts and charges for them; a second payment for the same text gives another vector."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.mode = "normal"
-        self.refused_model = ""
-        """The model that it does not serve now; empty for none."""
-        self.paid: dict[str, int] = {}
-
-    def pay(self, task: m.Task) -> bytes:
-        self.paid[task.id] = self.paid.get(task.id, 0) + 1
-        return bytes([0, 0, 128, 63, self.paid[task.id], len(task.id), 0, 0])

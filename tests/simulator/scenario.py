@@ -6,26 +6,41 @@ All other randomness of a run comes from the seed of the scenario.
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import structlog
+
+from common.process import clock
 from common.wire import messages as m
+from stages.embedder.providers import sending
 from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.rate_limiter.quota.buckets import Period
 from stages.rate_limiter.quota.counters import Unit, WindowId
 from tests.rate_limiter.test_quota_invariant import most_within
-from tests.simulator.broker import BrokerProcess
-from tests.simulator.outside import Api, ApiTask, Provider
-from tests.simulator.service import MAX_DISPATCHES, EmbedderProcess, FetcherProcess, LimiterProcess, PublisherProcess
+from tests.simulator.broker import BrokerProcess, TokenEndpoint
+from tests.simulator.embedder import EmbedderProcess
+from tests.simulator.outside import Api, ApiTask
+from tests.simulator.provider import Limits, Provider
+from tests.simulator.service import FAIL, MAX_DISPATCHES, FetcherProcess, LimiterProcess, PublisherProcess
 from tests.simulator.world import World
 
 EMBEDDERS = ("embedder_00", "embedder_01")
-STAGES = ("fetcher", "rate_limiter", *EMBEDDERS, "publisher")
+STAGES = ("fetcher", "rate_limiter", *EMBEDDERS, "publisher", "token_broker")
 FAULTS_END_S = 40.0
 """No fault begins after this time."""
 NEXT_TASK_S = 20.0
 """A task is queued this often while a poison or refused task is pending: what becomes of it is the evidence."""
+EVIDENCE = frozenset({"bad", "poison", "refused", "unreadable", "crashing"})
+"""The natures of tasks that end only when it is seen what becomes of others."""
+BAD_BESIDE = ("bad", "unreadable", "crashing", "invalid", "refused")
+GOOD_BESIDE = 12
+READY_WITHIN_S = 130.0
+"""The service is ready this long after the last fault: the longest wait between two probes is a minute."""
+WAIT_S = 20.0
+"""Good tasks that are queued together with bad ones are accepted within this time: a poll, and one probe."""
 QUIET_WITHIN_S = 700.0
 """All tasks must have ended this long after the faults: back-offs, cooldowns and expired leases included."""
 
@@ -54,6 +69,7 @@ class Scenario:
     per_minute: int
     natures: list[str]
     faults: list[Fault]
+    requests_per_minute: int = 0
 
 
 class Run:
@@ -62,10 +78,15 @@ class Run:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.world = world = World(scenario.seed)
-        self.api = api = Api(world, cap=scenario.cap, obeys_limit=scenario.obeys_limit)
-        self.provider = Provider(world)
-        quota = {WindowId(Unit.TASKS, Period.MINUTE): scenario.per_minute}
-        self.broker = BrokerProcess(world, api)
+        self.tokens = TokenEndpoint(world)
+        self.api = api = Api(world, self.tokens, cap=scenario.cap, obeys_limit=scenario.obeys_limit)
+        limits = Limits(scenario.per_minute, scenario.requests_per_minute)
+        self.provider = Provider(world, limits)
+        quota = {
+            WindowId(Unit.TASKS, Period.MINUTE): limits.tasks,
+            WindowId(Unit.REQUESTS, Period.MINUTE): limits.requests,
+        }
+        self.broker = BrokerProcess(world, self.tokens)
         self.fetcher = FetcherProcess(world, api, scenario.max_in_flight)
         self.limiter = LimiterProcess(world, quota)
         self.embedders = [EmbedderProcess(world, name, self.provider, api) for name in EMBEDDERS]
@@ -106,10 +127,7 @@ class Run:
                 self.api.mode = fault.kind
                 self.world.later(fault.seconds, lambda: setattr(self.api, "mode", "normal"))
             case "new token":
-                self.api.token += 1
-            case "provider":
-                self.provider.mode = "down"
-                self.world.later(fault.seconds, lambda: setattr(self.provider, "mode", "normal"))
+                self.tokens.revoke()
             case "delete":
                 self.api.delete()
             case "tokens refused":
@@ -123,17 +141,55 @@ class Run:
                 self.world.later(fault.seconds, lambda: setattr(self.world, "disturbance", ""))
             case "clock ahead" | "clock back":
                 self.world.wall_step_s += fault.seconds * (1 if fault.kind == "clock ahead" else -1)
+            case _:
+                of, _, mode = fault.kind.rpartition(" ")
+                services: dict[str, Provider | TokenEndpoint] = {
+                    "provider": self.provider, "token endpoint": self.tokens,
+                }  # fmt: skip
+                self.set_mode(services[of], mode, fault.seconds)
+
+    def set_mode(self, service: Provider | TokenEndpoint, mode: str, seconds: float) -> None:
+        """Let a service fail for a while."""
+        service.mode = mode
+        self.world.later(seconds, lambda: setattr(service, "mode", "normal"))
 
     def run(self) -> None:
         self.world.run(FAULTS_END_S + 30.0)  # the longest fault is over by then
         self.queue_more()
         self.world.run(FAULTS_END_S + QUIET_WITHIN_S, self.is_finished)
         assert self.is_finished(), f"not finished: {self.unfinished()}"
+        self.queue_beside_bad_ones()
         self.replay()
+
+    def queue_beside_bad_ones(self) -> None:
+        """When all is over: good tasks do not wait for bad ones."""
+        if self.scenario.per_minute or self.scenario.requests_per_minute:
+            return
+        self.world.run(self.world.now + READY_WITHIN_S, lambda: not self.blockers())
+        assert not self.blockers(), f"not ready: {self.blockers()}"
+        self.provider.is_quick = True
+        before = set(self.api.tasks)
+        for nature in BAD_BESIDE:
+            self.api.create(2 * self.scenario.natures.count(nature), "small", nature)
+        self.api.create(GOOD_BESIDE, "small")
+        good = [task for task in self.api.tasks.values() if task.nature == "good" and task.id not in before]
+        self.world.run(self.world.now + WAIT_S, lambda: all(task.accepted for task in good))
+        late = [task.id for task in good if not task.accepted]
+        assert not late, f"{late} wait for bad ones after {WAIT_S:g} s"
+        self.queue_more()
+        self.world.run(self.world.now + QUIET_WITHIN_S, self.is_finished)
+        assert self.is_finished(), f"not finished: {self.unfinished()}"
+
+    def blockers(self) -> list[str]:
+        """Why the service is not ready, in its own words."""
+        now = self.world.instant
+        states = (self.fetcher.state, self.limiter.state, self.publisher.state, self.broker.state)
+        found = [reason for state in states for reason in state.report(now).blockers]
+        return found + [reason for embedder in self.embedders for reason in embedder.engine.blockers()]
 
     def queue_more(self) -> None:
         """Queue another task from time to time."""
-        waiting = (task.id for task in self.api.tasks.values() if task.pending and task.nature in {"poison", "refused"})
+        waiting = (task.id for task in self.api.tasks.values() if task.pending and task.nature in EVIDENCE)
         if set(waiting) - set(self.publisher.dead):
             self.api.create(1, "small")
             self.world.later(NEXT_TASK_S, self.queue_more)
@@ -183,9 +239,7 @@ class Run:
         """No task is lost, and none has failed without a reason."""
         expected = {
             "good": {"succeeded"},
-            "bad": {"failed"},
-            "invalid": {"failed"},
-            "poison": {"failed"},
+            **{nature: {"failed"} for nature in FAIL},
             "gone": {"succeeded", "deleted"},
             "refused": {"succeeded"},
             "foreign": {"pending"},
@@ -208,7 +262,10 @@ class Run:
         """Paid once, unless an embedder had the task when it died or was silent for so long that it counted as dead."""
         paid = self.provider.paid.get(task.id, 0)
         lost = sum(embedder.lost.get(task.id, 0) for embedder in self.embedders)
-        assert paid <= 1 + lost, f"{task.id} was paid {paid} times, and lost {lost} times"
+        excused = self.provider.excused.get(task.id, 0)
+        assert paid <= 1 + lost + excused, (
+            f"{task.id} was paid {paid} times, lost {lost} times, unusable {excused} times"
+        )
         if task.nature in {"invalid", "foreign", "poison"}:
             assert paid == 0
 
@@ -222,13 +279,19 @@ def run_scenario(scenario: Scenario, story: list[str] | None = None) -> Run:
 
     If `story` is given, the run tells what happens, line by line.
     """
-    before = random.getstate()
+    before, monotonic = random.getstate(), clock.monotonic
     random.seed(scenario.seed)
+    run = Run(scenario)
+    run.world.story = story
+    setattr(sending, "monotonic", lambda: run.world.now)  # noqa: B010  the only clock that is not a parameter
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        run = Run(scenario)
-        run.world.story = story
         run.run()
         run.check()
         return run
     finally:
+        for embedder in run.embedders:
+            embedder.end_threads()
         random.setstate(before)
+        setattr(sending, "monotonic", monotonic)  # noqa: B010
+        structlog.reset_defaults()

@@ -1,4 +1,4 @@
-"""The service on the simulated machine: the states of four stages, put together as their `__main__` modules do it."""
+"""Fetcher, rate limiter and publisher on the simulated machine, put together as their `__main__` modules do it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from common.api.responses import ApiResponses
 from common.recently_settled import DeleteSettled, Record
 from common.settings.model_limits import Strategy
 from common.wire import messages as m
-from stages.embedder.actions import BatchProcessed, ProcessBatch
-from stages.embedder.state import Embedder
 from stages.fetcher import actions as fetched
 from stages.fetcher.actions import Lease
 from stages.fetcher.config import FetcherConfig
@@ -28,15 +26,16 @@ from stages.rate_limiter.quota.amounts import Amounts
 from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
-from tests.simulator.losses import RecordsLosses
-from tests.simulator.outside import Api, Provider
+from tests.simulator.outside import Api
+from tests.simulator.provider import LENGTH
 from tests.simulator.world import Process, World, void
 
 LEASE_SECONDS = 15.0
 MAX_DISPATCHES = 5
 MAX_RETRIES = 3
 BATCH_SIZE = 9
-SLOTS = 2
+FAIL = frozenset({"bad", "invalid", "poison", "unreadable", "crashing"})
+"""The natures of tasks that must fail."""
 
 
 class FetcherProcess(Process):
@@ -182,76 +181,6 @@ class Recording(Quotas):
         self.changes.append((receipt.at, -amounts.tasks))
 
 
-class EmbedderProcess(RecordsLosses):
-    """Nothing is on disk; what it had when it died, or was silent for long, may be paid twice."""
-
-    def __init__(self, world: World, name: str, provider: Provider, api: Api) -> None:
-        super().__init__(world, name)
-        self.provider = provider
-        self.api = api
-        self.crash_loops_until = 0.0
-        """Until this time every batch kills the process."""
-
-    def begin(self) -> None:
-        self.state = Embedder(self.name, f"{self.name}-{self.life}", f"ipc://{self.name}", SLOTS)
-
-    def handle(self, message: Any) -> Iterable[Any]:
-        handlers: dict[type, Callable[..., Iterable[Any]]] = {
-            m.Batch: self.state.on_batch,
-            m.Stored: self.state.on_stored,
-            BatchProcessed: self.state.on_processed,
-        }
-        return handlers[type(message)](message, self.world.instant)
-
-    def tick(self) -> Iterable[Any]:
-        return self.state.on_tick(self.world.instant)
-
-    def drain(self) -> Iterable[Any]:
-        return self.state.on_drain(self.world.instant)
-
-    def drained(self) -> bool:
-        return self.state.is_drained(self.world.instant)
-
-    def task_ids(self) -> set[str]:
-        return {task_id for slot in self.state.slots.values() for task_id in slot.ids}
-
-    def effect(self, action: Any) -> None:
-        if isinstance(action, ProcessBatch):
-            life, batch = self.life, action.batch
-            seconds = self.world.random.choice((0.01, 0.1, 0.3, 1.0, 4.0))
-            self.world.later(seconds, lambda: self._embed(batch) if self.life == life and self.alive else None)
-
-    def _embed(self, batch: m.Batch) -> None:
-        if self.stopped:
-            life = self.life
-            self.world.later(0.5, lambda: self._embed(batch) if self.life == life and self.alive else None)
-            return
-        poisoned = any(self.api.tasks[task.id].nature == "poison" for task in batch.tasks)
-        if poisoned or self.world.now < self.crash_loops_until:
-            self.kill(self.world.random.uniform(0.2, 2.0))
-            return
-        done = BatchProcessed(batch.batch_id, [], requests=1)
-        for task in batch.tasks:
-            if self.provider.mode == "down" or self.provider.refused_model == batch.key:
-                done.deferred.append(task.id)
-            elif self.api.tasks[task.id].nature == "bad":
-                self.provider.pay(task)
-                failure = m.Failure("invalid_vector", "no usable vector")
-                done.results.append(m.Result(task.id, task.type, task.leased_at, failure=failure))
-            else:
-                vector = self.provider.pay(task)
-                done.results.append(m.Result(task.id, task.type, task.leased_at, vector))
-                done.tokens += task.tokens
-        if done.deferred:
-            done.until = self.world.instant.wall + self.world.random.choice((0.0, 2.0, 30.0))
-            done.unsent = self.world.random.random() < 0.5
-        self.event(done, self.world.random.choice((0.0001, 0.05)))
-
-    def check(self) -> None:
-        is_disturbed = any(kind.startswith("message") for kind in self.world.injected)
-        assert is_disturbed or len(self.state.slots) <= SLOTS, f"{self.name} has more batches than slots"
-
-
 class PublisherProcess(Process):
     """Results, dead letters and recently settled tasks are on disk."""
 
@@ -261,6 +190,8 @@ class PublisherProcess(Process):
         self.results: dict[str, m.Result] = {}
         self.dead: dict[str, m.Result] = {}
         self.settled: dict[bytes, Record] = {}
+        self.failed: dict[str, str] = {}
+        """Task id → the code of its failure."""
 
     def begin(self) -> None:
         config = publishing.PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
@@ -292,6 +223,7 @@ class PublisherProcess(Process):
     def write(self, action: Any) -> Callable[[], None] | None:  # noqa: PLR0911  one for each
         match action:
             case published.PutResult(result):
+                self.judge(result)
                 return lambda: self.results.update({result.id: result})
             case published.Settle(record):
                 return lambda: self._settle(record)
@@ -305,6 +237,17 @@ class PublisherProcess(Process):
             case published.DropDeadLetter(task_id):
                 return lambda: void(self.dead.pop(task_id))
         return None
+
+    def judge(self, result: m.Result) -> None:
+        """No result fails a good task, and every vector has its model's length."""
+        nature = self.api.tasks[result.id].nature
+        if result.failure is None:
+            assert len(result.vector) == 4 * LENGTH, f"{result.id} has a vector of a wrong length"
+            assert nature in {"good", "gone", "refused"}, f"{result.id} has succeeded"
+        else:
+            self.failed[result.id] = result.failure.code
+            is_given_up = result.failure.code == "poison_task"
+            assert nature in FAIL or is_given_up, f"{result.id} has failed without evidence: {result.failure.code}"
 
     def _settle(self, record: Record) -> None:
         assert record.key not in self.settled, "two records share a key"

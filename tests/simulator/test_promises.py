@@ -28,7 +28,7 @@ stops = st.builds(Fault, times, st.just("stop"), processes, spans)
 outside = st.builds(
     Fault,
     times,
-    st.sampled_from(["down", "lossy", "refusing", "new token", "provider", "delete"]),
+    st.sampled_from(["down", "lossy", "refusing", "new token", "provider down", "provider lossy", "delete"]),
     external,
     st.sampled_from([0.5, 2.0, 10.0]),
 )
@@ -153,5 +153,6 @@ def test_no_task_fails_because_embedders_crash_by_themselves(
 def test_without_faults_every_task_is_paid_and_accepted_exactly_once(seed: int) -> None:
     run = run_scenario(Scenario(seed, 80, 100, None, True, 0, ["bad", "invalid"], []))
     assert all(len(task.accepted) == 1 for task in run.api.tasks.values())
-    assert set(run.provider.paid.values()) == {1}
+    charged = {task: paid - run.provider.excused.get(task, 0) for task, paid in run.provider.paid.items()}
+    assert set(charged.values()) <= {0, 1}  # 0: its vector was never usable, and it was asked for again
     assert len(run.provider.paid) == 79

@@ -10,9 +10,14 @@ from collections.abc import Callable
 
 import pytest
 
+from common.failures.attribution import Attribution, Blame, Finding
+from common.failures.retry import Backoff
 from common.recently_settled import RecentlySettled
+from stages.embedder.calling.evidence import Evidence
+from stages.embedder.calling.vector_lengths import VectorLengths
 from stages.fetcher.lease_expiry import LeaseExpiry
 from stages.publisher.refusals import GIVE_UP, Refusals
+from stages.rate_limiter.charging import Charging
 from stages.rate_limiter.quota.quotas import Quotas
 from tests.simulator.__main__ import STEPS, problem_of, simulate
 from tests.simulator.generate import scenario
@@ -71,6 +76,27 @@ def admit_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Quotas, "admits", lambda *_: 10**9)
 
 
+def send_at_any_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Charging, "_send_by", lambda *_: 0.0)
+
+
+def blame_every_refused_text(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Evidence, "served_since", lambda *_: True)
+    patch.setattr(Evidence, "refused", lambda *_: 99)
+
+
+def believe_every_length(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(VectorLengths, "objection", lambda *_: "")
+
+
+def blame_the_api_for_every_refusal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Attribution, "refused", lambda _, __, scope, *___: Finding(Blame.SCOPE, scope, 0))
+
+
+def never_try_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backoff, "delay", lambda *_, **__: 1e6)
+
+
 @pytest.mark.parametrize(
     ("plant", "finding"),
     [
@@ -78,7 +104,12 @@ def admit_everything(patch: pytest.MonkeyPatch) -> None:
         (expire_nothing, ("not finished",)),
         (expire_what_is_stored, ("paid", "two different results")),
         (give_up_at_the_first_refusal, ("given up without a refusal of its own",)),
-        (admit_everything, ("more than the limit in a minute",)),
+        (admit_everything, ("reached the provider in a minute", "more than the limit in a minute")),
+        (send_at_any_time, ("reached the provider in a minute",)),
+        (blame_every_refused_text, ("has failed without evidence",)),
+        (believe_every_length, ("has a vector of a wrong length",)),
+        (blame_the_api_for_every_refusal, ("not finished", "wait for bad ones")),
+        (never_try_again, ("not finished",)),
     ],
 )
 def test_a_planted_defect_is_found(

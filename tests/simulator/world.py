@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from common.process.actions import Instant, Send
+from common.process.actions import Instant, Log, Send
 from common.wire import messages as m
 from common.wire.wiring import REPEATED
 
@@ -132,6 +132,9 @@ class Process:
     def check(self) -> None:
         """Check what must be true after each turn."""
 
+    def resumed(self) -> None:
+        """Called when it goes on after it was stopped."""
+
     # ---- start, stop, death ----
 
     def start(self) -> None:
@@ -173,6 +176,7 @@ class Process:
             if self.life == life and self.alive:
                 self.stopped = False
                 self.world.tell(self.name, "goes on")
+                self.resumed()
                 self._turn([], tick=True)
 
         return resume
@@ -224,6 +228,8 @@ class Process:
         for action in later:
             if isinstance(action, Send):
                 self._send(action)
+            elif isinstance(action, Log):
+                self.world.tell(self.name, f"{action.event} {action.fields}" if self.world.story is not None else "")
             else:
                 self.effect(action)
             if not self.alive:
