@@ -34,7 +34,7 @@ from common.failures.errors import Fatal, SettingsError
 from common.ownership import private_directory
 from common.process.supervisor_watch import SUPERVISORD_PID
 from common.settings import settings
-from common.settings.settings import Settings
+from common.settings.settings import LONGEST_SOCKET_PATH, Settings
 
 PROGRAM = "embedder"
 STOP_MARGIN_S = {PROGRAM: 20, "publisher": 30}
@@ -71,12 +71,17 @@ def _servers_in_runtime_dir(options: ServerOptions, parser: Any) -> list[dict[st
     for server in servers:
         if server.get("file") == str(Path(options.here, CONFIGURED, SOCKET)):
             with contextlib.suppress(SettingsError, Fatal):  # `load` reports it
-                server["file"] = str(_runtime_file(SOCKET))
+                server["file"] = _short_enough(_runtime_file(SOCKET), server["file"])
     return servers
 
 
 # supervisord imports this module while it reads its configuration, just before it reads its servers
 ServerOptions.server_configs_from_parser = _servers_in_runtime_dir
+
+
+def _short_enough(path: Path, otherwise: str) -> str:
+    """The path, if supervisord can make a socket there: it first makes one with its pid at the end of the name."""
+    return str(path) if len(str(path)) + len(".1234567") <= LONGEST_SOCKET_PATH else otherwise
 
 
 def _runtime_file(name: str) -> Path:
@@ -93,7 +98,8 @@ def control(controller: Any, **_: Any) -> NoCalls:
             read = settings.read(Settings)
             runtime_dir, state_dir = str(read.sockets_dir), None
         folder = Path(runtime_dir) if runtime_dir else Path(state_dir or "data", "run")
-        options.serverurl = f"unix://{folder.absolute() / SOCKET}"
+        configured = options.serverurl.removeprefix("unix://")
+        options.serverurl = f"unix://{_short_enough(folder.absolute() / SOCKET, configured)}"
     return NoCalls()
 
 

@@ -52,8 +52,8 @@ PLACEHOLDER_API_KEY = "your_openai_api_key_here"
 
 LONGEST_SOCKET_PATH = 107
 """Characters: the kernel's limit for the path of a Unix socket (unix(7))."""
-LONGEST_SOCKETS_DIR = LONGEST_SOCKET_PATH - len("/supervisord.sock.1234567")
-"""Characters that are left for RUNTIME_DIR; supervisord first makes its socket with its pid at the end."""
+LONGEST_SOCKETS_DIR = LONGEST_SOCKET_PATH - len("/token_broker.sock")
+"""Characters that are left for RUNTIME_DIR."""
 
 
 LONGEST_SHOWN, LONGEST_SENTENCE = 100, 250

@@ -250,7 +250,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_socket_path_that_is_too_long_for_the_kernel_is_reported_with_the_remedy(tmp_path: Path) -> None:
     found = only(STATE_DIR=str(tmp_path / ("y" * 60)))
     assert found.startswith("RUNTIME_DIR: ")
-    assert "set RUNTIME_DIR to a folder of at most 82 characters, such as /run/atp" in found
+    assert "set RUNTIME_DIR to a folder of at most 89 characters, such as /run/atp" in found
 
 
 def test_secrets_are_never_shown(tmp_path: Path) -> None:
