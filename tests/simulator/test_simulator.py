@@ -68,10 +68,11 @@ def refusing_providers() -> list[Scenario]:
 
 
 def late_requests() -> list[Scenario]:
-    """The embedders are stopped while they wait for a connection."""
+    """The embedders are stopped while they wait for a connection, go on, and are killed: so no charge is settled."""
     slow = Fault(0.5, "provider slow", "token_broker", 10.0)
     stops = [Fault(3.2, "stop", name, 20.0) for name in EMBEDDERS]
-    return [Scenario(seed, 80, 100, None, True, 60, [], [slow, *stops]) for seed in range(20)]
+    kills = [Fault(23.25, "kill", name, 1.0) for name in EMBEDDERS]
+    return [Scenario(seed, 80, 100, None, True, 60, [], [slow, *stops, *kills]) for seed in range(10)]
 
 
 def forget_what_is_settled(patch: pytest.MonkeyPatch) -> None:
