@@ -47,8 +47,3 @@ def counted(metric: str, actions: Iterable[Any]) -> list[tuple[tuple[str, ...], 
 def kinds(actions: Iterable[Any]) -> list[str]:
     """The names of the actions and messages in their order, without log events and metrics."""
     return [type(a.message if isinstance(a, Send) else a).__name__ for a in actions if not isinstance(a, Log | Count)]
-
-
-of = of_type
-said = log_fields
-"""The names from before; they go once all tests are renamed."""

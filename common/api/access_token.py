@@ -129,7 +129,7 @@ class AccessToken:
             if not self._deaths and now.mono - self._replaced_at >= REPLACE_INTERVAL_S:
                 self._replaced_at = self._requested_at = now.mono
                 self._is_replacing = True
-                yield Send("token_broker", TokenRequest(self._inbox, fingerprint))
+                yield Send("token_broker", TokenRequest(self._inbox, fingerprint, self._has_worked))
             return
         self._unserved = 0
         self._refused = fingerprint
@@ -149,7 +149,8 @@ class AccessToken:
         is_kept = self._token is not None and self._token.expires_at > now.wall and not self._is_replacing
         if self.usable(now) is None and not is_kept and now.mono - self._requested_at >= TOKEN_REQUEST_INTERVAL_S:
             self._requested_at = now.mono
-            yield Send("token_broker", TokenRequest(self._inbox, self._refused if self._is_replacing else ""))
+            refused = self._refused if self._is_replacing else ""
+            yield Send("token_broker", TokenRequest(self._inbox, refused, bool(refused) and self._has_worked))
 
     def problem(self, now: Instant) -> str:
         """Why there is no usable token; empty if there is one."""

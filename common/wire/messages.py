@@ -222,6 +222,8 @@ class TokenRequest(Message):
     reply_to: str
     rejected: str = ""
     """Fingerprint of a token that the API refused. The broker replaces it only if it is still the current one."""
+    has_worked: bool = False
+    """Whether the API accepted that token before. If not, the API may refuse every token."""
 
 
 class Token(Message):

@@ -1,7 +1,8 @@
 """What happens when. The same seed and duration always give the same plan.
 
 Kinds are dealt like cards from a shuffled deck, so that a short run has each of the frequent ones. A program that is
-stopped or being restarted is not hit again before it continues, so that long stops stay long.
+stopped or being restarted is not hit again before it continues, so that long stops stay long. Faults begin in storms
+with calms between them: on a slow machine a program needs seconds to start, and without calms little else would happen.
 """
 
 import math
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 
 from sandbox.chaos.kinds import KINDS
 
-GAP_S = 1.2
-"""Mean time between two faults."""
+GAP_S = 0.8
+"""Mean time between two faults in a storm."""
+STORM_S = 20.0
+CALM_S = 20.0
 FIRST_AT_S = 1.0
 LONG_STOPS_FROM_S = 180.0
 """Shorter runs have no stops that take most of their time."""
@@ -69,6 +72,8 @@ def _faults(rng: random.Random, seconds: float) -> list[PlannedFault]:
             free_at[_hit(target)] = at_s + lasts_s
             found.append(PlannedFault(at_s, kind, target, lasts_s))
         at_s = round(at_s + rng.expovariate(1 / GAP_S), 3)
+        if at_s % (STORM_S + CALM_S) >= STORM_S:
+            at_s = (at_s // (STORM_S + CALM_S) + 1) * (STORM_S + CALM_S)
     return found
 
 

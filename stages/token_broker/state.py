@@ -87,6 +87,8 @@ class TokenBroker:
         """Whether the API rejected the current token."""
         self._replacements = 0
         """Tokens that were replaced in a row because the API rejected them."""
+        self._replaced_at = float("-inf")
+        """When a rejected token was replaced last (monotonic seconds)."""
         self._replacement_cooldown = Cooldown()
         """No replacement of a rejected token before its end, because the token before it was rejected as well."""
 
@@ -96,6 +98,8 @@ class TokenBroker:
             if request.rejected != self._token.fingerprint:
                 return [Send(request.reply_to, self._token)]
             self._rejected = True
+            if request.has_worked:
+                self._end_series()
         self._waiting.add(request.reply_to)
         return self._request_if_wanted(now)
 
@@ -184,8 +188,15 @@ class TokenBroker:
         if now.mono > self._replacement_cooldown.until + REPLACEMENTS_FORGOTTEN_S:
             self._replacements = 0
         self._replacements += 1
+        self._replaced_at = now.mono
         delay_s = REPLACEMENTS.delay(self._replacements, rand=self._rand)
         self._replacement_cooldown = Cooldown(now.mono + delay_s, "the API rejected the access token")
+
+    def _end_series(self) -> None:
+        """Count the next replacement as the first: the API does not reject every token."""
+        self._replacements = 0
+        until = min(self._replacement_cooldown.until, self._replaced_at + REPLACEMENTS.first)
+        self._replacement_cooldown = Cooldown(until, self._replacement_cooldown.reason)
 
     def _left_s(self, now: Instant) -> float:
         """Seconds until the token ends, by the clock that ends it sooner: one may jump, one stops with the host."""

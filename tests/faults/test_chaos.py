@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sandbox.chaos.judge import judge
 from sandbox.chaos.kinds import KINDS
 from sandbox.chaos.plan import plan
 from sandbox.chaos.run import run
 
-SEED = 22
+SEED = 11
 SECONDS = 20.0
 
 
+@pytest.mark.timeout(400)  # on a busy machine, starting and catching up take minutes
 def test_random_faults_break_no_promise(tmp_path: Path) -> None:
     evidence = run(plan(SEED, SECONDS), tmp_path, print)
     assert len(evidence.tasks) > 500

@@ -24,7 +24,7 @@ class ClaimingFetching(Fetching):
 
     def did(self, actions: Any) -> list[Any]:
         done = super().did(actions)
-        self.claims = [claim.task_id for claim in decisions.of(Claim, done)]
+        self.claims = [claim.task_id for claim in decisions.of_type(Claim, done)]
         return done
 
     def answered(self, *task_ids: str, check: int | None = 409, **response: Any) -> list[Any]:

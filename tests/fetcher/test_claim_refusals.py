@@ -26,7 +26,7 @@ def run(fetcher: ClaimingFetching, seconds: float, status_of: dict[str, int], st
                 dispatched_at[one] = fetcher.now.mono
             waiting += fetcher.claims
         done = fetcher.live(step, step)
-        waiting += [claim.task_id for claim in decisions.of(Claim, done)]
+        waiting += [claim.task_id for claim in decisions.of_type(Claim, done)]
     return dispatched_at
 
 
@@ -58,7 +58,7 @@ def test_claims_that_are_refused_stop_no_poll() -> None:
     fetcher = ClaimingFetching(max_in_flight=10)
     fetcher.page(*samples.names(8))
     fetcher.answered(*fetcher.claims, status=500)
-    polls = decisions.of(Poll, fetcher.live(INTERVAL + 1))
+    polls = decisions.of_type(Poll, fetcher.live(INTERVAL + 1))
     assert len(polls) == 1
 
 
@@ -96,7 +96,7 @@ def test_a_claim_that_is_refused_with_a_fresh_token_too_is_that_tasks_own(
     assert claiming.claims == ["a"]
     claiming.answered("b")
     done = claiming.answered("a", status=status, token="two")
-    assert decisions.of(m.TokenRequest, done) == []
+    assert decisions.of_type(m.TokenRequest, done) == []
     assert decisions.events(done) == ["claim_failed"]
     claiming.page("c")
     assert claiming.claims == ["c"]
@@ -106,7 +106,7 @@ def test_claims_that_hang_keep_the_others_waiting_only_for_a_moment() -> None:
     fetcher = ClaimingFetching(max_in_flight=50)
     fetcher.page(*samples.names(CONNECTIONS), "good")
     assert "good" not in fetcher.claims
-    claims = decisions.of(Claim, fetcher.live(HANGS_S, 0.1))
+    claims = decisions.of_type(Claim, fetcher.live(HANGS_S, 0.1))
     assert [claim.task_id for claim in claims] == ["good"]
 
 

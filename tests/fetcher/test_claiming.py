@@ -32,7 +32,7 @@ def test_a_task_is_leased_then_claimed_then_dispatched() -> None:
 def test_a_task_whose_claim_is_refused_is_left_alone_for_a_minute(claiming: ClaimingFetching, status: int) -> None:
     done = claiming.answered("a", status=status)
     assert ids(done) == []
-    assert decisions.of(DeleteLease, done) == [DeleteLease("a")]
+    assert decisions.of_type(DeleteLease, done) == [DeleteLease("a")]
     assert claiming.leased == ["b"]
     claiming.answered("b")
     claiming.page()
@@ -48,14 +48,14 @@ def test_a_task_whose_claim_is_refused_is_left_alone_for_a_minute(claiming: Clai
 def test_a_claim_that_meets_an_outage_is_tried_again(claiming: ClaimingFetching, status: int) -> None:
     assert ids(claiming.answered("a", status=status)) == []
     assert claiming.leased == ["a", "b"]
-    claims = decisions.of(Claim, claiming.live(3))
+    claims = decisions.of_type(Claim, claiming.live(3))
     assert [claim.task_id for claim in claims] == ["a"]
 
 
 def test_claims_obey_retry_after(claiming: ClaimingFetching) -> None:
     claiming.answered("a", status=429, retry_after=20)
-    assert not decisions.of(Claim, claiming.live(19))
-    assert decisions.of(Claim, claiming.live(2))
+    assert not decisions.of_type(Claim, claiming.live(19))
+    assert decisions.of_type(Claim, claiming.live(2))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_conflict_counts_as_accepted_only_after_a_claim_that_the_api_may_have_
 
 def test_a_claim_whose_token_is_refused_is_repeated_with_a_new_token(claiming: ClaimingFetching) -> None:
     done = claiming.answered("a", status=401)
-    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert decisions.of_type(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one", has_worked=True)]
     assert claiming.claims == []
     claiming.token("two")
     claiming.tick()
@@ -84,7 +84,7 @@ def test_claims_go_on_with_a_token_that_is_refused_to_one_of_them(claiming: Clai
     claiming.page("c", "d")
     assert claiming.claims == ["c", "d"]
     done = claiming.answered("b") + claiming.tick()
-    assert [claim.task_id for claim in decisions.of(Claim, done) if claim.task_id != "b"] == ["a"]
+    assert [claim.task_id for claim in decisions.of_type(Claim, done) if claim.task_id != "b"] == ["a"]
     assert sorted(ids(claiming.answered("a", "c", "d"))) == ["a", "c", "d"]
 
 
@@ -102,9 +102,9 @@ def test_a_claim_that_is_always_refused_with_its_token_delays_no_other(status: i
             refusals += refused
             done = fetcher.answered(task_id, status=status if refused else 200)
             accepted += ids(done)
-            requests += len(decisions.of(m.TokenRequest, done))
-            waiting += [claim.task_id for claim in decisions.of(Claim, done)]
-        waiting += [claim.task_id for claim in decisions.of(Claim, fetcher.live(0.1, 0.1))]
+            requests += len(decisions.of_type(m.TokenRequest, done))
+            waiting += [claim.task_id for claim in decisions.of_type(Claim, done)]
+        waiting += [claim.task_id for claim in decisions.of_type(Claim, fetcher.live(0.1, 0.1))]
         if len(accepted) == 49:
             break
     assert len(accepted) == 49
@@ -118,7 +118,7 @@ def test_claims_with_a_dead_token_wait_for_another_and_are_sent_again_at_once() 
     fetcher.page(*samples.names(20))
     sent = list(fetcher.claims)
     done = fetcher.answered(*sent, status=401)
-    assert decisions.of(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one")]
+    assert decisions.of_type(m.TokenRequest, done) == [m.TokenRequest(INBOX, "one", has_worked=True)]
     fetcher.token("two")
     fetcher.tick()
     assert len(fetcher.claims) == CONNECTIONS
@@ -136,10 +136,10 @@ def test_an_api_that_is_down_gets_few_claims_as_probes() -> None:
     for probes in (1, 2, MOST_PROBES):
         claims: list[Claim] = []
         while not claims:
-            claims = decisions.of(Claim, fetcher.live(0.5))
+            claims = decisions.of_type(Claim, fetcher.live(0.5))
         assert len(claims) == probes
         fetcher.answered(*[claim.task_id for claim in claims], status=503)
-    probe, *_ = decisions.of(Claim, fetcher.live(70))
+    probe, *_ = decisions.of_type(Claim, fetcher.live(70))
     fetcher.answered(probe.task_id)
     assert len(fetcher.claims) == CONNECTIONS
     assert len(fetcher.leased) == 50
@@ -166,10 +166,10 @@ def test_after_a_restart_claimed_tasks_with_a_lease_are_taken_back() -> None:
     fetcher = ClaimingFetching(leases={"a": Lease(1.0, 2, "text_embedding")})
     fetcher.page()
     done = fetcher.live(LEASE + 1)
-    assert decisions.of(PutLease, done) == [PutLease("a", Lease(1.0, 2, "text_embedding"))]
+    assert decisions.of_type(PutLease, done) == [PutLease("a", Lease(1.0, 2, "text_embedding"))]
     assert fetcher.poll is not None
     assert fetcher.poll.among == A
-    (task,) = decisions.of(m.Tasks, fetcher.in_progress("a"))[0].tasks
+    (task,) = decisions.of_type(m.Tasks, fetcher.in_progress("a"))[0].tasks
     assert (task.id, task.attempt, task.leased_at) == ("a", 2, 1.0)
 
 
@@ -193,7 +193,7 @@ def test_a_search_that_fails_is_repeated_and_does_not_delay_pending_tasks() -> N
     assert ids(fetcher.page("b")) == []
     fetcher.answered("b")
     fetcher.page()
-    polls = decisions.of(Poll, fetcher.live(INTERVAL, held=["b"]))
+    polls = decisions.of_type(Poll, fetcher.live(INTERVAL, held=["b"]))
     assert A in [poll.among for poll in polls]
 
 
@@ -222,14 +222,14 @@ def test_a_claimed_task_that_is_given_back_is_parked_and_dispatched_after_its_ti
     claiming.answered("a", "b")
     claiming.page()
     done = claiming.deferred("a", seconds=100)
-    assert not decisions.of(DeleteLease, done)
+    assert not decisions.of_type(DeleteLease, done)
     assert (claiming.leased, claiming.given_back) == (["b"], ["a"])
     assert claiming.state.room == 8
-    polls = decisions.of(Poll, claiming.live(99, held=["b"]))
+    polls = decisions.of_type(Poll, claiming.live(99, held=["b"]))
     assert all(poll.among is None for poll in polls)
     claiming.page()
     claiming.page()  # the one that was overdue
-    polls = decisions.of(Poll, claiming.live(40, held=["b"]))
+    polls = decisions.of_type(Poll, claiming.live(40, held=["b"]))
     assert A in [poll.among for poll in polls]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.fetcher.actions import DeleteLease, Poll
-from tests.decisions import of
+from tests.decisions import of_type
 from tests.fetcher.fetching import INTERVAL, LEASE, Fetching, candidate
 from tests.samples import names
 
@@ -25,8 +25,8 @@ def test_when_a_deferral_ends_there_is_a_poll_at_once_and_the_task_is_leased() -
     fetcher = Fetching()
     fetcher.page("a")
     fetcher.deferred("a", seconds=7)
-    assert of(Poll, fetcher.live(6.5)) == []
-    assert len(of(Poll, fetcher.live(1))) == 1
+    assert of_type(Poll, fetcher.live(6.5)) == []
+    assert len(of_type(Poll, fetcher.live(1))) == 1
     assert fetcher.poll is not None
     assert fetcher.poll.known == frozenset()
     fetcher.page("a")
@@ -72,8 +72,8 @@ def test_while_all_keys_are_deferred_there_is_no_poll_and_nothing_is_leased() ->
     fetcher.deferred("a", seconds=1000, key="*")
     fetcher.published("a")
     assert fetcher.leased == []
-    assert of(Poll, fetcher.live(999)) == []
-    assert len(of(Poll, fetcher.live(1.5))) == 1
+    assert of_type(Poll, fetcher.live(999)) == []
+    assert len(of_type(Poll, fetcher.live(1.5))) == 1
 
 
 def test_the_room_that_deferred_tasks_leave_is_a_reason_to_poll_for_others() -> None:
@@ -101,7 +101,7 @@ def test_deferring_every_task_does_not_cause_more_polls() -> None:
 def test_the_lease_of_a_deferred_task_is_deleted_on_disk() -> None:
     fetcher = Fetching()
     fetcher.page("a")
-    assert of(DeleteLease, fetcher.deferred("a", "unknown", seconds=9)) == [DeleteLease("a")]
+    assert of_type(DeleteLease, fetcher.deferred("a", "unknown", seconds=9)) == [DeleteLease("a")]
 
 
 # ---- the rate limiter ----
@@ -115,7 +115,7 @@ def test_a_rate_limiter_that_is_gone_gets_no_more_tasks() -> None:
     done = []
     for _ in range(600):
         done += fetcher.after(0.5).tick()
-    assert of(Poll, done) == []
+    assert of_type(Poll, done) == []
     assert fetcher.state.report(fetcher.now).blockers == [
         "the rate limiter has stopped reporting the tasks that it holds"
     ]

@@ -7,7 +7,7 @@ from common.failures.errors import Throttled
 from common.wire import messages as m
 from stages.fetcher.actions import Poll
 from stages.fetcher.page import PendingPage
-from tests.decisions import of, said, sent_to
+from tests.decisions import log_fields, of_type, sent_to
 from tests.fetcher.fetching import INBOX, INTERVAL, TOLD, Fetching, settled
 from tests.samples import names
 
@@ -29,7 +29,7 @@ def test_a_failed_poll_is_tried_again_after_growing_pauses() -> None:
 
 
 def test_a_failed_poll_is_logged_with_its_reason() -> None:
-    assert said("poll_failed", Fetching().failed()) == {"level": "warning", "reason": "down"}
+    assert log_fields("poll_failed", Fetching().failed()) == {"level": "warning", "reason": "down"}
 
 
 def test_no_reason_to_poll_shortens_the_pause_after_a_failure() -> None:
@@ -40,8 +40,8 @@ def test_no_reason_to_poll_shortens_the_pause_after_a_failure() -> None:
     fetcher.deferred("t3", seconds=1)
     fetcher.published("t4")
     assert not fetcher.polling
-    assert of(Poll, fetcher.live(99)) == []  # leases expire and deferrals end meanwhile
-    assert len(of(Poll, fetcher.live(2))) == 1
+    assert of_type(Poll, fetcher.live(99)) == []  # leases expire and deferrals end meanwhile
+    assert len(of_type(Poll, fetcher.live(2))) == 1
 
 
 def test_a_page_ends_the_pauses_after_failures() -> None:

@@ -54,7 +54,7 @@ def test_an_error_of_the_server_is_no_answer_to_a_second_claim() -> None:
 def test_a_task_is_not_dispatched_while_a_second_claim_may_still_take_effect() -> None:
     fetcher = ClaimingFetching()
     assert ids(second(fetcher, 0)) == []
-    claims = decisions.of(Claim, fetcher.live(3))
+    claims = decisions.of_type(Claim, fetcher.live(3))
     assert [claim.task_id for claim in claims] == ["a"]
     assert ids(fetcher.answered("a", status=409)) == ["a"]
 
@@ -87,5 +87,5 @@ def test_a_lost_task_that_the_latest_search_found_is_not_forgotten_while_there_i
     assert (fetcher.leased, fetcher.lost) == (["a"], ["b"])
     fetcher.live(3 * FORGET_LOST_S, step=2, held=["a"])
     assert fetcher.lost == ["b"]
-    polls = decisions.of(Poll, [*fetcher.published("a"), *fetcher.live(INTERVAL + 1)])
+    polls = decisions.of_type(Poll, [*fetcher.published("a"), *fetcher.live(INTERVAL + 1)])
     assert frozenset("b") in [poll.among for poll in polls]

@@ -8,7 +8,7 @@ from common.process.actions import Count
 from common.wire import messages as m
 from stages.fetcher.actions import Poll
 from stages.fetcher.poll_schedule import HELD_INTERVALS, SETTLED_POLL_INTERVAL_S
-from tests.decisions import of, sent_to
+from tests.decisions import of_type, sent_to
 from tests.fetcher.fetching import INBOX, INTERVAL, Fetching, settled
 from tests.samples import names, token
 
@@ -32,7 +32,7 @@ def test_without_a_token_the_fetcher_requests_one_each_second() -> None:
 
 def test_only_one_poll_is_under_way_at_a_time() -> None:
     fetcher = Fetching()
-    assert of(Poll, fetcher.live(300)) == []
+    assert of_type(Poll, fetcher.live(300)) == []
 
 
 def test_a_poll_asks_for_max_in_flight_tasks_to_see_new_ones_behind_those_in_flight() -> None:
@@ -78,21 +78,21 @@ def test_while_pages_bring_new_tasks_the_next_poll_follows_as_soon_as_most_of_th
 def test_a_page_that_brings_new_tasks_is_not_asked_for_again_at_once() -> None:
     fetcher = Fetching(max_in_flight=100)
     fetcher.page(*names(12))
-    assert of(Poll, fetcher.live(INTERVAL - 0.5, held=names(12))) == []
+    assert of_type(Poll, fetcher.live(INTERVAL - 0.5, held=names(12))) == []
 
 
 def test_a_page_without_new_tasks_is_followed_by_a_poll_after_the_interval() -> None:
     fetcher = Fetching()
     fetcher.page()
     assert not fetcher.polling
-    assert of(Poll, fetcher.live(INTERVAL - 0.5)) == []
-    assert len(of(Poll, fetcher.live(0.5))) == 1
+    assert of_type(Poll, fetcher.live(INTERVAL - 0.5)) == []
+    assert len(of_type(Poll, fetcher.live(0.5))) == 1
 
 
 def test_the_polling_interval_counts_from_the_request() -> None:
     fetcher = Fetching()
     fetcher.after(20).page()
-    assert len(of(Poll, fetcher.live(INTERVAL - 20))) == 1
+    assert len(of_type(Poll, fetcher.live(INTERVAL - 20))) == 1
 
 
 def test_an_idle_api_is_polled_once_per_interval() -> None:
@@ -109,7 +109,7 @@ def test_an_idle_api_is_polled_once_per_interval() -> None:
 def test_the_fetcher_does_not_poll_while_max_in_flight_tasks_are_leased() -> None:
     fetcher = Fetching(max_in_flight=2)
     fetcher.page("a", "b", elements=1000)
-    assert of(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
+    assert of_type(Poll, fetcher.live(3 * INTERVAL, held=["a", "b"])) == []
     assert settled(fetcher, "a", "b")
 
 
@@ -160,8 +160,8 @@ def test_after_a_full_page_polls_are_held_back_for_a_bounded_time() -> None:
     fetcher.page(*names(4))
     fetcher.published("t0")
     held = ["t1", "t2", "t3"]
-    assert of(Poll, fetcher.live(HELD_INTERVALS * INTERVAL - 1, 1, held=held)) == []
-    assert len(of(Poll, fetcher.live(1, held=held))) == 1
+    assert of_type(Poll, fetcher.live(HELD_INTERVALS * INTERVAL - 1, 1, held=held)) == []
+    assert len(of_type(Poll, fetcher.live(1, held=held))) == 1
 
 
 @pytest.mark.parametrize("ended_at_once", [1, 10, 100, 1000])
@@ -211,7 +211,7 @@ def test_a_page_that_was_read_in_part_does_not_count_as_capped() -> None:
 def test_what_pages_show_and_what_is_leased_are_counted() -> None:
     fetcher = Fetching(max_in_flight=2)
     done = fetcher.page("a", "b", "c", known=4, unknown_type=1)
-    assert [action for action in of(Count, done) if action.metric != "ai_tasks_skipped_total"] == [
+    assert [action for action in of_type(Count, done) if action.metric != "ai_tasks_skipped_total"] == [
         Count("ai_tasks_listed_total", (), 8),
         Count("ai_tasks_leased_total", (), 2),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.chaos.inflict import fault_fields
 from sandbox.chaos.kinds import COSTS, KINDS, LOST_RESPONSES, WRONG_RESPONSES, Inflicted, allowed
-from sandbox.chaos.plan import PlannedFault, plan
+from sandbox.chaos.plan import CALM_S, STORM_S, PlannedFault, plan
 from sandbox.faults import FaultSpec
 
 TEN_MINUTES_S = 600.0
@@ -41,6 +41,12 @@ def test_a_program_is_not_hit_while_it_is_stopped() -> None:
         hit = fault.target.partition(" ")[0]
         assert fault.at_s >= free_at.get(hit, 0.0)
         free_at[hit] = fault.at_s + fault.lasts_s
+
+
+def test_no_fault_begins_in_a_calm() -> None:
+    faults = plan(3, TEN_MINUTES_S).faults
+    assert all(fault.at_s % (STORM_S + CALM_S) < STORM_S for fault in faults)
+    assert max(fault.at_s for fault in faults) > TEN_MINUTES_S - STORM_S - CALM_S
 
 
 def test_tasks_come_during_the_whole_run() -> None:

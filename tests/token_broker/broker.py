@@ -36,8 +36,8 @@ class Broker:
     def tick(self) -> list[Any]:
         return list(self.state.on_tick(self.now))
 
-    def request(self, reply_to: str = "asker", rejected: str = "") -> list[Any]:
-        return list(self.state.on_request(TokenRequest(reply_to, rejected), self.now))
+    def request(self, reply_to: str = "asker", rejected: str = "", *, has_worked: bool = False) -> list[Any]:
+        return list(self.state.on_request(TokenRequest(reply_to, rejected, has_worked), self.now))
 
     def issue(self, token: str, lifetime_s: float | None, number: int) -> list[Any]:
         return list(self.state.on_issued(TokenIssued(number, token, lifetime_s), self.now))

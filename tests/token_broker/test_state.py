@@ -135,6 +135,25 @@ def test_replacements_back_off_while_the_api_rejects_every_token() -> None:
     assert waits == [0, 5, 10, 20, 40, 60, 60]
 
 
+def test_tokens_that_worked_before_they_were_rejected_are_replaced_within_seconds_each_time() -> None:
+    broker = Broker().holding().after(60)
+    current, waits = "first", []
+    for number in range(2, 9):
+        asked = broker.request("a", rejected=fingerprint(current), has_worked=True)
+        waits.append(0.0 if asked else broker.seconds_to([RequestToken(number)], 61))
+        current = f"token {number}"
+        assert sent(broker.issue(current, 3600, number))["a"] == current
+    assert waits[0] == 0
+    assert all(2.5 <= wait <= 5.1 for wait in waits[1:])
+    for number in range(9, 12):
+        waits.append(
+            0.0 if broker.request("a", rejected=fingerprint(current)) else broker.seconds_to([RequestToken(number)], 61)
+        )
+        current = f"token {number}"
+        broker.issue(current, 3600, number)
+    assert [round(wait) for wait in waits[-2:]] == [10, 20]
+
+
 def test_a_rejected_token_is_replaced_at_once_after_a_time_without_rejections() -> None:
     broker = Broker().holding().after(60)
     for number in (2, 3, 4):
