@@ -24,6 +24,8 @@ from tests.simulator.generate import scenario
 from tests.simulator.scenario import EMBEDDERS, Fault, Scenario
 from tests.simulator.shrink import shrink
 
+pytestmark = pytest.mark.timeout(600)
+
 PLANTED_SEEDS = 60
 """A planted defect must be found within this many seeds."""
 
