@@ -110,13 +110,17 @@ def test_at_most_ten_requests_a_minute_are_wasted_however_many_models_are_refuse
     assert len(provider.requests) <= len(models) + 5 * MOST_PER_MINUTE
 
 
-def test_wasted_requests_are_counted_for_a_minute() -> None:
+def test_wasted_requests_are_counted_for_a_minute_or_until_their_scope_is_served() -> None:
     wasted = WastedRequests()
     for number in range(MOST_PER_MINUTE):
         assert wasted.next_probe_at(100.0 + number) == 0.0
-        wasted.add(100.0 + number)
+        wasted.add("one" if number else "two", 100.0 + number)
     assert wasted.next_probe_at(120.0) == 160.0
     assert wasted.next_probe_at(160.0) == 0.0
+    wasted.works("three")
+    assert wasted.next_probe_at(120.0) == 160.0
+    wasted.works("two")
+    assert wasted.next_probe_at(120.0) == 0.0
 
 
 def hours_of(shared: EmbeddingEngine, clock: Clock, hours: float) -> object:

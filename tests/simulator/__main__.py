@@ -25,7 +25,7 @@ STEPS = 200_000
 STORY_LINES = 200
 """How many lines before the end of a story are printed."""
 MOST_FAILED = 5
-"""After this number of seeds that fail, no more are tried."""
+"""After this number of failing seeds no more are tried."""
 
 
 def problem_of(tried: Scenario, story: list[str] | None = None) -> tuple[str, Run | None]:

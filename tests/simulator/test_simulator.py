@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -146,12 +147,19 @@ def test_a_planted_defect_is_found(
     assert any(words in problem for words in finding)
 
 
-def test_a_failing_seed_is_shrunk_to_a_shorter_scenario_that_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    expire_nothing(monkeypatch)
-    failing, _ = first_problem(any_scenarios())
-    assert failing is not None
+def test_a_failing_scenario_is_shrunk_to_the_faults_that_it_needs_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    blame_every_refused_text(monkeypatch)
+    (failing, *_) = refusing_providers()
+    others = [
+        Fault(5.0, "kill", "publisher", 1.0),
+        Fault(8.0, "stop", "fetcher", 3.0),
+        Fault(9.0, "down", "token_broker", 5.0),
+    ]
+    failing = replace(failing, natures=["invalid", "gone"], faults=[*failing.faults, *others])
     shortest = shrink(failing, lambda shorter: bool(problem_of(shorter)[0]))
-    assert len(shortest.faults) <= max(1, len(failing.faults) // 2)
+    assert [fault.kind for fault in shortest.faults] == ["provider refusing"]
+    assert (shortest.natures, shortest.tasks < failing.tasks) == ([], True)
     story: list[str] = []
-    assert problem_of(shortest, story)[0]
-    assert any("dies" in line or "fault" in line for line in story)
+    assert "failed without evidence" in problem_of(shortest, story)[0]
+    assert any("fault" in line and "provider refusing" in line for line in story)
+    assert any("canary" in line or "BadInput" in line for line in story)

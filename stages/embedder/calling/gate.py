@@ -151,7 +151,7 @@ class Gate:
         with self._lock:
             now = self._clock().mono
             if self._told.tell(model, until, now):
-                self._wasted.add(now)
+                self._wasted.add(model, now)
 
     def block_model(self, model: str, reason: str) -> None:
         """Allow no request for this model until its breaker probes it again."""
@@ -226,6 +226,7 @@ class Gate:
         self._breaker.succeeded()
         self._is_refused = False
         self._told.works(model)
+        self._wasted.works(model, ALL_MODELS)
         self._refused.discard(model)
         self._model_breakers.pop(model, None)
         self._model_cooldowns.pop(model, None)
@@ -269,7 +270,6 @@ class Gate:
 
     def _refuse(self, model: str, reason: str, now: float, *, names_model: bool) -> None:
         """Close the gate after a refusal that is not about a text: for the model, or for the provider."""
-        self._wasted.add(now)
         scope = (self.service,)
         blame = self._models.refused(model, scope, now).blame
         others_served = self._models.has_evidence(model, scope, now - NEAR_S)
@@ -279,6 +279,7 @@ class Gate:
             return
         self._undecided(model)
         self._is_refused = True
+        self._wasted.refused(self._breaker, ALL_MODELS, now)
         self._breaker.failed(now, reason, at_once=True)
         if len(self._asked) > 1:  # the next probe is for another model
             self._model_cooldowns[model] = Cooldown(self._breaker.cooldown.until + PROBE_POLL_S, reason)
@@ -308,6 +309,7 @@ class Gate:
     def _open_model(self, model: str, reason: str, now: float) -> None:
         """Open the model's breaker: the provider works, but it does not serve this model."""
         own = self._model_breaker(model)
+        self._wasted.refused(own, model, now)
         if own.state is State.CLOSED:
             log.error("model_blocked", provider=self.service, model=model, reason=reason)
         self._breaker.succeeded()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from common.failures.breaker import Breaker, State
+
 MOST_PER_MINUTE = 10
 """Requests of one provider that may be wasted in a minute, by all embedders together."""
 MINUTE_S = 60.0
@@ -18,20 +20,31 @@ MAX_MODELS = 1000
 
 
 class WastedRequests:
-    """The wasted requests of the last minute. Times are monotonic seconds."""
+    """The probes of the last minute that were refused, until their scope is served. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=MOST_PER_MINUTE)
+        self._probes: deque[tuple[float, str]] = deque(maxlen=MOST_PER_MINUTE)
 
-    def add(self, now: float) -> None:
-        """Count a request that was refused."""
-        self._times.append(now)
+    def add(self, scope: str, now: float) -> None:
+        """Count a probe that was refused; `scope` is a model, or a name for all models."""
+        self._probes.append((now, scope))
+
+    def refused(self, breaker: Breaker, scope: str, now: float) -> None:
+        """Count a refusal if it was that of a probe: the breaker of the scope is half-open."""
+        if breaker.state is State.HALF_OPEN:
+            self.add(scope, now)
+
+    def works(self, *scopes: str) -> None:
+        """Note that these scopes are served again: what was wasted on them is over."""
+        if self._probes:
+            left = [probe for probe in self._probes if probe[1] not in scopes]
+            self._probes = deque(left, maxlen=MOST_PER_MINUTE)
 
     def next_probe_at(self, now: float) -> float:
         """When the next probe may be sent; 0.0 if it may be sent now."""
-        if len(self._times) < MOST_PER_MINUTE or now - self._times[0] >= MINUTE_S:
+        if len(self._probes) < MOST_PER_MINUTE or now - self._probes[0][0] >= MINUTE_S:
             return 0.0
-        return self._times[0] + MINUTE_S
+        return self._probes[0][0] + MINUTE_S
 
 
 class UnknownModels:
