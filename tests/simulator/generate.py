@@ -9,7 +9,7 @@ from tests.simulator.scenario import EMBEDDERS, FAULTS_END_S, STAGES, Fault, Sce
 NATURES = ("bad", "unreadable", "crashing", "invalid", "poison", "gone", "foreign", "refused", "refused")
 DEATHS = ("kill", "kill", "kill before commit", "kill after commit", "terminate")
 OUTSIDE = ("down", "lossy", "refusing", "new token", "delete", "tokens refused")
-PROVIDER = ("down", "unreachable", "throttled", "refusing", "closed", "lossy", "long")
+PROVIDER = ("down", "unreachable", "slow", "throttled", "refusing", "closed", "lossy", "long")
 ENDPOINT = ("down", "throttled", "refusing", "hanging")
 NETWORK = ("lose", "repeat", "reorder", "delay")
 CLOCK = ("clock ahead", "clock back")

@@ -5,6 +5,7 @@ What is written reaches the provider even if the embedder dies at that moment. `
     normal
     down         every request fails: 500, 503, or no response
     unreachable  no connection
+    slow         a connection takes seconds
     throttled    429
     refusing     400 for every request, as from a gateway whose budget is used up
     closed       it needs an operator: a revoked key
@@ -129,8 +130,8 @@ class ProviderClient:
     def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Make one request."""
         provider, random, found = self._provider, self._provider.world.random, list[Embeddings | Exception]()
-        is_slow = random.random() < SLOW_SHARE and not provider.is_quick
-        pause(random.choice((2.0, 12.0)) if is_slow else random.choice((0.0, 0.001, 0.02)))
+        is_slow = provider.mode == "slow" or (random.random() < SLOW_SHARE and not provider.is_quick)
+        pause(random.choice((2.0, 5.0, 12.0)) if is_slow else random.choice((0.0, 0.001, 0.02)))
         if provider.mode == "unreachable":
             raise NotSent("no connection")
         sending.check()

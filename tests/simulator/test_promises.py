@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tests.simulator.scenario import EMBEDDERS, FAULTS_END_S, STAGES, Fault, Scenario, run_scenario
 
+pytestmark = pytest.mark.timeout(600)
+
 times = st.integers(0, int(FAULTS_END_S * 10)).map(lambda tenths: tenths / 10)
 spans = st.sampled_from([0.3, 1.0, 3.0, 8.0, 20.0])
 processes = st.sampled_from(STAGES)
