@@ -30,7 +30,7 @@ from tests.needs import require
 def configured(**changes: Any) -> Settings:
     fields = {
         "processing_mode": "openai",
-        "openai_api_key": "canary",
+        "openai_api_key": "s3cret-key",
         "runtime_dir": "/tmp/unused",
     }
     return samples.settings(**{**fields, **changes})
@@ -262,4 +262,4 @@ def test_the_query_of_a_url_is_ignored() -> None:
 
 def test_no_page_shows_a_secret() -> None:
     shown = _with_every_metric()
-    assert not any(b"canary" in shown.pages.answer(path).body for path in ("/health", "/ready", "/metrics"))
+    assert not any(b"s3cret" in shown.pages.answer(path).body for path in ("/health", "/ready", "/metrics"))
