@@ -18,6 +18,8 @@ RETRY_CONNECTIONS = 4
 """PATCHes under way at a time of results that were refused before, while others wait."""
 SPARE_CONNECTIONS = 16
 """As many more new results may be under way as there are PATCHes that hang, or that have too many connections."""
+MOST_PROBES = 4
+"""PATCHes at a time that look whether the API works again, while a circuit breaker is half-open."""
 HANGS_S = 5.0
 """A PATCH that has been under way for this long hangs."""
 

@@ -7,18 +7,16 @@ breaker counts, and probes.
 
 from __future__ import annotations
 
+from common.api.patch_queue import MOST_PROBES
 from common.api.responses import ApiResponse, in_words
 from common.failures.attribution import NEAR_S, Attribution, Blame
 from common.failures.breaker import Breaker
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import Backoff
+from common.failures.throttle import THROTTLES, Throttle
 
 SCOPE = ("api", "claim")
-MOST_PROBES = 4
-"""Probes of a half-open breaker at a time."""
-THROTTLES = frozenset({429, 503})
-"""The statuses whose `Retry-After` is about the API as a whole."""
 
 
 class ClaimRefusals:
@@ -26,19 +24,20 @@ class ClaimRefusals:
 
     def __init__(self, threshold: int, backoff: Backoff) -> None:
         self.breaker = Breaker("api_claims", threshold, backoff, MOST_PROBES)
-        self.throttle = Cooldown()
-        """The API asked all clients to wait until then (monotonic seconds)."""
-        self._throttled_by = ""
-        """The only task whose response asked for that pause; empty if there are several."""
+        self._throttle = Throttle()
         self._backoff = backoff
         self._evidence = Attribution()
+
+    @property
+    def throttle(self) -> Cooldown:
+        """The API asked all clients to wait until then, and why (monotonic seconds)."""
+        return self._throttle.cooldown
 
     def on_decided(self, task_id: str, now: float) -> None:
         """The API accepted or refused a claim in its own words, so it works."""
         self.breaker.succeeded()
         self._evidence.served(task_id, SCOPE, now)
-        if self._throttled_by:
-            self.throttle, self._throttled_by = Cooldown(), ""  # only that task was asked to wait
+        self._throttle.served(now)
 
     def on_not_decided(self, response: ApiResponse, tries: int, now: float) -> tuple[float, str]:
         """Judge a claim that was not carried out; returns the seconds until the next try, and the reason in words."""
@@ -48,16 +47,15 @@ class ClaimRefusals:
         is_own = finding.blame is Blame.ITEM
         reason = in_words(response, with_hint=not is_own)
         error = Throttled(reason, wait_s) if wait_s else Transient(reason)
-        is_alone = finding.blame is Blame.UNKNOWN
         if is_own:
             self.breaker.undecided()
-        elif wait_s and response.status in THROTTLES and not (is_alone and are_others_decided):
-            is_first = self.throttle.is_over(now)
-            self.throttle = self.throttle.extended(now + wait_s, reason)
-            self._throttled_by = task_id if is_first and is_alone else ""
-            self.breaker.failed(now, reason, error=error)
         else:
-            self.breaker.failed(now, reason)
+            must_all = (
+                bool(wait_s)
+                and response.status in THROTTLES
+                and self._throttle.asked(task_id, now + wait_s, reason, are_others_served=are_others_decided)
+            )
+            self.breaker.failed(now, reason, error=error if must_all else None)
         return self._backoff.delay(tries, error), reason
 
     def on_untried(self, now: float) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 
+from common.api.patch_queue import MOST_PROBES
 from common.api.responses import ApiResponse, in_words
 from common.api.status import Meaning
 from common.failures.attribution import NEAR_S, Attribution, Blame
@@ -24,14 +25,11 @@ from common.failures.breaker import Breaker
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled, Transient
 from common.failures.retry import Backoff
+from common.failures.throttle import THROTTLES, Throttle
 from common.failures.wait_hints import LONGEST_WAIT_S
 from stages.publisher.actions import OutboxEntry
 
 SCOPE = ("api", "PATCH")
-THROTTLES = frozenset({429, 503})
-"""The statuses whose `Retry-After` is about the API as a whole."""
-MOST_PROBES = 4
-"""Probes of a half-open breaker at a time."""
 GIVE_UP = math.inf
 """Instead of a delay: no further try."""
 RECOVERIES_FACTOR = 3
@@ -43,10 +41,7 @@ class Refusals:
 
     def __init__(self, max_retries: int, breaker_threshold: int, backoff_factor: float) -> None:
         self.breaker = Breaker("api", breaker_threshold, Backoff(1.0, backoff_factor, 60.0), MOST_PROBES)
-        self.throttle = Cooldown()
-        """The API asked all clients to wait until then."""
-        self._throttled: set[str] = set()
-        """The tasks whose responses asked for a pause, and no task has been accepted since."""
+        self._throttle = Throttle()
         self._max_retries = max_retries
         self._backoff = Backoff(0.5, backoff_factor, 60.0)
         self._evidence = Attribution()
@@ -59,6 +54,11 @@ class Refusals:
         self._recovered_at = -math.inf
         """When a result that had been refused was accepted last (monotonic seconds)."""
 
+    @property
+    def throttle(self) -> Cooldown:
+        """The API asked all clients to wait until then, and why."""
+        return self._throttle.cooldown
+
     def on_served(self, task_id: str, entry: OutboxEntry, now: float) -> None:
         """Note that the API accepted a result, or has no such task any more."""
         self.breaker.succeeded()
@@ -66,10 +66,7 @@ class Refusals:
         self._redirected.pop(task_id, None)
         if entry.unavailable_tries:
             self._recovered_at = now
-        if len(self._throttled) == 1:
-            self.throttle = Cooldown()  # only that task was asked to wait
-        if len(self._throttled) == 1 or self.throttle.is_over(now):
-            self._throttled.clear()
+        self._throttle.served(now)
 
     def forget(self, task_id: str) -> None:
         """Drop the evidence about a result that is no longer sent."""
@@ -118,14 +115,11 @@ class Refusals:
         if entry.unavailable_tries == 1:
             self._new_refused_at = now
         reason = in_words(response, with_hint=now - self._polled_at > NEAR_S)
-        is_throttle = bool(wait_s) and response.status in THROTTLES
-        if is_throttle:
-            self._throttled.add(task_id)
-        if is_throttle and not (len(self._throttled) == 1 and are_others_served):
-            self.throttle = self.throttle.extended(now + wait_s, reason)
-            self.breaker.failed(now, reason, error=Throttled(reason, wait_s))
-        else:
-            self.breaker.failed(now, reason)
+        error = None
+        if wait_s and response.status in THROTTLES:
+            must_all = self._throttle.asked(task_id, now + wait_s, reason, are_others_served=are_others_served)
+            error = Throttled(reason, wait_s) if must_all else None
+        self.breaker.failed(now, reason, error=error)
         return self._delay(entry, wait_s, reason), reason
 
     def _count_redirect(self, response: ApiResponse, blame: Blame, now: float) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import psutil
 import pytest
 
+from common.api.patch_queue import MOST_PROBES
 from sandbox.client import Sandbox
 from sandbox.pipeline import Pipeline
-from stages.publisher.refusals import MOST_PROBES
 from tests.pipelines import pipeline_with_own_sandbox
 
 MAX_IN_FLIGHT = 200

@@ -74,6 +74,16 @@ def test_a_throttle_of_one_claim_delays_only_this_one_while_others_are_accepted(
     assert "throttles claims" in fetcher.state.report(fetcher.now).blockers[0]
 
 
+def test_a_throttle_of_one_claim_delays_no_other_when_another_one_fails_for_its_own_reasons() -> None:
+    fetcher = ClaimingFetching()
+    fetcher.page("good", "broken", "throttled")
+    fetcher.answered("good")
+    fetcher.answered("broken", status=500)
+    fetcher.answered("throttled", status=503, retry_after=60.0)
+    fetcher.after(1).page("next", known=3)
+    assert "next" in fetcher.claims
+
+
 def test_a_poll_that_succeeds_lets_a_claim_go_before_the_cooldown_is_over() -> None:
     fetcher = ClaimingFetching(max_in_flight=50)
     fetcher.page(*samples.names(40))

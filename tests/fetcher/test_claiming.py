@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from common.api.patch_queue import CONNECTIONS
+from common.api.patch_queue import CONNECTIONS, MOST_PROBES
 from common.api.responses import ApiResponse, ApiResponses
 from common.failures.breaker import State
 from common.failures.errors import Transient
 from common.wire import messages as m
 from stages.fetcher.actions import Claim, DeleteLease, Lease, Poll, PutLease
-from stages.fetcher.claim_refusals import MOST_PROBES
 from stages.fetcher.claiming import REFUSED_FOR_S
 from stages.fetcher.lease_expiry import FORGET_LOST_S
 from tests import decisions, samples

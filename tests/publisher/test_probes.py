@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from common.api.patch_queue import CONNECTIONS, HANGS_S, RETRY_CONNECTIONS, SPARE_CONNECTIONS
+from common.api.patch_queue import CONNECTIONS, HANGS_S, MOST_PROBES, RETRY_CONNECTIONS, SPARE_CONNECTIONS
 from common.failures.breaker import EARLY_INTERVAL_S, PROBE_HANGS_S, State
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters, SendPatch
-from stages.publisher.refusals import MOST_PROBES
 from tests.decisions import of_type
 from tests.publisher.publishing import Publishing, sending
 from tests.samples import names

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from common.api.patch_queue import MOST_PROBES
 from common.api.status import Meaning, meaning
 from common.failures.wait_hints import LONGEST_WAIT_S
 from common.wire import messages as m
 from stages.publisher.actions import MoveToDeadLetters
-from stages.publisher.refusals import MOST_PROBES
 from tests.decisions import log_fields, of_type, sent_to
 from tests.publisher.publishing import INBOX, Publishing, sending
 from tests.samples import names
