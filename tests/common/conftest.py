@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from common.settings.settings import Settings
 from tests.common.looping import Bench
+from tests.common.settings_problems import REQUIRED
 
 
 @pytest.fixture
@@ -24,3 +26,14 @@ def bench(folder: Path) -> Iterator[Bench]:
     os.umask(umask)
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def settings_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the required variables, in a folder without a `.env` whose path is short enough for sockets."""
+    for field in Settings.model_fields:
+        for variable in (field.upper(), f"{field.upper()}_FILE"):
+            monkeypatch.delenv(variable, raising=False)
+    for variable, value in REQUIRED.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.chdir(folder)

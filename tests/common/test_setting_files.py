@@ -7,18 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.settings.settings import Settings, read
-from tests.common.settings_problems import REQUIRED, only
+from tests.common.settings_problems import only
 
-
-@pytest.fixture(autouse=True)
-def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the required variables, in a folder without a `.env` whose path is short enough for sockets."""
-    for field in Settings.model_fields:
-        for variable in (field.upper(), f"{field.upper()}_FILE"):
-            monkeypatch.delenv(variable, raising=False)
-    for variable, value in REQUIRED.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.chdir(folder)
+pytestmark = pytest.mark.usefixtures("settings_environment")
 
 
 def write(path: Path, content: str) -> str:

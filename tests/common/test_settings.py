@@ -11,18 +11,9 @@ import pytest
 
 from common.settings.model_limits import Strategy
 from common.settings.settings import PLACEHOLDER_API_KEY, AuthMethod, Mode, Settings, read, unknown_variables
-from tests.common.settings_problems import REQUIRED, only, problems
+from tests.common.settings_problems import only, problems
 
-
-@pytest.fixture(autouse=True)
-def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the required variables, in a folder without a `.env` whose path is short enough for sockets."""
-    for field in Settings.model_fields:
-        for variable in (field.upper(), f"{field.upper()}_FILE"):
-            monkeypatch.delenv(variable, raising=False)
-    for variable, value in REQUIRED.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.chdir(folder)
+pytestmark = pytest.mark.usefixtures("settings_environment")
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
