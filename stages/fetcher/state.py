@@ -75,8 +75,12 @@ class Fetcher:
     @property
     def _counted(self) -> int:
         """Leased tasks that count against MAX_IN_FLIGHT. What the API refuses is exempt, up to as many tasks again."""
-        refused_count = self.table.count(Whereabouts.REFUSED) + (self._claiming.refused_count if self._claiming else 0)
-        return self.table.leased_count - min(refused_count, self.config.max_in_flight)
+        return self.table.leased_count - min(self._refused_count, self.config.max_in_flight)
+
+    @property
+    def _refused_count(self) -> int:
+        """Leased tasks whose result or claim the API refused. They are pending."""
+        return self.table.count(Whereabouts.REFUSED) + (self._claiming.refused_count if self._claiming else 0)
 
     # ---- from the API ----
 
@@ -115,13 +119,14 @@ class Fetcher:
         """Dispatch the tasks whose claims were accepted."""
         if self._claiming is None:
             return
+        room = self.room
         accepted = yield from self._claiming.on_api_responses(event, now)
         for task in accepted:
             self.table.move(task.id, Event.DISPATCHED, now)
         yield from outgoing.dispatch(accepted)
-        yield from self._lease_from_buffer(now)
         yield from self._claiming.claim(now)
-        yield from self._poll_if_due(now)
+        # a claim that was refused leaves room for another task
+        yield from self._use_room(now) if self.room > room else self._poll_if_due(now)
 
     # ---- from other stages ----
 
@@ -159,7 +164,7 @@ class Fetcher:
             self._deferred_keys.defer(message.key, message.until)
         for task_id in message.ids:
             if message.reason == "poison":
-                yield from self._give_up(task_id, now)
+                yield from outgoing.give_up(self.table, task_id, self.config.max_dispatches, now)
             elif self._claiming is not None:
                 self.table.defer(task_id, Event.CLAIM_DEFERRED, message.until, now)
             else:
@@ -244,7 +249,7 @@ class Fetcher:
             leased_count += 1
             lease = self.table.lease_for(task.id, task.type, now)
             if lease.attempt > self.config.max_dispatches:  # given up before, but the result was lost on its way
-                yield from self._give_up(task.id, now)
+                yield from outgoing.give_up(self.table, task.id, self.config.max_dispatches, now)
                 continue
             task = msgspec.structs.replace(task, leased_at=lease.leased_at, attempt=lease.attempt)
             if candidate.failure is not None:
@@ -278,17 +283,6 @@ class Fetcher:
         settled_at = self.settled.at(task.id)
         return settled_at is None or self._buffer.requested_at > settled_at + REQUEUED_AFTER_S
 
-    def _give_up(self, task_id: str, now: Instant) -> Iterator[Any]:
-        """Report the task failed because it kills its embedders."""
-        if not self.table.move(task_id, Event.GIVEN_UP, now):
-            return  # it is stored or over, or it was given up already
-        entry, dispatches = self.table.entry(task_id), self.config.max_dispatches
-        # stored beyond the last attempt, so that the decision stands even if this result is lost on its way
-        lease = msgspec.structs.replace(entry.lease, attempt=max(entry.lease.attempt, dispatches + 1))
-        entry.lease = lease
-        yield PutLease(task_id, lease)
-        yield from outgoing.fail_poison(task_id, lease, dispatches)
-
     def _end_deferrals(self, now: Instant) -> None:
         ended = [i for i, entry in self.table.at(Whereabouts.DEFERRED) if entry.not_before_s <= now.wall]
         for task_id in ended:
@@ -314,7 +308,7 @@ class Fetcher:
         token = self._schedule.token(now)
         if token is None:
             return
-        not_wanted_count = sum(map(self.table.count, (Whereabouts.DEAD, Whereabouts.DEFERRED, Whereabouts.REFUSED)))
+        not_wanted_count = self._refused_count + sum(map(self.table.count, (Whereabouts.DEAD, Whereabouts.DEFERRED)))
         limit = self._schedule.begin_for_pending(not_wanted_count, now)
         known, wanted = self.table.ids(*NOT_WANTED), self._buffer.wanted(self.room, now)
         yield Poll(limit, wanted, known, keys.names(), token)
