@@ -35,7 +35,6 @@ def main() -> None:
     """Print the table."""
     with Sandbox.start() as sandbox:
         settings = read(
-            Settings,
             api_base_url=sandbox.api,
             oauth2_client_id="id",
             oauth2_client_secret="secret",

@@ -86,7 +86,7 @@ def _short_enough(path: Path, otherwise: str) -> str:
 
 def _runtime_file(name: str) -> Path:
     """A file in RUNTIME_DIR, which is made if need be. Raises `SettingsError` or `Fatal`."""
-    return private_directory(settings.read(Settings).sockets_dir, "RUNTIME_DIR") / name
+    return private_directory(settings.read().sockets_dir, "RUNTIME_DIR") / name
 
 
 def control(controller: Any, **_: Any) -> NoCalls:
@@ -95,7 +95,7 @@ def control(controller: Any, **_: Any) -> NoCalls:
     if options.serverurl == f"unix://{Path(options.here, CONFIGURED, SOCKET)}":
         runtime_dir, state_dir = os.environ.get("RUNTIME_DIR"), os.environ.get("STATE_DIR")
         with contextlib.suppress(SettingsError):  # supervisorctl needs no other setting
-            read = settings.read(Settings)
+            read = settings.read()
             runtime_dir, state_dir = str(read.sockets_dir), None
         folder = Path(runtime_dir) if runtime_dir else Path(state_dir or "data", "run")
         configured = options.serverurl.removeprefix("unix://")

@@ -26,7 +26,7 @@ ENVIRONMENT = {
 def settings(**fields: Any) -> Settings:
     """Valid settings, independent of any `.env`."""
     needed = {name.lower(): value for name, value in ENVIRONMENT.items()}
-    return read(Settings, **{"_env_file": None, **needed, **fields})
+    return read(**{"env_file": None, **needed, **fields})
 
 
 def task(task_id: str, *, key: str = DEFAULT_MODEL, tokens: int = 5, attempt: int = 1) -> m.Task:

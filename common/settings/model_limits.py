@@ -7,17 +7,17 @@ A limit has the name of its variable without `RATE_LIMIT_`. A limit that is miss
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from common.settings.conversion import STRICT, Range
 
 LARGEST_LIMIT = 10**15
 """Sums of counters up to this limit cannot overflow an int64."""
 
-Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)]
-_StrictLimit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT, strict=True)]
-"""JSON has numbers of its own, so `true` and "100" are refused."""
+Limit = Annotated[int, Range(0, LARGEST_LIMIT)]
+_StrictLimit = Annotated[int, Range(0, LARGEST_LIMIT), STRICT]
 
 
 class Strategy(StrEnum):
@@ -29,10 +29,9 @@ class Strategy(StrEnum):
     """Each minute, hour, day, week and month of the calendar."""
 
 
-class ModelLimits(BaseModel):
+@dataclass(frozen=True)
+class ModelLimits:
     """The limits of one model; the global limits apply too."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     per_minute: _StrictLimit = 0
     per_hour: _StrictLimit = 0
@@ -53,7 +52,7 @@ def _named(models: dict[str, ModelLimits]) -> dict[str, ModelLimits]:
     return models
 
 
-Models = Annotated[dict[str, ModelLimits], AfterValidator(_named)]
+Models = Annotated[dict[str, ModelLimits], _named]
 
 
 def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

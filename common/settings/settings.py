@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
-
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from typing import Annotated, Any, Literal, get_type_hints
 
 from common.failures.errors import SettingsError
+from common.settings import sources
+from common.settings.conversion import Problem, Range, Unconvertible, convert
 from common.settings.durations import go_duration
-from common.settings.empty_values import EmptyValueSource
-from common.settings.model_limits import Limit, Models, Strategy
-from common.settings.secret_files import FileSource, UnreadableValue
+from common.settings.model_limits import Limit, ModelLimits, Models, Strategy
+from common.settings.secret_str import NO_SECRET
 from common.settings.unknown_names import unknown_names
 from common.settings.values import (
     JSON,
@@ -41,6 +34,7 @@ from common.settings.values import (
     Line,
     Seconds,
     Secret,
+    Slug,
     Timeout,
     TimeZone,
     VectorLength,
@@ -80,23 +74,22 @@ class AuthMethod(StrEnum):
     """With fields of the form."""
 
 
-LeaseSeconds = Annotated[float, Field(ge=SHORTEST_LEASE_S, le=LONGEST_LEASE_S, allow_inf_nan=False)]
+LeaseSeconds = Annotated[float, Range(SHORTEST_LEASE_S, LONGEST_LEASE_S)]
 
 
-class Settings(BaseSettings):
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """All settings and their defaults. `repr` never shows a secret."""
-
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
 
     # The API
     api_base_url: BaseUrl
     request_timeout: Timeout = 30
-    polling_interval_seconds: Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)] = 30
+    polling_interval_seconds: Annotated[float, Range(0.01, 86_400)] = 30
 
     # OAuth2
     oauth2_client_id: Line
     oauth2_client_secret: Secret
-    ory_project_slug: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    ory_project_slug: Slug = ""
     oauth2_token_url: Endpoint | None = None
     oauth2_auth_method: Annotated[AuthMethod, LOWER] = AuthMethod.BASIC
     oauth2_scope: Line = "read write"
@@ -104,40 +97,40 @@ class Settings(BaseSettings):
 
     # Providers
     processing_mode: Annotated[Mode, LOWER] = Mode.OPENAI
-    openai_api_key: Key = SecretStr("")
+    openai_api_key: Key = NO_SECRET
     openai_base_url: BaseUrl = "https://api.openai.com/v1"
     openai_timeout: Timeout = 60
     ollama_base_url: BaseUrl = "http://localhost:11434"
     ollama_timeout: Timeout = 120
     ollama_model_download_timeout: Seconds = 600
-    concurrency_limit: Annotated[int, Field(ge=1, le=256)] = 5
-    embedder_processes: Annotated[int, Field(ge=1, le=64)] = 1
-    embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 256
-    embed_batch_tokens: Annotated[int, Field(ge=1, le=300_000)] = 300_000
+    concurrency_limit: Annotated[int, Range(1, 256)] = 5
+    embedder_processes: Annotated[int, Range(1, 64)] = 1
+    embed_batch_size: Annotated[int, Range(1, 2048)] = 256
+    embed_batch_tokens: Annotated[int, Range(1, 300_000)] = 300_000
     default_embedding_model: Line = "text-embedding-3-small"
-    embedding_dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
-    embedding_lengths: Annotated[dict[str, VectorLength], NoDecode, JSON] = {}
+    embedding_dimensions: Annotated[int, Range(0, 65_536)] = 0
+    embedding_lengths: Annotated[dict[str, VectorLength], JSON] = field(default_factory=dict)
     embedding_cache_size: CacheBytes = 256 * 2**20
     truncate_long_texts: bool = False
-    ollama_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
-    ollama_keep_alive: Annotated[str, AfterValidator(go_duration)] = ""
+    ollama_batch_size: Annotated[int, Range(1, 2048)] = 64
+    ollama_keep_alive: Annotated[str, go_duration] = ""
     ollama_truncate: bool | None = None
-    supported_models: Annotated[list[str], NoDecode, JSON] = []
+    supported_models: Annotated[list[str], JSON] = field(default_factory=list)
     unknown_model: Annotated[Literal["wait", "fail"], LOWER] = "wait"
-    fallback_models: Annotated[dict[str, str], NoDecode, JSON] = {}
+    fallback_models: Annotated[dict[str, str], JSON] = field(default_factory=dict)
 
     # When things fail
-    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
-    retry_backoff_factor: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 2.0
+    max_retries: Annotated[int, Range(0, 100)] = 3
+    retry_backoff_factor: Annotated[float, Range(1, 60)] = 2.0
     circuit_breaker_threshold: Count = 5
-    max_in_flight: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    max_in_flight: Annotated[int, Range(1, 65_536)] = 4096
     lease_seconds: LeaseSeconds = 15
     max_dispatches: Count = 5
 
     # Several pipelines on one API
     claim_tasks: bool = False
-    shard_index: Annotated[int, Field(ge=0)] = 0
-    shard_count: Annotated[int, Field(ge=1, le=1024)] = 1
+    shard_index: Annotated[int, Range(0)] = 0
+    shard_count: Annotated[int, Range(1, 1024)] = 1
 
     # Quotas; 0 switches one off
     rate_limit_enabled: bool = True
@@ -154,37 +147,17 @@ class Settings(BaseSettings):
     rate_limit_tokens_per_week: Limit = 0
     rate_limit_tokens_per_month: Limit = 0
     rate_limit_requests_per_minute: Limit = 0
-    rate_limit_models: Annotated[Models, NoDecode, JSON] = {}
+    rate_limit_models: Annotated[Models, JSON] = field(default_factory=dict)
     hold_seconds: Interval = 60
 
     # The process
     state_dir: Folder = Path("data")
     runtime_dir: Folder | None = None
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 8001
+    metrics_port: Annotated[int, Range(0, 65_535)] = 8001
     log_level: str = "INFO"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's secrets folder; `_FILE` replaces it
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment takes precedence over `.env`. In both, a variable may name a file."""
-        return (
-            init_settings,
-            FileSource(settings_cls, env_settings),
-            env_settings,
-            EmptyValueSource(settings_cls, env_settings),
-            FileSource(settings_cls, dotenv_settings),
-            dotenv_settings,
-            EmptyValueSource(settings_cls, dotenv_settings),
-        )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check the settings against each other; raises `SettingsError` with all problems."""
         problems = []
         if not self.ory_project_slug and not self.oauth2_token_url:
             problems.append(
@@ -207,7 +180,6 @@ class Settings(BaseSettings):
             )
         if problems:
             raise SettingsError(problems)
-        return self
 
     @property
     def needs_openai_key(self) -> bool:
@@ -245,11 +217,23 @@ class Settings(BaseSettings):
         return (self.runtime_dir or self.state_dir / "run").absolute()
 
 
-S = TypeVar("S", bound=Settings)
+NAMES = tuple(field.name for field in fields(Settings))
+"""All settings; in upper case, the variables."""
 
 
-def _limits_tokens(limits: BaseModel) -> bool:
-    return any(limit for name, limit in limits if "tokens_per_" in name)
+def defaults() -> dict[str, Any]:
+    """The default of each setting that is not required."""
+    found = {}
+    for setting in fields(Settings):
+        if setting.default_factory is not MISSING:
+            found[setting.name] = setting.default_factory()
+        elif setting.default is not MISSING:
+            found[setting.name] = setting.default
+    return found
+
+
+def _limits_tokens(limits: Settings | ModelLimits) -> bool:
+    return any(getattr(limits, each.name) for each in fields(limits) if "tokens_per_" in each.name)
 
 
 def _short(text: str, longest: int = LONGEST_SHOWN) -> str:
@@ -258,47 +242,52 @@ def _short(text: str, longest: int = LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _problem(error: dict[str, Any]) -> str:
-    """One validation error as `VARIABLE: what is wrong`; it never contains the value of a secret."""
-    unreadable = error.get("input")
-    if isinstance(unreadable, UnreadableValue):
-        return f"{unreadable.variable}: {unreadable.why}"
-    variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
-    if error["type"] == "missing":
-        return f"{variable}: is required"
-    message = _short(str(error["msg"]).removeprefix("Value error, "), LONGEST_SENTENCE)
-    message = message[0].lower() + message[1:]
-    if error["type"] == "extra_forbidden":
-        message = "this name is unknown"
-    if inside := ".".join(str(place) for place in error["loc"][1:]):
+def _sentence(name: str, problem: Problem) -> str:
+    """One problem as `VARIABLE: what is wrong`; it never contains the value of a secret."""
+    variable = name.upper()
+    message = _short(problem.message, LONGEST_SENTENCE)
+    message = message[:1].lower() + message[1:]
+    if inside := ".".join(problem.place):
         message = f"in {_short(inside)}: {message}"
-    given = _short(repr(error.get("input")))
+    given = _short(repr(problem.given))
     shown = "" if "SECRET" in variable or "KEY" in variable or "@" in given else f" (it is {given})"
     return f"{variable}: {message}{shown}"
 
 
-def read(kind: type[S] = Settings, **overrides: Any) -> S:  # type: ignore[assignment]
-    """Read the settings. Raises `SettingsError` with all problems, each beginning with its variable's name."""
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings, include_extras=True)
+
+
+def read(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
+    """Read the settings, of which some may be given. Raises `SettingsError`: each problem begins with its variable."""
+    values: dict[str, Any] = defaults()
+    wrong: dict[str, list[str]] = {name: [f"{name.upper()}: is required"] for name in NAMES if name not in values}
+    for name, value in {**sources.given_values(NAMES, env_file), **given}.items():
+        wrong.pop(name, None)
+        if isinstance(value, sources.UnreadableValue):
+            wrong[name] = [f"{value.variable}: {value.why}"]
+            continue
+        try:
+            values[name] = convert(_types()[name], value)
+        except Unconvertible as error:
+            wrong[name] = [_sentence(name, problem) for problem in error.problems]
+    # The settings are checked against each other too, with valid values in place of the required ones that are wrong.
+    others: dict[str, Any] = {name: "http://placeholder.invalid" for name in wrong if name not in values}
     try:
-        return kind(**overrides)
-    except ValidationError as error:
-        problems = [_problem(dict(item)) for item in error.errors(include_url=False)]
-        wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-    # pydantic checks the fields against each other only when each one is valid. To report those problems too, read
-    # again with valid values in place of the invalid ones.
-    fields = ((name, kind.model_fields[name]) for name in wrong if name in kind.model_fields)
-    valid = {name: "http://placeholder.invalid" if field.is_required() else field.default for name, field in fields}
-    try:
-        kind(**{**overrides, **valid})
+        settings = Settings(**values, **others)
     except SettingsError as error:
-        problems += [problem for problem in error.problems if problem.split(":")[0].lower() not in wrong]
-    raise SettingsError(problems)
+        also = [problem for problem in error.problems if problem.split(":")[0].lower() not in wrong]
+    else:
+        if not wrong:
+            return settings
+        also = []
+    raise SettingsError([*(problem for problems in wrong.values() for problem in problems), *also])
 
 
 def unknown_variables() -> list[str]:
     """One sentence for each variable, in the environment or in `.env`, that is probably a misspelt setting."""
-    in_file = DotEnvSettingsSource(Settings).env_vars
-    return unknown_names([*os.environ, *in_file], Settings.model_fields)
+    return unknown_names([*os.environ, *sources.variables_of_file(".env")], NAMES)
 
 
 def read_or_exit() -> Settings:

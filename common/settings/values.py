@@ -9,13 +9,15 @@ from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-
+from common.settings.conversion import Prepare, Range
 from common.settings.model_limits import unique_members
+from common.settings.secret_str import SecretStr
 from common.wire.timing import TICK_S
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.%]+")
 """A name or an IPv4 address, or an IPv6 address without its brackets."""
+
+_SLUG = re.compile(r"[A-Za-z0-9-]*")
 
 
 def _address(value: str) -> SplitResult:
@@ -97,6 +99,12 @@ def _one_line_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _slug(value: str) -> str:
+    if not _SLUG.fullmatch(value):
+        raise ValueError(f"string should match pattern '{_SLUG.pattern}'")
+    return value
+
+
 def _folder(value: Path) -> Path:
     _one_line(str(value))
     return value
@@ -109,25 +117,26 @@ def _key(value: SecretStr) -> SecretStr:
     return value
 
 
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
+BaseUrl = Annotated[str, _base_url]
 """Paths are appended to it."""
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Endpoint = Annotated[str, _endpoint]
 """A whole address, which may have a query."""
-Line = Annotated[str, AfterValidator(_trimmed)]
-Folder = Annotated[Path, AfterValidator(_folder)]
-Secret = Annotated[SecretStr, AfterValidator(_one_line_secret)]
-Key = Annotated[SecretStr, AfterValidator(_key)]
+Line = Annotated[str, _trimmed]
+Slug = Annotated[str, _slug]
+Folder = Annotated[Path, _folder]
+Secret = Annotated[SecretStr, _one_line_secret]
+Key = Annotated[SecretStr, _key]
 """A secret that is sent as a part of a header."""
-TimeZone = Annotated[str, AfterValidator(_timezone)]
-LOWER = BeforeValidator(_lower)
+TimeZone = Annotated[str, _timezone]
+LOWER = Prepare(_lower)
 """Upper and lower case mean the same."""
-JSON = BeforeValidator(_json)
+JSON = Prepare(_json)
 """A list or an object, given as JSON."""
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
-Timeout = Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[float, Range(0, 86_400 * 31, above=True)]
+Timeout = Annotated[float, Range(0.1, 86_400)]
 """Seconds; a shorter one would end each request before it can be answered."""
-Interval = Annotated[float, Field(ge=TICK_S, le=86_400 * 31, allow_inf_nan=False)]
+Interval = Annotated[float, Range(TICK_S, 86_400 * 31)]
 """Seconds; the loops of the processes look at the time once in a tick, so a shorter one means nothing."""
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-VectorLength = Annotated[int, Field(ge=1, le=65_536)]
-CacheBytes = Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)]
+Count = Annotated[int, Range(1, 1_000_000)]
+VectorLength = Annotated[int, Range(1, 65_536)]
+CacheBytes = Annotated[int, Range(0, 2**40), _zero_or_a_mebibyte]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.settings.settings import Settings
+from common.settings.settings import NAMES
 from tests.common.looping import Bench
 from tests.common.settings_problems import REQUIRED
 
@@ -31,7 +31,7 @@ def bench(folder: Path) -> Iterator[Bench]:
 @pytest.fixture
 def settings_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the required variables, in a folder without a `.env` whose path is short enough for sockets."""
-    for field in Settings.model_fields:
+    for field in NAMES:
         for variable in (field.upper(), f"{field.upper()}_FILE"):
             monkeypatch.delenv(variable, raising=False)
     for variable, value in REQUIRED.items():

@@ -6,7 +6,7 @@ import pytest
 
 from common.failures.errors import SettingsError
 from common.settings.model_limits import ModelLimits
-from common.settings.settings import Settings
+from common.settings.settings import NAMES
 from tests.samples import settings
 
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
@@ -19,8 +19,8 @@ def test_each_model_has_its_own_limits_and_a_missing_limit_is_off() -> None:
 
 
 def test_a_limit_of_a_model_has_the_name_of_its_variable() -> None:
-    variables = {name for name in Settings.model_fields if name.startswith("rate_limit_") and "per_" in name}
-    assert {f"rate_limit_{name}" for name in ModelLimits.model_fields} == variables
+    variables = {name for name in NAMES if name.startswith("rate_limit_") and "per_" in name}
+    assert {f"rate_limit_{name}" for name in ModelLimits.__dataclass_fields__} == variables
 
 
 @pytest.mark.parametrize(

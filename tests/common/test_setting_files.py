@@ -77,4 +77,4 @@ def test_the_default_model_may_be_set_to_nothing(
         monkeypatch.setenv("DEFAULT_EMBEDDING_MODEL", in_env)
     file = tmp_path / "env"
     file.write_text("" if in_file is None else f"DEFAULT_EMBEDDING_MODEL={in_file}\n")
-    assert read(_env_file=file).default_embedding_model == expected
+    assert read(env_file=file).default_embedding_model == expected

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.settings.settings import Settings
+from common.settings.settings import defaults
 from common.wire import timing
 from common.wire.timing import (
     DEAD_AFTER_S,
@@ -36,7 +36,7 @@ from common.wire.timing import (
     renewal_interval_s,
 )
 
-LEASE_S: float = Settings.model_fields["lease_seconds"].default
+LEASE_S: float = defaults()["lease_seconds"]
 leases = pytest.mark.parametrize("lease_s", [SHORTEST_LEASE_S, LEASE_S, LONGEST_LEASE_S])
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from common.settings.settings import Settings
+from common.settings.settings import NAMES
 from common.settings.unknown_names import FOREIGN, unknown_names
 
 
 def told(*names: str) -> list[str]:
-    return unknown_names(names, Settings.model_fields)
+    return unknown_names(names, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_a_name_that_begins_like_our_own_settings_is_told_of_even_if_none_is_nea
 
 
 def test_settings_and_the_files_of_their_values_are_not_told_of() -> None:
-    names = [name.upper() for name in Settings.model_fields]
-    assert told(*names, *(f"{name}_FILE" for name in names), *Settings.model_fields) == []
+    names = [name.upper() for name in NAMES]
+    assert told(*names, *(f"{name}_FILE" for name in names), *NAMES) == []
 
 
 def test_variables_of_other_programs_are_not_told_of() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,6 @@ def test_usage_survives_a_change_of_the_strategy(install: Install, before: Strat
     installation = install(before, **LIMITS)
     charge(installation, 30, 0)
     installation.commit()
-    installation.settings = installation.settings.model_copy(update={"rate_limit_strategy": after})
+    installation.settings = replace(installation.settings, rate_limit_strategy=after)
     installation.restart(NOW + 1)
     assert installation.quotas.admits(MODEL, [1] * 60, NOW + 1) == 20

@@ -6,7 +6,7 @@ import os
 import pytest
 from dotenv import dotenv_values
 
-from common.settings.settings import PLACEHOLDER_API_KEY, Mode, Settings, read
+from common.settings.settings import NAMES, PLACEHOLDER_API_KEY, Mode, Settings, defaults, read
 from tests.deploy.tools import ROOT
 
 EXAMPLE = ROOT / ".env.example"
@@ -17,25 +17,25 @@ TO_FILL_IN = {"API_BASE_URL", "OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET", "ORY_P
 @pytest.fixture(autouse=True)
 def no_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.removesuffix("_FILE").lower() in Settings.model_fields:
+        if name.removesuffix("_FILE").lower() in NAMES:
             monkeypatch.delenv(name)
 
 
 def test_the_example_contains_exactly_the_settings() -> None:
-    assert {name.lower() for name in dotenv_values(EXAMPLE)} == set(Settings.model_fields)
+    assert {name.lower() for name in dotenv_values(EXAMPLE)} == set(NAMES)
 
 
 def test_the_service_starts_with_the_example_in_mock_mode() -> None:
-    settings: Settings = read(_env_file=EXAMPLE)
+    settings: Settings = read(env_file=EXAMPLE)
     assert settings.mode is Mode.MOCK
     assert settings.openai_api_key.get_secret_value() == PLACEHOLDER_API_KEY
 
 
 def test_the_example_shows_the_default_of_every_other_setting() -> None:
-    shown: Settings = read(_env_file=EXAMPLE)
-    for name, field in Settings.model_fields.items():
+    shown: Settings = read(env_file=EXAMPLE)
+    for name, default in defaults().items():
         if name.upper() not in TO_FILL_IN:
-            assert getattr(shown, name) == field.default, name.upper()
+            assert getattr(shown, name) == default, name.upper()
 
 
 def test_every_setting_has_a_comment_on_the_line_before_it() -> None:
