@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import structlog
-
 from common.failures.errors import Fatal
 
 OWNER_ENDS_WITHIN_S = 4.0
@@ -104,6 +102,8 @@ def own(lock: Path, what: str) -> int:
 
 
 def _owner_ends(descriptor: int, what: str) -> bool:
+    import structlog  # noqa: PLC0415  supervisord, which never comes here, saves 4 MiB
+
     structlog.get_logger().warning(
         "waiting_for_owner", what=what, pid=_holder(descriptor), at_most_s=OWNER_ENDS_WITHIN_S
     )

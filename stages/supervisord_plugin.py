@@ -32,9 +32,9 @@ from supervisor.supervisord import Supervisor
 
 from common.failures.errors import Fatal, SettingsError
 from common.ownership import private_directory
-from common.process.supervisor_watch import SUPERVISORD_PID
 from common.settings import settings
 from common.settings.settings import LONGEST_SOCKET_PATH, Settings
+from common.supervisor_watch import SUPERVISORD_PID
 
 PROGRAM = "embedder"
 STOP_MARGIN_S = {PROGRAM: 20, "publisher": 30}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pycurl
-from prometheus_client import Counter
+from prometheus_client.metrics import Counter
 
 from common.api import curl, error_body
 from common.api.responses import ApiResponse, ApiResponses

@@ -21,8 +21,11 @@ LEADING_FIELDS = ("time", "level", "stage", "event")
 _RESET, _BRIGHT, _DIM, _CYAN, _MAGENTA = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[35m"
 
 
-def set_up(instance: str, level: str) -> None:
-    """Log as this instance from now on. What libraries log with `logging` becomes such lines too, from WARNING up."""
+def set_up(instance: str, level: str) -> Any:
+    """Log as this instance from now on. What libraries log with `logging` becomes such lines too, from WARNING up.
+
+    Returns the logger.
+    """
     for_people = sys.stdout.isatty()
     structlog.configure(
         processors=[
@@ -40,6 +43,7 @@ def set_up(instance: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+    return structlog.get_logger()
 
 
 def _stage_adder(instance: str) -> Processor:

@@ -35,7 +35,7 @@ from common.failures.errors import Fatal
 from common.process import breaker_report, clock, metrics, zero_series
 from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send
 from common.process.store import Store
-from common.process.supervisor_watch import ORPHAN_ENDS_S, SupervisorWatch
+from common.supervisor_watch import ORPHAN_ENDS_S, SupervisorWatch
 from common.wire.messages import Heartbeat, decode
 from common.wire.sockets import Sockets
 from common.wire.timing import HEARTBEAT_INTERVAL_S, TICK_S

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from collections.abc import Iterable
+from pathlib import Path
 
-import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.metrics import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.registry import CollectorRegistry
 
 from common import __version__
 from common.wire.parts import Family, Sample
@@ -236,22 +238,27 @@ def model_label(model: str) -> str:
     return model
 
 
+def resident_bytes() -> int:
+    """Bytes of this process that are in memory. proc(5): the second number of `statm` is in pages."""
+    with Path("/proc/self/statm").open("rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class ProcessUsage:
     """Measures the CPU time and memory of this process."""
 
     def __init__(self, stage: str, process: str) -> None:
-        self._process = psutil.Process(os.getpid())
         self._cpu = CPU_SECONDS.labels(stage, process)
         self._memory = MEMORY.labels(stage, process)
         self._seen = 0.0
 
     def update(self) -> None:
         """Update both metrics."""
-        times = self._process.cpu_times()
-        total = times.user + times.system
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        total = usage.ru_utime + usage.ru_stime
         self._cpu.inc(total - self._seen)
         self._seen = total
-        self._memory.set(self._process.memory_info().rss)
+        self._memory.set(resident_bytes())
 
 
 def snapshot() -> list[Family]:

@@ -22,9 +22,10 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tiktoken
-from tiktoken.load import load_tiktoken_bpe
+if TYPE_CHECKING:
+    import tiktoken
 
 VOCABULARY = Path(__file__).parent / "data" / "cl100k_base.tiktoken"
 SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
@@ -47,6 +48,9 @@ _PATTERN = (
 @functools.cache
 def encoding() -> tiktoken.Encoding:
     """Load the tokenizer; takes about 0.3 s once in a process."""
+    import tiktoken  # noqa: PLC0415  2 MiB without its vocabulary; only a token quota or a long text needs it
+    from tiktoken.load import load_tiktoken_bpe  # noqa: PLC0415
+
     ranks = load_tiktoken_bpe(str(VOCABULARY), expected_hash=SHA256)
     return tiktoken.Encoding("cl100k_base", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={})
 

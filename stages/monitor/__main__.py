@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import structlog
-
 from common.failures.errors import SettingsError
 from common.process import clock, logs
 from common.process.actions import Instant, Report
@@ -24,15 +22,15 @@ from stages.monitor.state import Monitor
 def start() -> None:
     """Read the settings, put state and edges together, run until SIGTERM."""
     read = settings.read_or_exit()
-    logs.set_up("monitor", read.log_level)
+    log = logs.set_up("monitor", read.log_level)
     loop = Loop(Wiring(read.sockets_dir, "monitor"))
     state = Monitor(expected_instances(read), clock.now())
     pages = Pages(read, state.view)
     server = PageServer(read.metrics_port, pages.answer)
     server.start()
     for sentence in settings.unknown_variables():
-        structlog.get_logger().warning("unknown_setting", reason=sentence)
-    structlog.get_logger().info("server_started", port=server.port, pages=["/health", "/ready", "/metrics"])
+        log.warning("unknown_setting", reason=sentence)
+    log.info("server_started", port=server.port, pages=["/health", "/ready", "/metrics"])
 
     def report(_: Instant) -> Report:
         return Report(facts={"port": server.port})

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from common.process.supervisor_watch import SUPERVISORD_PID, SupervisorWatch
+from common.supervisor_watch import SUPERVISORD_PID, SupervisorWatch
 
 CHILD = """
 import os, signal, sys, time
-from common.process.supervisor_watch import SupervisorWatch
+from common.supervisor_watch import SupervisorWatch
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
 watch = SupervisorWatch()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client.metrics import Counter
 
 from common.failures.errors import Error, Permanent, Throttled, Transient
 from common.process import metrics
