@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment
 
 import certifi
 
@@ -20,5 +19,9 @@ def ca_file() -> str:
 
 def proxy_for(url: str) -> str:
     """The proxy that the environment names for this scheme; empty if there is none."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ""
+    from urllib.request import getproxies_environment  # noqa: PLC0415  2 MiB: it loads an HTTP client and TLS
+
     named = getproxies_environment()
     return named.get(urlsplit(url).scheme) or named.get("all") or ""
