@@ -9,12 +9,11 @@ from typing import Any
 import msgspec
 
 from common.process.store import Store
-from common.recently_settled import DeleteSettled, Record
+from common.recently_settled import DeleteSettled, Record, decode
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, PutDead, PutLease, PutSettled
 
 _encode = msgspec.msgpack.Encoder().encode
 _lease = msgspec.msgpack.Decoder(Lease).decode
-_record = msgspec.msgpack.Decoder(Record).decode
 
 
 class LeaseStore:
@@ -25,8 +24,8 @@ class LeaseStore:
         self.writes: dict[type, Callable[[Any], None]] = {
             PutLease: self._put_lease,
             DeleteLease: lambda action: self.store.delete("leases", action.task_id.encode()),
-            PutSettled: lambda action: self.store.put("settled", action.record.key, _encode(action.record)),
-            DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
+            PutSettled: lambda action: self.store.put("settled", action.record.key, action.record.stored),
+            DeleteSettled: lambda action: self.store.delete("settled", action.key),
             PutDead: lambda action: self.store.put("dead", action.task_id.encode(), b""),
             DeleteDead: lambda action: self.store.delete("dead", action.task_id.encode()),
         }
@@ -37,7 +36,7 @@ class LeaseStore:
 
     def settled(self) -> list[Record]:
         """The records of recently settled tasks, oldest first."""
-        return [record for _, record in self.store.scan("settled", _record)]
+        return [record for _, record in self.store.scan("settled", decode)]
 
     def dead(self) -> list[str]:
         """Ids of the tasks whose result is a dead letter."""

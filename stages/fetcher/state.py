@@ -53,8 +53,7 @@ class Fetcher:
         self.config = config
         self.table = LeaseTable(restored, dead, now)
         self.settled = RecentlySettled(REQUEUED_AFTER_S + SLOWEST_PAGE_S)
-        for record in settled:
-            self.settled.add(record)
+        self.settled.restore(settled)
         self._expiry = LeaseExpiry(self.table, config.lease_seconds, config.max_dispatches, now)
         self._schedule = PollSchedule(config, inbox)
         self.breakers = [self._schedule.breaker]
@@ -183,8 +182,7 @@ class Fetcher:
             self._schedule.poll_at_once(now)
             if self._claiming is not None:
                 self._claiming.search_soon(now)
-        for record in self.settled.forget(now.wall, now.mono):
-            yield DeleteSettled(record)
+        yield from map(DeleteSettled, self.settled.forget(now.wall, now.mono))
         self._end_deferrals(now)
         yield from self._schedule.access_token.ask(now)
         yield from self._poll_if_due(now)

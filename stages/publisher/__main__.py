@@ -25,8 +25,7 @@ def start() -> None:
         read.lease_seconds, read.max_retries, read.circuit_breaker_threshold, read.retry_backoff_factor
     )
     state = Publisher(config, loop.wiring.inbox, outbox.entries(), outbox.dead(), clock.now())
-    for record in outbox.settled():
-        state.settled.add(record)
+    state.settled.restore(outbox.settled())
     delivery = Delivery(read, outbox.result, loop.post, loop.watch)
 
     def on_tick(now: Instant) -> Actions:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from common.process.store import Store
-from common.recently_settled import DeleteSettled, Record
+from common.recently_settled import DeleteSettled, Record, decode
 from common.wire.messages import Result
 from stages.publisher.actions import (
     DeadLetter,
@@ -25,7 +25,6 @@ from stages.publisher.body import state_of
 _encode = msgspec.msgpack.Encoder().encode
 decode_result = msgspec.msgpack.Decoder(Result).decode
 decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
-_record = msgspec.msgpack.Decoder(Record).decode
 
 DATABASES = ("results", "dead", "settled")
 
@@ -42,7 +41,7 @@ class Outbox:
         self.writes: dict[type, Callable[[Any], None]] = {
             PutResult: self._put,
             Settle: self._settle,
-            DeleteSettled: lambda action: self.store.delete("settled", action.record.key),
+            DeleteSettled: lambda action: self.store.delete("settled", action.key),
             MoveToDeadLetters: self._move_to_dead,
             ReplayDeadLetter: self._replay,
             DropDeadLetter: lambda action: self.store.delete("dead", action.task_id.encode()),
@@ -65,7 +64,7 @@ class Outbox:
 
     def settled(self) -> list[Record]:
         """The records of what was settled recently, oldest first."""
-        return [record for _, record in self.store.scan("settled", _record)]
+        return [record for _, record in self.store.scan("settled", decode)]
 
     def _put(self, action: PutResult) -> None:
         self.store.put("results", action.result.id.encode(), _encode(action.result))
@@ -73,7 +72,7 @@ class Outbox:
     def _settle(self, action: Settle) -> None:
         for task_id in action.record.ids:
             self.store.delete("results", task_id.encode())
-        self.store.put("settled", action.record.key, _encode(action.record))
+        self.store.put("settled", action.record.key, action.record.stored)
 
     def _move_to_dead(self, action: MoveToDeadLetters) -> None:
         letter = DeadLetter(self.result(action.task_id), action.status, action.reason, action.at)

@@ -190,8 +190,7 @@ class Publisher:
         """Settle, renew leases, request a token, and send what has become due."""
         if self._settle_due(now):
             yield from self._settle(now)
-        for record in self.settled.forget(now.wall, now.mono):
-            yield DeleteSettled(record)
+        yield from map(DeleteSettled, self.settled.forget(now.wall, now.mono))
         if now.mono >= self._next_holding:
             self._next_holding = now.mono + renewal_interval_s(self.config.lease_seconds)
             stored, parked = self._stored_and_parked()

@@ -15,10 +15,10 @@ from tests.fetcher.fetching import INTERVAL, Fetching, dispatched, ids, with_lea
 def test_settled_tasks_are_stored_and_forgotten_when_no_page_can_show_them_any_more() -> None:
     fetcher = with_leased("a")
     (put,) = of_type(PutSettled, fetcher.published("a"))
-    assert put == PutSettled(Record(fetcher.now.wall, ["a"]))
+    assert (put.record.at, put.record.ids) == (fetcher.now.wall, ["a"])
     keep = REQUEUED_AFTER_S + SLOWEST_PAGE_S
     assert of_type(DeleteSettled, fetcher.after(keep).tick()) == []
-    assert of_type(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record)]
+    assert of_type(DeleteSettled, fetcher.after(BUCKET_S).tick()) == [DeleteSettled(put.record.key)]
 
 
 def test_two_settled_records_of_one_turn_have_different_keys() -> None:
@@ -64,7 +64,7 @@ def test_a_task_that_is_pending_a_minute_after_it_was_settled_is_processed_again
 
 def test_tasks_settled_before_a_restart_are_not_leased() -> None:
     fetcher = Fetching()
-    fetcher.state.settled.add(Record(START.wall - 5, ["a"]))
+    fetcher.state.settled.restore([Record(START.wall - 5, ["a"])])
     assert ids(fetcher.page("a", "b")) == ["b"]
 
 

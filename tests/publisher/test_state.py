@@ -64,7 +64,8 @@ def test_an_accepted_result_is_settled_and_the_fetcher_is_told(status: int) -> N
     publisher = Publishing()
     publisher.results("a")
     done = publisher.after(2).respond(status, "a")
-    assert of_type(Settle, done) == [Settle(Record(publisher.now.wall, ["a"]))]
+    (settle,) = of_type(Settle, done)
+    assert (settle.record.at, settle.record.ids) == (publisher.now.wall, ["a"])
     assert sent_to("fetcher", done) == [m.Published(["a"])]
     assert publisher.outbox == set()
     publisher.live(60)
@@ -195,7 +196,7 @@ def test_a_task_that_was_queued_again_on_purpose_is_published_again() -> None:
 
 def test_settled_tasks_are_still_known_after_a_restart() -> None:
     publisher = Publishing()
-    publisher.state.settled.add(Record(publisher.now.wall, ["a"]))
+    publisher.state.settled.restore([Record(publisher.now.wall, ["a"])])
     assert of_type(PutResult, publisher.results("a")) == []
 
 
@@ -204,7 +205,7 @@ def test_settled_tasks_are_forgotten_in_memory_and_on_disk_after_two_minutes() -
     publisher.results("a")
     (settled,) = of_type(Settle, publisher.respond(200, "a"))
     assert of_type(DeleteSettled, publisher.after(SETTLED_KEPT_S).tick()) == []
-    assert of_type(DeleteSettled, publisher.after(BUCKET_S).tick()) == [DeleteSettled(settled.record)]
+    assert of_type(DeleteSettled, publisher.after(BUCKET_S).tick()) == [DeleteSettled(settled.record.key)]
     assert len(of_type(PutResult, publisher.results("a"))) == 1
 
 

@@ -94,8 +94,8 @@ class FetcherProcess(Process):
                 return lambda: void(self.leases.pop(task_id, None))
             case fetched.PutSettled(record):
                 return lambda: self.settled.update({record.key: record})
-            case DeleteSettled(record):
-                return lambda: void(self.settled.pop(record.key, None))
+            case DeleteSettled(key):
+                return lambda: void(self.settled.pop(key, None))
             case fetched.PutDead(task_id):
                 return lambda: self.dead.add(task_id)
             case fetched.DeleteDead(task_id):
@@ -197,8 +197,7 @@ class PublisherProcess(Process):
         config = publishing.PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
         entries, dead = _entries(self.results), _entries(self.dead)
         self.state = Publisher(config, "ipc://publisher", entries, dead, self.world.instant)
-        for _, record in sorted(self.settled.items()):
-            self.state.settled.add(record)
+        self.state.settled.restore(record for _, record in sorted(self.settled.items()))
 
     def handle(self, message: Any) -> Iterable[Any]:
         handlers: dict[type, Callable[..., Iterable[Any]]] = {
@@ -227,8 +226,8 @@ class PublisherProcess(Process):
                 return lambda: self.results.update({result.id: result})
             case published.Settle(record):
                 return lambda: self._settle(record)
-            case DeleteSettled(record):
-                return lambda: void(self.settled.pop(record.key, None))
+            case DeleteSettled(key):
+                return lambda: void(self.settled.pop(key, None))
             case published.MoveToDeadLetters(task_id):
                 assert self.api.tasks[task_id].refused, f"{task_id} was given up without a refusal of its own"
                 return lambda: self.dead.update({task_id: self.results.pop(task_id)})
