@@ -77,6 +77,8 @@ class Plan:
     """Called once when the stage is drained, for the messages that tell others so."""
     report: Callable[[Instant], Report] = lambda _: Report()
     """What the heartbeat says about the stage."""
+    idle_tick_s: Callable[[Instant], float | None] = lambda _: None
+    """While the stage has nothing to do, the seconds between two ticks; None otherwise. Asked in each turn."""
 
 
 @dataclass
@@ -138,7 +140,7 @@ class Loop:
         for breaker in plan.breakers:
             metrics.show_breaker(breaker.service, breaker.state, breaker.reason)
         draining = False
-        next_tick = next_beat = 0.0
+        ticked_at = next_tick = next_beat = 0.0
         while True:
             readable = self._wait(next_tick)
             now = clock.now()
@@ -146,7 +148,7 @@ class Loop:
                 self._receive(plan, now)
             self._handle_events(plan, now)
             if now.mono >= next_tick:
-                next_tick = now.mono + TICK_S
+                ticked_at = now.mono
                 self._notice_orphaned(now)
                 self._decide(plan, plan.tick(now))
             if now.mono >= next_beat:
@@ -156,6 +158,7 @@ class Loop:
                 draining = True
                 self._log.info("drain_started")
                 self._decide(plan, plan.drain(now))
+            next_tick = ticked_at + (plan.idle_tick_s(now) or TICK_S)
             self._finish_turn(plan)
             if draining and self._may_end(plan, now):
                 break

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zmq
 
-from common.ownership import own, private_directory
+from common.ownership import is_owned, own, private_directory
 from common.wire import wiring
 from common.wire.messages import Message, Token, encode
 from common.wire.timing import RECONNECT_INTERVAL_S
@@ -47,6 +47,11 @@ class Sockets:
     def lock_of(self, instance: str) -> Path:
         """The lock file of an instance; locked for as long as the instance runs."""
         return self.wiring.sockets / f"{instance}.lock"
+
+    def living(self, stage: str) -> list[str]:
+        """The instances of a stage that run now: they hold their locks."""
+        locks = self.wiring.sockets.glob(f"{stage}*.lock")
+        return [lock.stem for lock in locks if is_owned(lock)]
 
     def receive(self) -> tuple[str, bytes] | None:
         """Take one frame from the inbox, as (sender, payload); None if the inbox is empty."""

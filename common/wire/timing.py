@@ -8,6 +8,8 @@ from __future__ import annotations
 
 TICK_S = 0.1
 """How often the loop of each process calls its state's `on_tick`."""
+IDLE_TICK_S = 0.4
+"""The same in a process that has nothing to do."""
 RECONNECT_INTERVAL_S = 0.05
 """How often a socket tries to connect to a peer that is not there (ZeroMQ's `RECONNECT_IVL`)."""
 HEARTBEAT_INTERVAL_S = 1.0

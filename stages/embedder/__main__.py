@@ -47,8 +47,8 @@ def start() -> None:
         BatchProcessed: state.on_processed,
     }  # fmt: skip
     loop.run(Plan(
-        handlers, effects={ProcessBatch: pool.process}, tick=on_tick, drain=on_drain, drained=state.is_drained,
-        last_words=state.on_drained, report=state.report,
+        handlers, effects={ProcessBatch: pool.process}, tick=on_tick, idle_tick_s=state.idle_tick_s, drain=on_drain,
+        drained=state.is_drained, last_words=state.on_drained, report=state.report,
     ))  # fmt: skip
     pool.close()
     engine.close()

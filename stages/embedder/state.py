@@ -109,6 +109,11 @@ class Embedder:
         if now.mono >= self._next_draining:
             yield self._draining_message(now)
 
+    def idle_tick_s(self, _: Instant) -> float | None:
+        """Without a batch, a tick for each `Ready` is enough."""
+        is_busy = self.slots or self._draining or self.key_cooldowns or self.provider_cooldowns
+        return None if is_busy else READY_INTERVAL_S
+
     def on_drain(self, now: Instant) -> Actions:
         """Take no more batches. Running batches are finished and stored."""
         self._draining = True

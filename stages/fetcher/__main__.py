@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from common import task_types
 from common.api.responses import ApiResponses
 from common.process import clock, logs, metrics, zero_series
-from common.process.actions import Instant, Report
-from common.process.loop import Loop, Plan, main
+from common.process.actions import Actions, Instant, Report
+from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
@@ -39,7 +36,7 @@ def start() -> None:
     upstream = Upstream(config, Reader(kinds, Shard(config.shard_index, config.shard_count)), loop.background)
     claims = ClaimRequests(config, loop.post, loop.watch)
 
-    def tick(now: Instant) -> Iterable[Any]:
+    def tick(now: Instant) -> Actions:
         claims.tick()
         return state.on_tick(now)
 
@@ -47,13 +44,15 @@ def start() -> None:
         metrics.TASKS_IN_FLIGHT.set(state.table.leased_count)
         return state.report(now)
 
-    handlers: dict[type, Any] = {
+    handlers: Handlers = {
         messages.Token: state.on_token, messages.Published: state.on_published, messages.Holding: state.on_holding,
         messages.Deferred: state.on_deferred, PendingPage: state.on_page, PollFailed: state.on_poll_failed,
         ApiResponses: state.on_api_responses,
     }  # fmt: skip
-    effects: dict[type, Any] = {Poll: upstream.poll, Claim: claims.claim}
-    loop.run(Plan(handlers, store.writes, effects, store.store, state.breakers, tick, state.on_drain, report=report))
+    loop.run(Plan(
+        handlers, store.writes, {Poll: upstream.poll, Claim: claims.claim}, store.store, state.breakers, tick,
+        state.on_drain, report=report, idle_tick_s=state.idle_tick_s,
+    ))  # fmt: skip
     upstream.close()
 
 

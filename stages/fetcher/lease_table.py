@@ -189,6 +189,11 @@ class LeaseTable:
         """How many tasks are leased, without the parked ones."""
         return sum(len(self._at[each]) for each in LEASED)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a task for which something may become due."""
+        return any(tasks for whereabouts, tasks in self._at.items() if whereabouts is not DEAD)
+
     def facts(self) -> dict[str, Any]:
         """What the heartbeat says about the tasks."""
         counts = {"refused": REFUSED, "lost": LOST, "dead_letters": DEAD}

@@ -24,6 +24,7 @@ from common.failures.errors import Throttled
 from common.failures.retry import Backoff
 from common.process.actions import Count, Instant, Log
 from common.wire import messages as m
+from common.wire.timing import IDLE_TICK_S
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.config import FetcherConfig
 from stages.fetcher.envelope import Unreadable
@@ -91,6 +92,11 @@ class PollSchedule:
         if self._under_way or now.mono < due_at_s or not self.cooldown.is_over(now.mono):
             return None
         return self.access_token.usable(now) if self.breaker.allows(now.mono) else None
+
+    def is_due_soon(self, now: Instant) -> bool:
+        """Whether a poll may be due before the next idle tick, or polls fail."""
+        may_be_due = not self._under_way and now.mono >= self._next_at_s - IDLE_TICK_S
+        return may_be_due or bool(self._failure) or self.access_token.usable(now) is None
 
     def begin(self) -> None:
         """A poll leaves."""

@@ -21,7 +21,7 @@ from common.api.responses import ApiResponses
 from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled, Record
 from common.wire import messages as m
-from common.wire.timing import REQUEUED_AFTER_S
+from common.wire.timing import IDLE_TICK_S, REQUEUED_AFTER_S
 from stages.fetcher import dead_letters, outgoing
 from stages.fetcher.actions import DeleteDead, DeleteLease, Lease, Poll, PollFailed, PutLease, PutSettled
 from stages.fetcher.buffer import Buffer
@@ -188,6 +188,11 @@ class Fetcher:
         yield from self._poll_if_due(now)
         if self._claiming is not None:
             yield from self._claiming.claim(now)
+
+    def idle_tick_s(self, now: Instant) -> float | None:
+        """Tick less often while no task is known and no poll is due soon."""
+        is_busy = self.table.is_busy or self._claiming is not None or self._schedule.is_due_soon(now)
+        return None if is_busy else IDLE_TICK_S
 
     def on_drain(self, now: Instant) -> Actions:  # noqa: ARG002  the loop's signature
         """Lease nothing new: the leases are on disk, and what is in flight ends without the fetcher."""

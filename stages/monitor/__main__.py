@@ -12,6 +12,7 @@ from common.process.actions import Instant, Report
 from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire.messages import Heartbeat
+from common.wire.timing import HEARTBEAT_INTERVAL_S
 from common.wire.wiring import Wiring
 from stages.monitor.actions import AskExpected, ExpectedInstances, PublishView
 from stages.monitor.pages import Pages, expected_instances
@@ -41,7 +42,9 @@ def start() -> None:
 
     handlers: Handlers = {Heartbeat: state.on_heartbeat, ExpectedInstances: state.on_expected}
     effects: dict[type, Callable[[Any], None]] = {PublishView: pages.publish, AskExpected: ask_expected}
-    loop.run(Plan(handlers, effects=effects, tick=state.on_tick, report=report))
+    loop.run(
+        Plan(handlers, effects=effects, tick=state.on_tick, idle_tick_s=lambda _: HEARTBEAT_INTERVAL_S, report=report)
+    )
     server.stop()
 
 

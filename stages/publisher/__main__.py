@@ -8,6 +8,7 @@ from common.process.actions import Actions, Instant, Report
 from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
+from common.wire.timing import IDLE_TICK_S
 from common.wire.wiring import Wiring
 from stages.publisher.actions import SendPatch
 from stages.publisher.delivery import Delivery
@@ -49,6 +50,7 @@ def start() -> None:
         Plan(
             handlers, writes=outbox.writes, effects={SendPatch: delivery.patch}, store=outbox.store,
             breakers=[state.breaker], tick=on_tick, drain=state.on_drain, drained=state.is_drained, report=report,
+            idle_tick_s=lambda _: None if state.entries else IDLE_TICK_S,
         )
     )  # fmt: skip
     delivery.close()

@@ -7,6 +7,7 @@ from common.process.actions import Instant, Report
 from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
+from common.wire.timing import IDLE_TICK_S, renewal_interval_s
 from common.wire.wiring import Wiring
 from stages.rate_limiter import quota_metrics
 from stages.rate_limiter.quota_store import QuotaStore
@@ -22,6 +23,11 @@ def start() -> None:
     windows = QuotaStore(read, read.state_dir, now.wall)
     config = RateLimiterConfig(read.embed_batch_size, read.lease_seconds, read.hold_seconds, read.max_dispatches)
     state = RateLimiter(config, windows.quotas, loop.boot_id, now)
+    state.learning.expect(loop.sockets.living("embedder"))
+
+    def idle_tick_s(_: Instant) -> float | None:
+        is_busy = state.owned or not state.learning.is_told
+        return None if is_busy else min(IDLE_TICK_S, renewal_interval_s(read.lease_seconds) / 3)
 
     def report(now: Instant) -> Report:
         told = state.report(now)
@@ -36,7 +42,7 @@ def start() -> None:
     loop.run(
         Plan(
             handlers, writes=windows.writes, store=windows.store, breakers=[state.quarantine.breaker],
-            tick=state.on_tick, drain=state.on_drain, report=report,
+            tick=state.on_tick, idle_tick_s=idle_tick_s, drain=state.on_drain, report=report,
         )
     )  # fmt: skip
 

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 from common.process.actions import Actions, Count, Instant, Log, Report, Send, task_fields
 from common.wire import messages as m
-from common.wire.timing import LEARNING_S, SILENT_AFTER_S, renewal_interval_s
+from common.wire.timing import SILENT_AFTER_S, renewal_interval_s
 from stages.rate_limiter.actions import PutQuota
 from stages.rate_limiter.charging import Charging, exhausted
 from stages.rate_limiter.clock_jumps import JUMP_S, ClockJumps
 from stages.rate_limiter.cooldowns import CooldownBoard
 from stages.rate_limiter.fleet import DispatchedBatch, EmbedderEntry, Fleet
+from stages.rate_limiter.learning import Learning
 from stages.rate_limiter.placement import Placement
 from stages.rate_limiter.poison import Quarantine
 from stages.rate_limiter.quota.counters import WindowId
@@ -65,9 +66,7 @@ class RateLimiter:
         self._clock = ClockJumps(quotas.latest, now)
         self._boot_id = boot_id
         self._batch_count = 0
-        self._opens_at = now.mono + LEARNING_S
-        self._inventory_sent = False
-        """Whether the fetcher has got the complete inventory that follows `LEARNING_S`."""
+        self.learning = Learning(now)
         self._next_holding = now.mono
         self._next_try = 0.0
         self._next_review = 0.0
@@ -98,6 +97,7 @@ class RateLimiter:
             others = [other for other in self.fleet.values() if other is not entry]
             yield from (Send(other.inbox, m.ProviderCooldowns(new)) for other in others)
         changes = entry.on_ready(message, now)
+        self.learning.heard(message.embedder)
         for sent in changes.finished:
             self._release(entry, sent)
         for batch_id, sent in changes.lost.items():
@@ -139,9 +139,9 @@ class RateLimiter:
             self.fleet.excuse(gap_s, now)
         for entry in self.fleet.silent(now):
             yield from self._remove_dead(entry, now)
-        complete = not self._inventory_sent and now.mono >= self._opens_at
+        complete = not self.learning.is_told and self.learning.is_over(now)
         if complete or now.mono >= self._next_holding:
-            self._inventory_sent = self._inventory_sent or complete
+            self.learning.is_told |= complete
             self._next_holding = now.mono + renewal_interval_s(self.config.lease_seconds)
             waiting, embedding = self.waiting.ids(), self.fleet.ids()
             yield Send("fetcher", m.Holding("rate_limiter", waiting, embedding, inventory_complete=complete))
@@ -230,7 +230,7 @@ class RateLimiter:
         if now.mono >= self._next_review:
             self._next_review = now.mono + REVIEW_INTERVAL_S
             yield from self._return_outdated(now)
-        if self._draining or now.mono < self._opens_at or not self.quarantine.breaker.allows(now.mono):
+        if self._draining or not self.learning.is_over(now) or not self.quarantine.breaker.allows(now.mono):
             return
         self._next_try = now.mono + REVIEW_INTERVAL_S
         charged = False

@@ -35,7 +35,7 @@ def start() -> None:
     loop.run(
         Plan(
             handlers, effects={RequestToken: issuer.start_request}, tick=state.on_tick, breakers=[state.breaker],
-            report=state.report,
+            report=state.report, idle_tick_s=state.idle_tick_s,
         )
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from common.failures.errors import Permanent, Transient
 from common.failures.retry import Backoff
 from common.process.actions import Actions, Instant, Log, Report, Send
 from common.wire.messages import Token, TokenRequest
+from common.wire.timing import IDLE_TICK_S
 from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 
 DEFAULT_LIFETIME_S = 300.0
@@ -145,6 +146,11 @@ class TokenBroker:
             )
             return self.on_request_failed(TokenRequestFailed(self._number, stalled), now)
         return self._request_if_wanted(now)
+
+    def idle_tick_s(self, now: Instant) -> float | None:
+        """Tick less often while there is a token and none is wanted."""
+        is_busy = self._requested_at or self._rejected or self._waiting or self._left_s(now) <= self._renew_left_s
+        return None if is_busy else IDLE_TICK_S
 
     def report(self, now: Instant) -> Report:
         """The content of the heartbeat: without a valid token no task can be fetched or published."""

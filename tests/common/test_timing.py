@@ -16,6 +16,7 @@ from common.wire.timing import (
     DRAINING_INTERVAL_S,
     DRAINING_SILENT_AFTER_S,
     HEARTBEAT_INTERVAL_S,
+    IDLE_TICK_S,
     IN_TRANSIT_S,
     LEARNING_S,
     LONGEST_LEASE_S,
@@ -48,8 +49,14 @@ def test_every_interval_is_a_number_of_seconds_and_says_so_in_its_name() -> None
 def test_a_tick_is_short_beside_every_other_interval() -> None:
     """An interval is measured in ticks, so it is imprecise by one. No interval may be mostly imprecision."""
     intervals = [value for name, value in vars(timing).items() if name.endswith("_S")]
-    assert all(value >= 5 * TICK_S for value in intervals if value not in (TICK_S, RECONNECT_INTERVAL_S))
+    assert all(value >= 5 * TICK_S for value in intervals if value not in (TICK_S, IDLE_TICK_S, RECONNECT_INTERVAL_S))
     assert RECONNECT_INTERVAL_S < TICK_S
+
+
+def test_an_idle_process_ticks_often_enough() -> None:
+    """It must not seem to have been stopped. It renews leases in time, with a slow turn."""
+    assert TICK_S < IDLE_TICK_S < STOPPED_AFTER_S - TICK_S / 2
+    assert renewal_interval_s(LEASE_S) > 3 * IDLE_TICK_S
 
 
 # ---- heartbeats ----
