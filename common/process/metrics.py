@@ -205,6 +205,7 @@ BUILD_INFO.labels(__version__, platform.python_version()).set(1)
 MEMORY = Gauge("stage_memory_bytes", "Resident memory of the process", ["stage", "process"], registry=REGISTRY)
 
 
+_ALL = [metric for metric in list(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)]
 _METRICS = [metric for metric in list(globals().values()) if isinstance(metric, Counter | Histogram)]
 _COUNTERS = {f"{metric._name}_total": metric for metric in _METRICS if isinstance(metric, Counter)}  # noqa: SLF001
 _HISTOGRAMS = {metric._name: metric for metric in _METRICS if isinstance(metric, Histogram)}  # noqa: SLF001
@@ -263,11 +264,14 @@ class ProcessUsage:
 
 def snapshot() -> list[Family]:
     """All metrics of this process that have a sample, for its heartbeat."""
+    # not `REGISTRY.collect()`: it makes each sample twice, also of metrics without one, and takes twice as long
     families = []
-    for metric in REGISTRY.collect():
-        samples = [Sample(s.name, dict(s.labels), s.value) for s in metric.samples]
-        if samples:
-            families.append(Family(metric.name, metric.type, metric.documentation, samples))
+    for metric in _ALL:
+        if metric._labelnames and not metric._metrics:  # noqa: SLF001
+            continue
+        name, kind, text = metric._name, metric._type, metric._documentation  # noqa: SLF001
+        samples = [Sample(name + suffix, labels, value) for suffix, labels, value, *_ in metric._samples()]  # noqa: SLF001
+        families.append(Family(name, kind, text, samples))
     return families
 
 

@@ -81,6 +81,13 @@ def test_a_second_copy_of_an_instance_is_refused_and_the_first_keeps_its_inbox(f
         assert is_owned(again.lock_of("fetcher"))
 
 
+def test_the_instances_of_a_stage_that_run_are_known_by_their_locks(folder: Path) -> None:
+    with opened(folder, "rate_limiter") as limiter, opened(folder, "embedder_01"):
+        assert limiter.living("embedder") == ["embedder_01"]
+    with opened(folder, "rate_limiter") as limiter:
+        assert limiter.living("embedder") == []
+
+
 def test_only_the_user_of_the_process_can_reach_its_sockets(folder: Path) -> None:
     folder.mkdir(mode=0o755)
     with opened(folder, "fetcher"):

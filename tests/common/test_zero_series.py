@@ -87,3 +87,16 @@ def test_the_known_values_are_those_that_the_stages_use() -> None:
     zero_series.begin("publisher")
     endpoints = {labels["endpoint"] for labels in (s.labels for m in metrics.API_REQUESTS.collect() for s in m.samples)}
     assert {upstream.PENDING, patches.ENDPOINT} <= endpoints
+
+
+def test_a_snapshot_is_what_prometheus_client_collects() -> None:
+    zero_series.begin("fetcher")
+    zero_series.begin_task_types(["text_embedding"])
+    metrics.observe("ai_task_processing_duration_seconds", ("text_embedding",), [0.1, 7.0])
+    expected = [
+        (family.name, family.type, family.documentation, [(s.name, s.labels, s.value) for s in family.samples])
+        for family in metrics.REGISTRY.collect()
+        if family.samples
+    ]
+    found = [(f.name, f.kind, f.help, [(s.name, s.labels, s.value) for s in f.samples]) for f in metrics.snapshot()]
+    assert found == expected
