@@ -6,8 +6,8 @@ that was just settled would seem to be settled long ago, and a late page or resu
 
 Of a task only a hash of its id is kept, 64 bits with the installation's own random key (`settled_hashes.py`), in
 memory and on disk. Two ids may have the same hash. Among 1.8 million remembered tasks (10,000 a second for 180 s) the
-chance is 1 in 10^13 for each look-up, once in 27 years at that rate. Then a pending task would be left alone until the
-other one is forgotten; no task would be lost.
+chance is 1 in 10^13 for each look-up, once in 27 years at that rate. Then the fetcher leaves a pending task alone until
+the other one is forgotten, or the publisher drops a result and the task is processed again; no task is lost.
 
 Memory: at most 24 bytes for each remembered task, whatever the rate (measured: 18 to 20). On disk: 8 bytes, and 40 for
 each record. Records of older versions, with whole ids, are read too.
