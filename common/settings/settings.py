@@ -39,6 +39,7 @@ from common.settings.values import (
     Interval,
     Key,
     Line,
+    RequestsPerMinute,
     Seconds,
     Secret,
     Timeout,
@@ -92,6 +93,8 @@ class Settings(BaseSettings):
     api_base_url: BaseUrl
     request_timeout: Timeout = 30
     polling_interval_seconds: Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)] = 30
+    api_connections: Annotated[int, Field(ge=1, le=256)] = 16
+    api_requests_per_minute: RequestsPerMinute = 0
 
     # OAuth2
     oauth2_client_id: Line

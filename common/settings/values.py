@@ -79,6 +79,12 @@ def _zero_or_a_mebibyte(value: int) -> int:
     return value
 
 
+def _zero_or_two(value: int) -> int:
+    if value == 1:
+        raise ValueError("must be 0 (off) or at least 2: polls and PATCHes need one each")
+    return value
+
+
 def _one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must not contain line breaks, tabs or other control characters")
@@ -129,5 +135,6 @@ Timeout = Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
 Interval = Annotated[float, Field(ge=TICK_S, le=86_400 * 31, allow_inf_nan=False)]
 """Seconds; the loops of the processes look at the time once in a tick, so a shorter one means nothing."""
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+RequestsPerMinute = Annotated[int, Field(ge=0, le=10_000_000), AfterValidator(_zero_or_two)]
 VectorLength = Annotated[int, Field(ge=1, le=65_536)]
 CacheBytes = Annotated[int, Field(ge=0, le=2**40), AfterValidator(_zero_or_a_mebibyte)]

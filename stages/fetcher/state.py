@@ -203,10 +203,10 @@ class Fetcher:
         blockers = self._schedule.blockers(now)
         if self._expiry.is_limiter_silent(now):
             blockers.append("the rate limiter has stopped reporting the tasks that it holds")
-        facts = self.table.facts() | self._schedule.facts()
+        facts = self.table.facts() | self._schedule.facts(now)
         if self._claiming is not None:
             blockers += self._claiming.blockers(now)
-            facts |= self._claiming.facts()
+            facts |= self._claiming.facts(now)
         if until := self._deferred_keys.all_until(now.wall):
             facts["deferred_until"] = until
         return Report(blockers, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.api.request_pace import divided
 from common.api.responses import ApiResponses
 from common.process import clock, logs, metrics
 from common.process.actions import Actions, Instant, Report
@@ -22,8 +23,9 @@ def start() -> None:
     loop = Loop(Wiring(read.sockets_dir, "publisher"))
     outbox = Outbox(read.state_dir)
     config = PublisherConfig(
-        read.lease_seconds, read.max_retries, read.circuit_breaker_threshold, read.retry_backoff_factor
-    )
+        read.lease_seconds, read.max_retries, read.circuit_breaker_threshold, read.retry_backoff_factor,
+        read.api_connections, divided(read.api_requests_per_minute, claim_tasks=read.claim_tasks).publisher,
+    )  # fmt: skip
     state = Publisher(config, loop.wiring.inbox, outbox.entries(), outbox.dead(), clock.now())
     for record in outbox.settled():
         state.settled.add(record)
@@ -36,16 +38,13 @@ def start() -> None:
     def report(now: Instant) -> Report:
         metrics.OUTBOX_SIZE.set(len(state.entries))
         metrics.DEAD_LETTERS.set(len(state.dead))
-        return state.report(now)
+        return metrics.show_connections("publisher", state.report(now))
 
     handlers: Handlers = {
-        messages.Results: state.on_results,
-        messages.Draining: state.on_draining,
-        messages.Token: state.on_token,
-        messages.ApiReachable: state.on_api_reachable,
-        messages.DeadLetters: state.on_dead_letters,
-        ApiResponses: state.on_responses,
-    }
+        messages.Results: state.on_results, messages.Draining: state.on_draining,
+        messages.Token: state.on_token, messages.ApiReachable: state.on_api_reachable,
+        messages.DeadLetters: state.on_dead_letters, ApiResponses: state.on_responses,
+    }  # fmt: skip
     loop.run(
         Plan(
             handlers, writes=outbox.writes, effects={SendPatch: delivery.patch}, store=outbox.store,

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from common.api.access_token import AccessToken
-from common.api.patch_queue import PatchQueue
+from common.api.patch_queue import CONNECTIONS, PatchQueue
 from common.api.responses import ApiResponse, ApiResponses, meaning_of
 from common.api.status import Meaning
 from common.failures.breaker import State
@@ -54,6 +54,8 @@ class PublisherConfig(NamedTuple):
     max_retries: int = 3
     breaker_threshold: int = 5
     backoff_factor: float = 2.0
+    connections: int = CONNECTIONS
+    patches_per_minute: int = 0
 
 
 class Publisher:
@@ -78,7 +80,9 @@ class Publisher:
         self._token = AccessToken(inbox, TOKEN_DEAD_AFTER)
         self._token_refused: list[str] = []
         """Results that were refused together with the token."""
-        self._queue = PatchQueue(stored, lambda task_id: self.entries[task_id].tries)
+        self._queue = PatchQueue(
+            stored, lambda task_id: self.entries[task_id].tries, config.connections, config.patches_per_minute
+        )
         self._accepted: list[str] = []
         self._accepted_at = 0.0
         self._next_holding = now.mono
@@ -147,6 +151,7 @@ class Publisher:
 
     def on_responses(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on the API's responses to PATCHes."""
+        self._queue.learn(event.responses, now.mono, are_probes=self.breaker.state is not State.CLOSED)
         for response in event.responses:
             self._queue.ended(response.task_id)
             found = meaning_of(response)
@@ -215,7 +220,8 @@ class Publisher:
         elif (wait_s := self._refusals.throttle.remaining_s(now.mono)) > 0:
             reason = self._refusals.throttle.reason
             blockers.append(f"the API asks to wait: {reason}; next PATCH in {wait_s:.0f} s")
-        return Report(blockers, {"outbox": len(self.entries), "dead_letters": len(self.dead)})
+        facts = {"outbox": len(self.entries), "dead_letters": len(self.dead)}
+        return Report(blockers, facts | self._queue.facts(now.mono))
 
     # ---- responses ----
 
@@ -299,9 +305,9 @@ class Publisher:
         token = self._token.usable(now)
         if token is None or self._draining or not self._refusals.throttle.is_over(now.mono):
             return
-        if self.breaker.state is not State.CLOSED and queue.has_new:
+        if (is_probe := self.breaker.state is not State.CLOSED) and queue.has_new:
             self._refusals.on_untried(now.mono)
-        while queue.has_next(now.mono) and self.breaker.allows(now.mono):
+        while queue.has_next(now.mono, is_probe=is_probe) and self.breaker.allows(now.mono):
             task_id = queue.begin(now.mono, is_probe=self.breaker.state is State.HALF_OPEN)
             self.breaker.began()
             yield SendPatch(task_id, token)
