@@ -11,9 +11,10 @@ from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
 from stages.publisher.actions import SendPatch
+from stages.publisher.config import PublisherConfig
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox
-from stages.publisher.state import Publisher, PublisherConfig
+from stages.publisher.state import Publisher
 
 
 def start() -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.api.access_token import AccessToken
-from common.api.patch_queue import CONNECTIONS, PatchQueue
+from common.api.patch_queue import PatchQueue
 from common.api.responses import ApiResponse, ApiResponses, meaning_of
 from common.api.status import Meaning
 from common.failures.breaker import State
@@ -35,6 +35,7 @@ from stages.publisher.actions import (
     SendPatch,
     Settle,
 )
+from stages.publisher.config import PublisherConfig
 from stages.publisher.refusals import GIVE_UP, Refusals
 
 SETTLE_BATCH = 512
@@ -45,17 +46,6 @@ TOKEN_DOUBTED_S = 1.0
 """The longest time that a result waits, when its token was refused, for another token or a sign that this one works."""
 SETTLE_AFTER_S = 0.05
 """How long an acceptance waits for others."""
-
-
-class PublisherConfig(NamedTuple):
-    """The settings that the decisions depend on."""
-
-    lease_seconds: float = 15.0
-    max_retries: int = 3
-    breaker_threshold: int = 5
-    backoff_factor: float = 2.0
-    connections: int = CONNECTIONS
-    patches_per_minute: int = 0
 
 
 class Publisher:

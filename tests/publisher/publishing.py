@@ -8,7 +8,8 @@ from typing import Any
 from common.api.responses import ApiResponse, ApiResponses
 from common.wire import messages as m
 from stages.publisher.actions import OutboxEntry, SendPatch
-from stages.publisher.state import Publisher, PublisherConfig
+from stages.publisher.config import PublisherConfig
+from stages.publisher.state import Publisher
 from tests import decisions, samples
 from tests.decisions import START, after
 

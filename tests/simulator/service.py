@@ -18,8 +18,8 @@ from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.fetcher.page import PendingPage
 from stages.fetcher.state import Fetcher
 from stages.publisher import actions as published
-from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
+from stages.publisher.config import PublisherConfig
 from stages.publisher.state import Publisher
 from stages.rate_limiter.actions import PutQuota
 from stages.rate_limiter.quota.amounts import Amounts
@@ -194,7 +194,7 @@ class PublisherProcess(Process):
         """Task id → the code of its failure."""
 
     def begin(self) -> None:
-        config = publishing.PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
+        config = PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
         entries, dead = _entries(self.results), _entries(self.dead)
         self.state = Publisher(config, "ipc://publisher", entries, dead, self.world.instant)
         for _, record in sorted(self.settled.items()):
