@@ -55,11 +55,12 @@ class RequestPace:
         self._waited_at_s = -math.inf
         """When a request had to wait last."""
 
-    def allows(self, now: float) -> bool:
-        """Whether a request may leave now. Ask only if there is one: the answer no counts as a wait."""
+    def allows(self, now: float, *, is_told: bool = True) -> bool:
+        """Whether a request may leave now. Ask only if there is one: the answer no is told as a wait (`facts`)."""
         if now >= self._next_at_s - CATCH_UP_S:
             return True
-        self._waited_at_s = now
+        if is_told:
+            self._waited_at_s = now
         return False
 
     def began(self, now: float) -> None:

@@ -71,8 +71,9 @@ class Claiming:
     def facts(self, now: Instant) -> dict[str, Any]:
         """What the heartbeat says about claims."""
         facts = {"claiming": len(self._pending), "parked": self._table.count(Whereabouts.PARKED)}
-        facts |= self._queue.facts(now.mono)  # the pace is the same, so that its notice is in those of the schedule
-        notices = self._schedule.facts(now).get("notices", []) + self.second_claims.notices()
+        load = self._queue.facts(now.mono)
+        facts |= load
+        notices = self._schedule.facts().get("notices", []) + load.get("notices", []) + self.second_claims.notices()
         return {**facts, "notices": notices} if notices else facts
 
     @property

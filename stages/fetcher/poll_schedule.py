@@ -97,7 +97,7 @@ class PollSchedule:
         if self._under_way or now.mono < due_at_s or not self.cooldown.is_over(now.mono):
             return None
         token = self.access_token.usable(now) if self.breaker.allows(now.mono) else None
-        if token is not None and not self.pace.allows(now.mono):
+        if token is not None and not self.pace.allows(now.mono, is_told=False):  # without new tasks, no harm is done
             self._waited_at_s = now.mono
             return None
         return token
@@ -206,15 +206,13 @@ class PollSchedule:
                 fields |= {"position": one.position, "count": one.alike}
                 yield Log("page_element_skipped", fields, "warning")
 
-    def facts(self, now: Instant) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What the heartbeat says about the pages."""
         notices = [
             f"{one.alike} of the pending elements cannot be read; the first is element {one.position}: {one.problem}"
             for one in self._unreadable.values()
         ]
-        facts = self.pace.facts(now.mono)
-        notices += facts.get("notices", [])
-        return {**facts, "notices": notices} if notices else {}
+        return {"notices": notices} if notices else {}
 
     def take_token(self, token: m.Token) -> None:
         """Use this token from now on. If it is another one, a poll that was refused is made again at once."""

@@ -203,7 +203,7 @@ class Fetcher:
         blockers = self._schedule.blockers(now)
         if self._expiry.is_limiter_silent(now):
             blockers.append("the rate limiter has stopped reporting the tasks that it holds")
-        facts = self.table.facts() | self._schedule.facts(now)
+        facts = self.table.facts() | self._schedule.facts()
         if self._claiming is not None:
             blockers += self._claiming.blockers(now)
             facts |= self._claiming.facts(now)
