@@ -15,7 +15,7 @@ import numpy as np
 
 from sandbox.access_tokens import AccessTokens
 from sandbox.http import Request, Response, json_response
-from sandbox.load import Throttle, Workers
+from sandbox.load import HandlerThrottle, Workers
 from sandbox.settings import ApiSettings
 from sandbox.stand_in import Reply, StandIn
 from sandbox.tasks import RecordedPatch, TaskStore
@@ -62,7 +62,7 @@ class ApiStandIn(StandIn[ApiSettings]):
         super().__init__(ApiSettings())
         self._tokens = tokens
         self.tasks = TaskStore()
-        self._throttle, self._workers = Throttle(), Workers()
+        self._throttle, self._workers = HandlerThrottle(), Workers()
         self._gets = 0
         self._patches = 0
 
@@ -112,7 +112,7 @@ class ApiStandIn(StandIn[ApiSettings]):
         """Reset; also forget tasks and records."""
         super().reset()
         self.tasks = TaskStore()
-        self._throttle, self._workers = Throttle(), Workers()
+        self._throttle, self._workers = HandlerThrottle(), Workers()
         self._gets = self._patches = 0
 
     def _get(self, path: str, query: dict[str, str]) -> Response:

@@ -9,7 +9,7 @@ from sandbox.http import Response, json_response
 from sandbox.settings import ApiSettings
 
 
-class Throttle:
+class HandlerThrottle:
     """Counts the requests to each handler in windows; after too many, the handler refuses for one more window.
 
     As version 6 of `@nestjs/throttler` with its defaults: the window begins with its first request, and the block with

@@ -184,9 +184,10 @@ class Recording(Quotas):
 class PublisherProcess(Process):
     """Results, dead letters and recently settled tasks are on disk."""
 
-    def __init__(self, world: World, api: Api) -> None:
+    def __init__(self, world: World, api: Api, connections: int) -> None:
         super().__init__(world, "publisher")
         self.api = api
+        self.config = PublisherConfig(LEASE_SECONDS, MAX_RETRIES, connections=connections)
         self.results: dict[str, m.Result] = {}
         self.dead: dict[str, m.Result] = {}
         self.settled: dict[bytes, Record] = {}
@@ -194,9 +195,8 @@ class PublisherProcess(Process):
         """Task id → the code of its failure."""
 
     def begin(self) -> None:
-        config = PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
         entries, dead = _entries(self.results), _entries(self.dead)
-        self.state = Publisher(config, "ipc://publisher", entries, dead, self.world.instant)
+        self.state = Publisher(self.config, "ipc://publisher", entries, dead, self.world.instant)
         for _, record in sorted(self.settled.items()):
             self.state.settled.add(record)
 
