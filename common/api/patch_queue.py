@@ -117,9 +117,13 @@ class PatchQueue:
         ended, refused = 0, dict.fromkeys(THROTTLES, 0)
         served_s = []
         for response in responses:
+            task_id, status, took_s = response.task_id, response.status, response.took_s
+            began_at = self.sending.get(task_id)
+            if began_at is None:
+                continue  # its task was forgotten meanwhile
             ended += 1
-            task_id, status = response.task_id, response.status
-            took_s = now - self.sending.get(task_id, now)
+            if took_s is None:
+                took_s = now - began_at
             if 200 <= status < 300 or took_s >= HANGS_S:
                 served_s.append(took_s)
             elif status in THROTTLES and task_id not in self._sending_again:

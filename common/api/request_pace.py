@@ -66,7 +66,9 @@ class RequestPace:
     def began(self, now: float) -> None:
         """A request leaves."""
         if self._interval_s:
-            self._next_at_s = max(self._next_at_s, now) + self._interval_s
+            # the process before may have used up what may be caught up
+            earliest = now + CATCH_UP_S if self._next_at_s == -math.inf else now
+            self._next_at_s = max(self._next_at_s, earliest) + self._interval_s
 
     def is_limiting(self, now: float) -> bool:
         """Whether a request had to wait just now."""

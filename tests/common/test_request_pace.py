@@ -48,7 +48,9 @@ def test_most_of_the_number_is_used_whenever_the_loop_looks(per_minute: int, ste
 
 
 def test_at_once_only_what_a_quarter_of_a_second_brings() -> None:
-    assert len(sent(RequestPace(6000), [0.0])) == 1 + int(CATCH_UP_S * 6000 / 61)
+    pace = RequestPace(6000)
+    assert len(sent(pace, [0.0])) == 1, "a start must not add more to what the process before has sent"
+    assert len(sent(pace, [10.0])) == 1 + int(CATCH_UP_S * 6000 / 61)
     assert len(sent(RequestPace(60), [0.0, 0.1])) == 1
 
 

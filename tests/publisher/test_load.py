@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.api.patch_queue import CONNECTIONS, HANGS_S, MOST_PROBES, SPARE_CONNECTIONS
 from common.api.request_pace import PACED
+from common.api.responses import ApiResponse, ApiResponses
 from common.failures.breaker import State
 from stages.publisher.actions import SendPatch
 from tests.decisions import of_type
@@ -59,6 +60,19 @@ def test_a_slow_but_steady_api_has_all_connections() -> None:
     for _ in range(20):
         publisher.after(2.0).respond(200, *publisher.state._queue.sending)
     assert len(publisher.state._queue.sending) == CONNECTIONS
+
+
+def test_time_that_passes_in_this_process_does_not_count_as_the_apis() -> None:
+    """A PATCH may leave late, because its result is stored first, and its response may be read late."""
+    publisher = sending(*names(1000))
+    for round_number in range(20):
+        publisher.after(0.1 if round_number % 2 else 2.0)
+        responses = [
+            ApiResponse(task_id, 200, "", 0.0, publisher.shown, took_s=0.01)
+            for task_id in publisher.state._queue.sending
+        ]
+        publisher.did(publisher.state.on_responses(ApiResponses(responses), publisher.now))
+        assert publisher.state._queue.limit.now == CONNECTIONS
 
 
 def test_an_outage_costs_no_connection() -> None:
