@@ -10,7 +10,7 @@ from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
-from stages.publisher.actions import SendPatch
+from stages.publisher.actions import ResultsStored, SendPatch
 from stages.publisher.config import PublisherConfig
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox
@@ -45,11 +45,13 @@ def start() -> None:
         messages.Results: state.on_results, messages.Draining: state.on_draining,
         messages.Token: state.on_token, messages.ApiReachable: state.on_api_reachable,
         messages.DeadLetters: state.on_dead_letters, ApiResponses: state.on_responses,
+        ResultsStored: state.on_stored,
     }  # fmt: skip
     loop.run(
         Plan(
-            handlers, writes=outbox.writes, effects={SendPatch: delivery.patch}, store=outbox.store,
-            breakers=[state.breaker], tick=on_tick, drain=state.on_drain, drained=state.is_drained, report=report,
+            handlers, writes=outbox.writes, store=outbox.store, commits_beside=True,
+            free_effects={SendPatch: delivery.patch}, breakers=[state.breaker], tick=on_tick, drain=state.on_drain,
+            drained=state.is_drained, report=report,
         )
     )  # fmt: skip
     delivery.close()

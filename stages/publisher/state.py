@@ -1,6 +1,6 @@
 """What the publisher decides: when each result is PATCHed, and what follows from the API's response.
 
-    Results ──stored──► due ──PATCH──► sending ──accepted, or the task is gone──► settled
+    Results ──on disk──► due ──PATCH──► sending ──accepted, or the task is gone──► settled
                          ▲               │
                          └──try again────┤
                                          └──refused for good──► dead letter ──replayed──► due
@@ -22,7 +22,7 @@ from common.api.patch_queue import PatchQueue
 from common.api.responses import ApiResponse, ApiResponses, meaning_of
 from common.api.status import Meaning
 from common.failures.breaker import State
-from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
+from common.process.actions import Actions, AfterCommit, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S, renewal_interval_s
@@ -32,6 +32,7 @@ from stages.publisher.actions import (
     OutboxEntry,
     PutResult,
     ReplayDeadLetter,
+    ResultsStored,
     SendPatch,
     Settle,
 )
@@ -89,7 +90,7 @@ class Publisher:
 
     # ---- messages and events ----
 
-    def on_results(self, message: m.Results, now: Instant) -> Actions:
+    def on_results(self, message: m.Results, _: Instant) -> Actions:
         """Store the results that are new, then acknowledge all."""
         settled: list[str] = []
         dead: list[str] = []
@@ -105,7 +106,6 @@ class Publisher:
                     continue
                 state = "succeeded" if result.failure is None else "failed"
                 self.entries[task_id] = OutboxEntry(result.type, state, result.leased_at)
-                self._queue.add(task_id)
                 new.append(task_id)
                 yield PutResult(result)
         if message.reply_to:
@@ -113,8 +113,14 @@ class Publisher:
         if new:
             yield Send("fetcher", m.Holding("publisher", new))
             yield Log("results_stored", task_fields(new))
+            yield AfterCommit(ResultsStored(new))
         if settled or dead:
             yield Send("fetcher", m.Published(settled, dead))
+
+    def on_stored(self, event: ResultsStored, now: Instant) -> Actions:
+        """Send results that are on disk now."""
+        for task_id in event.task_ids:
+            self._queue.add(task_id)
         yield from self._send(now)
 
     def on_draining(self, message: m.Draining, now: Instant) -> Actions:
@@ -163,13 +169,13 @@ class Publisher:
         if self._settle_due(now):
             yield from self._settle(now)
 
-    def on_dead_letters(self, message: m.DeadLetters, now: Instant) -> Actions:
+    def on_dead_letters(self, message: m.DeadLetters, _: Instant) -> Actions:
         """Replay or drop the dead letters that an operator chose."""
         for task_id in message.replay:
             if entry := self.dead.pop(task_id, None):
                 self.entries[task_id] = OutboxEntry(entry.type, entry.state, entry.leased_at)
-                self._queue.add(task_id)
                 yield ReplayDeadLetter(task_id)
+                yield AfterCommit(ResultsStored([task_id]))
                 yield Log("dead_letter_replayed", {"task_id": task_id})
         dropped = [task_id for task_id in message.drop if self.dead.pop(task_id, None)]
         for task_id in dropped:
@@ -177,7 +183,6 @@ class Publisher:
             yield Log("dead_letter_dropped", {"task_id": task_id})
         if dropped:
             yield Send("fetcher", m.Published([], [], dropped))
-        yield from self._send(now)
 
     # ---- the clock ----
 

@@ -27,8 +27,9 @@ from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
 from tests.simulator.outside import Api
+from tests.simulator.process import Process
 from tests.simulator.provider import LENGTH
-from tests.simulator.world import Process, World, void
+from tests.simulator.world import World, void
 
 LEASE_SECONDS = 15.0
 MAX_DISPATCHES = 5
@@ -208,6 +209,7 @@ class PublisherProcess(Process):
             m.Draining: self.state.on_draining,
             m.DeadLetters: self.state.on_dead_letters,
             ApiResponses: self.state.on_responses,
+            published.ResultsStored: self.state.on_stored,
         }
         return handlers[type(message)](message, self.world.instant)
 
