@@ -145,11 +145,16 @@ class PatchQueue:
 
     def has_next(self, now: float, *, is_probe: bool = False) -> bool:
         """Whether there is a result to send, a connection for it, and its turn has come."""
-        return self._has_connection(now, is_probe) and self.pace.allows(now)
+        if len(self.sending) < self.limit.now:
+            has_next = bool(self._due or self._due_again)
+        else:
+            has_next = self._has_other_connection(now, is_probe)
+        return has_next and self.pace.allows(now)
 
-    def _has_connection(self, now: float, is_probe: bool) -> bool:
+    def _has_other_connection(self, now: float, is_probe: bool) -> bool:
+        """Whether a result may be sent beyond the limit: as a probe, or on a connection that is lent to new results."""
         limit, under_way = self.limit, len(self.sending)
-        if under_way < limit.now or (is_probe and under_way < min(MOST_PROBES, limit.most)):
+        if is_probe and under_way < min(MOST_PROBES, limit.most):
             return bool(self._due or self._due_again)
         if not self._due or under_way >= with_spare(limit.most):
             return False
