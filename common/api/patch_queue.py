@@ -80,9 +80,9 @@ class PatchQueue:
         """Whether no PATCH is under way or due."""
         return not self._due and not self._due_again and not self.sending
 
-    def add(self, task_id: str) -> None:
-        """Send this result as soon as possible."""
-        self._due.append(task_id)
+    def add(self, *task_ids: str) -> None:
+        """Send these results as soon as possible."""
+        self._due.extend(task_ids)
 
     def add_first(self, task_id: str) -> None:
         """Send this result, which was sent before, ahead of the others."""
@@ -97,6 +97,11 @@ class PatchQueue:
         """Send those of these results that wait for their next try now, ahead of others that were refused."""
         waiting = [task_id for task_id in task_ids if self._next_tries.pop(task_id, None) is not None]
         self._due_again.extendleft(reversed(waiting))
+
+    def hurry_one(self) -> None:
+        """Make the result due whose next try is nearest, if none is due: a probe needs one."""
+        if self._next_tries and not self._due and not self._due_again:
+            self.hurry([min(self._next_tries, key=self._next_tries.__getitem__)])
 
     def waiting(self) -> list[str]:
         """The results that wait for their next try."""

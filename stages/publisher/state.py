@@ -119,9 +119,8 @@ class Publisher:
 
     def on_stored(self, event: ResultsStored, now: Instant) -> Actions:
         """Send results that are on disk now."""
-        for task_id in event.task_ids:
-            self._queue.add(task_id)
-        yield from self._send(now)
+        self._queue.add(*event.task_ids)
+        return self._send(now)
 
     def on_draining(self, message: m.Draining, now: Instant) -> Actions:
         """Note that an embedder is draining: until it is done, its results may still come."""
@@ -142,6 +141,8 @@ class Publisher:
     def on_api_reachable(self, _: m.ApiReachable, now: Instant) -> Actions:
         """A poll succeeded, so the API may take results again."""
         self._refusals.on_poll_succeeded(now.mono)
+        if self.breaker.state is State.HALF_OPEN:
+            self._queue.hurry_one()
         self._token.reachable(now)
         return self._send(now)
 
