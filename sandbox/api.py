@@ -90,6 +90,7 @@ class ApiStandIn(StandIn[ApiSettings]):
         return {
             "tasks": tasks.counts,
             "gets": self._gets,
+            "listed": tasks.listed,
             "patches": self._patches,
             "accepted": tasks.accepted,
             "accepted_twice": tasks.accepted_twice,
