@@ -76,6 +76,7 @@ def run_all(console: Console, options: argparse.Namespace) -> None:
     for name in names:
         size = size_of(name, options)
         report = Report(name)
+        console.print(f"{name}: {BENCHMARKS[name].about} …")
         BENCHMARKS[name].measure(report, size)
         report.show(console)
         report.write(options.results, {**size._asdict(), "quick": options.quick})

@@ -58,7 +58,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "from queueing a task to its accepted PATCH, in an idle pipeline",
         Size(tasks=200, runs=3),
         Size(tasks=3),
-        Size(tasks=60),
+        Size(tasks=40),
     ),
     "scaling": Benchmark(
         scaling.measure,
@@ -85,7 +85,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         "CPU time and wake-ups of an idle pipeline",
         Size(seconds=60, runs=2),
         Size(seconds=0.5),
-        Size(seconds=10),
     ),
     "soak": Benchmark(
         soak.measure,

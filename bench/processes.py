@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from threading import Event, Thread
 
@@ -15,6 +17,8 @@ from sandbox.pipeline import Pipeline
 MIB = 2**20
 SAMPLE_S = 0.25
 """Seconds between two samples of `Peak`."""
+_MEANWHILE = (OSError, psutil.Error, HTTPException, xmlrpc.client.Error)
+"""A process may end while it is looked at, and supervisord may still be starting."""
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
@@ -98,7 +102,7 @@ class Peak:
 
         def watch() -> None:
             while not ended.wait(SAMPLE_S):
-                with contextlib.suppress(OSError, psutil.Error):  # a process may end meanwhile
+                with contextlib.suppress(*_MEANWHILE):
                     parts = self._sample()
                     if sum(parts.values()) > self.total:
                         self.parts = parts
