@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from statistics import median
 
 import numpy as np
@@ -43,15 +44,16 @@ def measure(report: Report, size: Size) -> None:
             openai_api_key="sk-sandbox",
             openai_base_url=sandbox.openai,
         )
-        for _ in range(size.runs):
-            for name, embed in contestants(settings).items():
-                report.add(name, "µs/input", median(measured(embed, size.seconds)))
+        sdk = openai.OpenAI(api_key="sk-sandbox", base_url=settings.openai_base_url)
+        with sdk, closing(OpenAI(settings)) as provider:
+            for _ in range(size.runs):
+                for name, embed in contestants(settings, sdk, provider).items():
+                    report.add(name, "µs/input", median(measured(embed, size.seconds)))
 
 
-def contestants(settings: Settings) -> dict[str, Embed]:
+def contestants(settings: Settings, sdk: openai.OpenAI, provider: OpenAI) -> dict[str, Embed]:
     """The functions to compare, by name."""
-    sdk = openai.OpenAI(api_key="sk-sandbox", base_url=settings.openai_base_url)
-    provider, mock, guard = OpenAI(settings), Mock(settings), VectorGuard()
+    mock, guard = Mock(settings), VectorGuard()
 
     def numbers(texts: Sequence[str]) -> object:
         answer = sdk.embeddings.create(model=MODEL, input=list(texts), encoding_format="float")

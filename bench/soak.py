@@ -78,7 +78,7 @@ def take_sample(sandbox: Sandbox, pipeline: Pipeline, pids: dict[str, int], acce
 def _add(report: Report, samples: list[Sample]) -> None:
     rates = []
     for number, (start, end) in enumerate(itertools.pairwise(samples), 1):
-        done = end.accepted - start.accepted
+        done = max(1, end.accepted - start.accepted)  # a part can end between two looks, if parts are tiny
         rates.append(done / (end.at_s - start.at_s))
         report.add(f"part {number}: throughput", "tasks/s", rates[-1])
         report.add(f"part {number}: CPU", "µs/task", (end.cpu_s - start.cpu_s) / done * 1e6)
