@@ -25,8 +25,9 @@ START_S = 60.0
 STOP_S = 10.0
 VECTOR_COUNT = 1024
 """Vectors in the file that peers read; one is used again after this many tasks."""
-NODE_CONCURRENCY = int(os.environ.get("BENCH_BULLMQ_CONCURRENCY", "50"))
-CELERY_PROCESSES = int(os.environ.get("BENCH_CELERY_PROCESSES", "2"))
+NODE_PROCESSES = 2
+NODE_CONCURRENCY = 50
+CELERY_PROCESSES = 2
 
 
 class RunningPeer(NamedTuple):
@@ -140,9 +141,14 @@ def bullmq(sandbox: Sandbox, tasks: int) -> Iterator[RunningPeer]:  # noqa: ARG0
             "VECTORS": write_vectors(folder / "vectors"),
             "CONCURRENCY": str(NODE_CONCURRENCY),
         }
-        with process(["node", "peer.js"], project, folder / "log", **variables) as peer:
-            wait_ready(peer, folder / "log")
-            yield started(peer, redis=server)
+        with ExitStack() as stack:
+            peer, *others = [
+                stack.enter_context(process(["node", "peer.js", *role], project, folder / "log", **variables))
+                for role in ([], *[["worker"]] * (NODE_PROCESSES - 1))
+            ]
+            for each_one in (peer, *others):
+                wait_ready(each_one, folder / "log")
+            yield started(peer, redis=server, **{f"worker {n}": other for n, other in enumerate(others, 2)})
 
 
 @contextlib.contextmanager

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +18,10 @@ import pytest
 
 from bench import pages
 from bench.figures import Report
+from bench.machine import ROOT
 from bench.processes import pipeline_pids
 from bench.running import TIMEOUT_S, pipeline_on, queue, stand_ins
+from tests.bench import instructions
 from tests.needs import require
 
 TASKS = 3_000
@@ -76,7 +80,19 @@ def test_many_results_are_committed_together(calls: dict[str, Calls]) -> None:
 
 def test_a_task_takes_few_system_calls(calls: dict[str, Calls]) -> None:
     totals = {stage: sum(calls[stage].values()) / TASKS for stage in STAGES}
-    assert sum(totals.values()) <= 30, totals
+    assert sum(totals.values()) <= 12, totals
+
+
+def test_the_publisher_decides_with_few_instructions_a_task() -> None:
+    if not (shutil.which("valgrind") and shutil.which("callgrind_control")):
+        pytest.skip("valgrind is missing")
+    valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=/dev/null"]
+    done = subprocess.run(
+        [*valgrind, sys.executable, "-m", "tests.bench.instructions"],
+        cwd=ROOT, check=True, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    (collected,) = re.findall(r"Collected : (\d+)", done.stderr)
+    assert 0 < int(collected) / instructions.TASKS <= 110_000
 
 
 def test_the_table_of_strace_is_read() -> None:

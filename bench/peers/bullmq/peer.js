@@ -1,6 +1,6 @@
 // What a NestJS team would use instead: a queue of BullMQ on Redis, and a worker that PATCHes with undici.
 //
-// node peer.js, with API_BASE_URL, OAUTH2_*, REDIS_SOCKET, VECTORS (a file with one vector a line: float32, base64) and
+// node peer.js, and node peer.js worker for further workers; with API_BASE_URL, OAUTH2_*, REDIS_SOCKET, VECTORS (a file with one vector a line: float32, base64) and
 // CONCURRENCY. It prints a line when it is ready, starts at a line on its standard input, and runs until it is stopped.
 // The pending tasks are read once, in one page, and added to the queue in bulk; jobs are removed when they are done.
 
@@ -48,7 +48,7 @@ worker.on('failed', (job, error) => console.error(`${job?.data.id}: ${error.mess
 await Promise.all([queue.waitUntilReady(), worker.waitUntilReady()])
 
 console.log('ready')
-await once(process.stdin, 'data')
+await once(process.stdin, process.argv[2] === 'worker' ? 'end' : 'data')
 const page = await api.request({ method: 'GET', path: '/api/ai-tasks/pending', headers })
 const tasks = await page.body.json()
 const opts = { removeOnComplete: true, attempts: 3, backoff: { type: 'exponential', delay: 1000 } }
