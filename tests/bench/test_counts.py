@@ -34,7 +34,9 @@ Calls = dict[str, int]
 _ROW = re.compile(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize(("case", "bound"), [(WHOLE_PAGES, 1.5), (CAPPED_PAGES, 3.0)], ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(
+    ("case", "bound"), [(WHOLE_PAGES, 1.5), (CAPPED_PAGES, 3.0)], ids=["whole_pages", "pages_of_at_most_100"]
+)
 def test_a_pending_task_is_read_from_the_api_about_once(case: pages.Case, bound: float) -> None:
     assert pages.listed(Report("pages"), case, TASKS, MAX_IN_FLIGHT=IN_FLIGHT) <= bound
 
