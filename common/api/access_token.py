@@ -90,6 +90,16 @@ class AccessToken:
         """Whether this is the fingerprint of the token in use."""
         return self._token is not None and self._token.fingerprint == fingerprint
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether a request was served with the token in use."""
+        return self._has_worked
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another token was requested instead of the one in use, and has not come yet."""
+        return self._is_replacing
+
     def usable(self, now: Instant) -> Token | None:
         """The token, if it may be used now."""
         token = self._token

@@ -295,7 +295,9 @@ class Fetcher:
     def _poll_if_worth_it(self) -> None:
         """Poll soon if a page can bring enough new tasks, and the buffer has none left."""
         if not self._buffer:  # a claimed task is not pending any more, so that it is in no page
-            in_flight = self._counted if self._claiming is None else self.table.count(Whereabouts.CLAIMING)
+            in_flight = self._counted
+            if self._claiming is not None:
+                in_flight = self.table.count(Whereabouts.CLAIMING) - self._claiming.refused_count
             self._schedule.poll_if_worth_it(in_flight, self.room)
 
     def _poll_if_due(self, now: Instant) -> Iterator[Any]:

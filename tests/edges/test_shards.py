@@ -15,11 +15,12 @@ SETTINGS: dict[str, Any] = {
     "POLLING_INTERVAL_SECONDS": 0.5,
     "SHARD_COUNT": 2,
     "MAX_IN_FLIGHT": 400,
+    "LOG_LEVEL": "DEBUG",  # so that the log names every id
 }
 
 
 def task_ids_of(event: dict[str, Any]) -> list[str]:
-    return list(event.get("task_ids", [event.get("task_id")]))
+    return [*event.get("task_ids", ()), *([event["task_id"]] if "task_id" in event else ())]
 
 
 def test_two_pipelines_process_disjoint_shards(sandbox: Sandbox, start: Start) -> None:

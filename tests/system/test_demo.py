@@ -18,6 +18,7 @@ import requests
 
 from sandbox.pipeline import ROOT
 from tests.system.commands import run
+from tests.waiting import wait_until
 
 
 def marked(mark: str) -> list[str]:
@@ -47,17 +48,20 @@ def test_the_demo_with_keep_shows_links_that_work_and_stays_up_until_interrupted
         cwd=ROOT, env={"PATH": path, "MARK": mark, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert demo.stdout is not None
-    links = []
-    for line in demo.stdout:
-        links += re.findall(r"http://127\.0\.0\.1:\d+/\w+", line)
-        if "Staying up" in line:
-            break
-    assert [link.rpartition("/")[2] for link in links] == ["health", "ready", "metrics"]
-    assert [requests.get(link, timeout=30).status_code for link in links] == [200, 200, 200]
-    assert len(marked(mark)) >= 8
-    demo.send_signal(signal.SIGINT)
-    assert demo.wait(60) == 0
-    demo.stdout.close()
+    try:
+        links = []
+        for line in demo.stdout:
+            links += re.findall(r"http://127\.0\.0\.1:\d+/\w+", line)
+            if "Staying up" in line:
+                break
+        assert [link.rpartition("/")[2] for link in links] == ["health", "ready", "metrics"]
+        wait_until(lambda: all(requests.get(link, timeout=30).status_code == 200 for link in links), 60, "200 of each")
+        assert len(marked(mark)) >= 8
+    finally:
+        demo.send_signal(signal.SIGINT)
+        status = demo.wait(60)
+        demo.stdout.close()
+    assert status == 0
     assert marked(mark) == []
 
 

@@ -95,6 +95,7 @@ def test_a_request_quota_is_not_exceeded_although_every_batch_is_halved(sandbox:
     sandbox.fault("openai", status=400, body='{"error":{"message":"cannot be read"}}', body_contains="poisoned")
     sandbox.queue_tasks({"text": f"poisoned {number}" if number == 5 else f"text {number}"} for number in range(16))
     pipeline.wait_until(lambda: window(pipeline)["remaining"] == 0, "the requests to be used up", 60.0)
+    sandbox.wait_until(lambda summary: summary["api"]["tasks"].get("succeeded", 0) > 0)
     pipeline.run_for(2)  # in which nothing more is sent
     assert sum(sandbox.summary()["openai"]["statuses"].values()) == 6  # nine would find it
     assert {task["state"] for task in sandbox.record()} == {"pending", "succeeded"}

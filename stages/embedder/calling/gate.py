@@ -243,8 +243,9 @@ class Gate:
                     self.unknown.refused(model, reason, now)
             case Throttled():
                 self._cooldown = self._cooldown.extended(now + error.delay, reason)
-                if self._breaker.state is State.HALF_OPEN:  # every probe must have an outcome
-                    self._breaker.failed(now, reason, error=error)
+                for breaker in self._breakers(model):
+                    if breaker.state is State.HALF_OPEN:  # every probe must have an outcome
+                        breaker.failed(now, reason, error=error)
             case NeedsOperator():
                 self._refuse(model, reason, now, names_model=error.model_only)
                 if isinstance(error, UnknownModel):
@@ -291,7 +292,8 @@ class Gate:
             self._breaker.undecided()
             self._model_breaker(model).failed(now, reason)
         else:
-            self._breaker.failed(now, reason)
+            for breaker in self._breakers(model):  # the request may have been the probe of both
+                breaker.failed(now, reason)
             breaker_report.tell(self._breaker)
 
     def _undecided(self, model: str) -> None:
