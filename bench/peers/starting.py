@@ -152,7 +152,7 @@ def bullmq(sandbox: Sandbox, tasks: int) -> Iterator[RunningPeer]:  # noqa: ARG0
 
 
 @contextlib.contextmanager
-def celery(sandbox: Sandbox, tasks: int) -> Iterator[RunningPeer]:
+def celery(sandbox: Sandbox, tasks: int) -> Iterator[RunningPeer]:  # noqa: ARG001  it takes what is pending
     """Celery on Redis: a process that feeds the queue, and a worker with child processes."""
     packages = python_packages(CELERY)
     with ExitStack() as stack:
@@ -168,6 +168,7 @@ def celery(sandbox: Sandbox, tasks: int) -> Iterator[RunningPeer]:
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
         source, log = CELERY, folder / "log"
         worker = stack.enter_context(process([*work, *quiet], source, log, **variables))
-        peer = stack.enter_context(process([sys.executable, "peer.py", str(tasks)], source, log, **variables))
+        peer = stack.enter_context(process([sys.executable, "peer.py"], source, log, **variables))
+        wait_ready(worker, log)
         wait_ready(peer, log)
         yield started(peer, worker=worker, redis=server)

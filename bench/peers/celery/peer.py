@@ -1,8 +1,9 @@
 """What a Python team would use instead: Celery on Redis, PATCHing with requests.
 
-`python peer.py TASKS` feeds the queue, and `celery -A peer worker` works on it; both need API_BASE_URL, OAUTH2_*,
-REDIS_SOCKET, and VECTORS (a file with one vector a line: float32, base64). The feeder prints a line when it is ready,
-and starts at a line on its standard input. The pending tasks are read once, in one page. No result is stored in Redis.
+`python peer.py` feeds the queue, and `celery -A peer worker` works on it; both need API_BASE_URL, OAUTH2_*,
+REDIS_SOCKET, and VECTORS (a file with one vector a line: float32, base64). Both print a line when they are ready; the
+feeder starts at a line on its standard input. The pending tasks are read once, in one page.
+No result is stored in Redis.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import orjson
 import requests
 from celery import Celery
+from celery.signals import worker_process_init, worker_ready
 
 API = os.environ["API_BASE_URL"] + "/api/ai-tasks/"
 TIMEOUT_S = 60
@@ -29,6 +31,7 @@ app.conf.update(
     worker_prefetch_multiplier=128,
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
     broker_connection_retry_on_startup=True,
 )
 
@@ -61,7 +64,21 @@ def embed_and_patch(task_id: str, number: int, text: str, model: str) -> None:  
     session().patch(API + task_id, data=body, timeout=TIMEOUT_S).raise_for_status()
 
 
+def warm_up(**_: object) -> None:
+    """Do in each process of the worker, before it takes a task, what is needed once."""
+    session()
+    vectors()
+
+
+worker_process_init.connect(warm_up)
+worker_ready.connect(lambda **_: say_ready(), weak=False)
 job: Any = app.task(embed_and_patch, name="embed_and_patch")
+
+
+def say_ready() -> None:
+    """Print the line that says so."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
 
 
 def feed() -> None:
@@ -76,8 +93,7 @@ def feed() -> None:
 def main() -> None:
     """Wait for the start, feed the queue, and stay until the standard input is closed."""
     session()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    say_ready()
     sys.stdin.readline()
     feed()
     sys.stdin.read()
