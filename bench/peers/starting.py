@@ -68,9 +68,9 @@ def process(command: list[str], folder: Path, log: Path, **variables: str) -> It
 
 
 def wait_ready(peer: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the line that says that a peer is ready."""
+    """Wait for the line that says that a peer is ready; Celery prints others before it."""
     assert peer.stdout is not None
-    if peer.stdout.readline() != b"ready\n":
+    if b"ready\n" not in iter(peer.stdout.readline, b""):
         words = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
         raise UnavailableError(f"it does not start: {words[-1][:200]}")
 
