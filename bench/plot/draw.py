@@ -48,7 +48,7 @@ def cpu(axes: Any, results: Path) -> None:
     floor = figures(results, "floor").get("floor: all four")
     if floor:
         axes.axvline(floor, color=FLOOR, linewidth=1.5, label=f"work that cannot be avoided: {floor:.0f} µs")
-        axes.legend(loc="lower right", frameon=False)
+        axes.legend(loc="upper right", frameon=False)
 
 
 def scaling(axes: Any, results: Path) -> None:
