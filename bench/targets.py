@@ -108,7 +108,9 @@ def conditions(results: list[dict[str, Any]]) -> str:
     commits = sorted({result["versions"]["commit"] for result in results})
     machines = sorted({f"{result['machine']['processor']}, {result['machine']['cores']} cores" for result in results})
     busy = max((result["machine"]["load_average_5min"] for result in results), default=0.0)
-    return f"Commit {', '.join(commits)}; {'; '.join(machines)}; load average up to {busy:g}, the benchmarks' own included."
+    if not results:
+        return "Nothing has been measured yet: python -m bench"
+    return f"Commit {', '.join(commits)}; {'; '.join(machines)}; load average up to {busy:g}, our own included."
 
 
 def row(target: Target, figure: dict[str, Any] | None) -> str:
