@@ -25,7 +25,7 @@ def program(folder: Path, requirements: str) -> Path:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     run: list[tuple[str, ...]] = []
-    monkeypatch.setattr(installing, "_run", lambda *command, folder=None: run.append(command))
+    monkeypatch.setattr(installing, "_run", lambda *command, **_: run.append(command))
     return run
 
 
