@@ -25,9 +25,12 @@ START_S = 60.0
 STOP_S = 10.0
 VECTOR_COUNT = 1024
 """Vectors in the file that peers read; one is used again after this many tasks."""
-NODE_PROCESSES = 2
+NODE_PROCESSES = 1
+"""On two cores, a second process of Node gave fewer tasks a second: Redis and the stand-in need the other core."""
 NODE_CONCURRENCY = 50
+"""Jobs at a time in one process of Node; the fastest of 16, 50 and 150 when measured."""
 CELERY_PROCESSES = 2
+"""Child processes of Celery's worker; three were not faster on two cores, one was slower."""
 
 
 class RunningPeer(NamedTuple):
