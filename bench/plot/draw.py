@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,9 +54,8 @@ def cpu(axes: Any, results: Path) -> None:
 
 def scaling(axes: Any, results: Path) -> None:
     """Tasks a second over the number of embedders."""
-    suffix = " embedders: throughput"
-    medians = figures(results, "scaling")
-    points = {int(name.removesuffix(suffix)): rate for name, rate in medians.items() if name.endswith(suffix)}
+    pattern = re.compile(r"embedders × (\d+): throughput")
+    points = {int(m[1]): rate for name, rate in figures(results, "scaling").items() if (m := pattern.fullmatch(name))}
     counts = sorted(points)
     axes.plot(counts, [points[counts[0]] * count / counts[0] for count in counts], "--", color=OTHERS, label="linear")
     axes.plot(counts, [points[count] for count in counts], "o-", color=OURS, label="measured")
