@@ -26,7 +26,7 @@ def measure(report: Report, size: Size) -> None:
                 sandbox.settings(openai={"latency_seconds": REQUEST_S})
                 run = run_pipeline(sandbox, size.tasks * embedders, EMBEDDER_PROCESSES=embedders, **SETTINGS)
             first = first or run.rate / embedders
-            report.add(f"embedders × {embedders}: throughput", "tasks/s", run.rate)
-            report.add(f"embedders × {embedders}: against {size.steps[0]}", "times", run.rate / first)
-            report.add(f"embedders × {embedders}: of what the provider allows", "%",
+            report.add(f"embedders {embedders}: throughput", "tasks/s", run.rate)
+            report.add(f"embedders {embedders}: against {size.steps[0]}", "times", run.rate / first)
+            report.add(f"embedders {embedders}: of what the provider allows", "%",
                        100 * run.rate / (embedders * BOUND_PER_EMBEDDER))  # fmt: skip

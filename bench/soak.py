@@ -76,16 +76,19 @@ def take_sample(sandbox: Sandbox, pipeline: Pipeline, pids: dict[str, int], acce
 
 
 def _add(report: Report, samples: list[Sample]) -> None:
-    rates = []
+    rates: list[float] = []
+    costs: list[float] = []
     for number, (start, end) in enumerate(itertools.pairwise(samples), 1):
         done = max(1, end.accepted - start.accepted)  # a part can end between two looks, if parts are tiny
         rates.append(done / (end.at_s - start.at_s))
         report.add(f"part {number}: throughput", "tasks/s", rates[-1])
-        report.add(f"part {number}: CPU", "µs/task", (end.cpu_s - start.cpu_s) / done * 1e6)
+        costs.append((end.cpu_s - start.cpu_s) / done * 1e6)
+        report.add(f"part {number}: CPU", "µs/task", costs[-1])
         stand_in_s = end.sandbox_cpu_s - start.sandbox_cpu_s
         report.add(f"part {number}: the stand-in's CPU", "µs/task", stand_in_s / done * 1e6)
     first, last = samples[1], samples[-1]
     report.add("last part / first part: throughput", "times", rates[-1] / rates[0])
+    report.add("last part / first part: CPU a task", "times", costs[-1] / costs[0])
     report.add("last part / first part: RSS", "times", sum(last.rss.values()) / sum(first.rss.values()))
     for name in first.rss:
         report.add(f"{name}: RSS after the first part", "MiB", first.rss[name] / MIB)

@@ -54,7 +54,7 @@ def cpu(axes: Any, results: Path) -> None:
 
 def scaling(axes: Any, results: Path) -> None:
     """Tasks a second over the number of embedders."""
-    pattern = re.compile(r"embedders × (\d+): throughput")
+    pattern = re.compile(r"embedders (\d+): throughput")
     points = {int(m[1]): rate for name, rate in figures(results, "scaling").items() if (m := pattern.fullmatch(name))}
     counts = sorted(points)
     axes.plot(counts, [points[counts[0]] * count / counts[0] for count in counts], "--", color=OTHERS, label="linear")

@@ -119,7 +119,7 @@ def test_the_plot_is_a_png_with_a_panel_for_each_result(tmp_path: Path) -> None:
         peers.add(f"{name}: throughput", "tasks/s", 1000)
         peers.add(f"{name}: CPU", "µs/task", 100)
     for embedders in (1, 2):
-        scaling.add(f"embedders × {embedders}: throughput", "tasks/s", 300 * embedders)
+        scaling.add(f"embedders {embedders}: throughput", "tasks/s", 300 * embedders)
     for report in (peers, scaling):
         report.write(tmp_path, {})
     picture = plots.draw(tmp_path, tmp_path / "plot.png")
