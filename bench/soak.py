@@ -88,7 +88,7 @@ def _add(report: Report, samples: list[Sample]) -> None:
         report.add(f"part {number}: the stand-in's CPU", "µs/task", stand_in_s / done * 1e6)
     first, last = samples[1], samples[-1]
     report.add("last part / first part: throughput", "times", rates[-1] / rates[0])
-    report.add("last part / first part: CPU a task", "times", costs[-1] / costs[0])
+    report.add("last part / first part: CPU a task", "times", costs[-1] / max(1.0, costs[0]))
     report.add("last part / first part: RSS", "times", sum(last.rss.values()) / sum(first.rss.values()))
     for name in first.rss:
         report.add(f"{name}: RSS after the first part", "MiB", first.rss[name] / MIB)
