@@ -18,6 +18,8 @@ TIMEOUT_S = 600.0
 """Each run must end within this time."""
 TEXT = "Task {n}: " + "lorem ipsum dolor sit amet " * 7
 """The text of a task: about 200 bytes, all different."""
+POLL_S = 5.0
+"""The polling interval: the wait for the first poll is not measured, and polls that the backlog does not ask for are few."""
 QUEUE_CHUNK = 50_000
 """Tasks queued with one request to the stand-in."""
 
@@ -89,8 +91,8 @@ def started_pipeline(sandbox: Sandbox, folder: Path, **settings: object) -> Iter
 
 @contextlib.contextmanager
 def pipeline_on(sandbox: Sandbox, **settings: object) -> Iterator[Pipeline]:
-    """A pipeline in a folder of its own that is ready to process tasks; it polls once a second when idle."""
-    chosen = {"POLLING_INTERVAL_SECONDS": 1, **settings}
+    """A pipeline in a folder of its own that is ready to process tasks; it polls every `POLL_S` when idle."""
+    chosen = {"POLLING_INTERVAL_SECONDS": POLL_S, **settings}
     with short_folder() as folder, started_pipeline(sandbox, folder, **chosen) as pipeline:
         pipeline.wait_ready()
         yield pipeline
