@@ -19,7 +19,7 @@ TIMEOUT_S = 600.0
 TEXT = "Task {n}: " + "lorem ipsum dolor sit amet " * 7
 """The text of a task: about 200 bytes, all different."""
 POLL_S = 5.0
-"""The polling interval: the wait for the first poll is not measured, and polls that the backlog does not ask for are few."""
+"""The polling interval. The wait for the first poll is not measured; polls without a reason should be few."""
 QUEUE_CHUNK = 50_000
 """Tasks queued with one request to the stand-in."""
 
