@@ -80,7 +80,7 @@ TARGETS = (
         "500,000 pending, limit ignored: first PATCH",
         "pages",
         "limit ignored: first PATCH after the first byte",
-        "times",
+        "s",
         most=3,
     ),
     Target("8 embedders against 1, provider of 50 ms", "scaling", "embedders 8: against 1", "times", least=7.5),

@@ -66,6 +66,14 @@ def test_the_targets_are_a_markdown_table_with_the_verdicts(report: Report, tmp_
     assert "| idle CPU, polling every 30 s | at most 0.5 % of a core | not measured | |" in table
 
 
+def test_a_target_has_one_bound_and_a_unit() -> None:
+    for target in targets.TARGETS:
+        assert (target.least is None) != (target.most is None)
+        assert target.unit in {"times", "s", "ms", "MiB", "% of a core"}
+    units = {target.figure: target.unit for target in targets.TARGETS}
+    assert units["limit ignored: first PATCH after the first byte"] == "s"
+
+
 def test_every_target_is_of_a_benchmark() -> None:
     assert {target.benchmark for target in targets.TARGETS} <= set(BENCHMARKS)
 
