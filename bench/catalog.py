@@ -32,7 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "the pipeline against a bare script, BullMQ and Celery on the same tasks",
         Size(tasks=60_000, runs=3),
         Size(tasks=50),
-        Size(tasks=20_000),
+        Size(tasks=12_000),
     ),
     "floor": Benchmark(
         floor.measure,
