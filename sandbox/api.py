@@ -100,6 +100,7 @@ class ApiStandIn(StandIn[ApiSettings]):
         return {
             "tasks": tasks.counts,
             "gets": self._gets,
+            "listed": tasks.listed,
             "patches": self._patches,
             "throttled": self._throttle.refused,
             "most_patches_waiting": self._workers.most_waiting,
