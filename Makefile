@@ -75,10 +75,8 @@ check: $(READY) ## Lint: ruff, mypy --strict, import contracts
 format: $(READY) ## Put the code into its one format
 	@ruff check --fix --quiet . ; ruff format --quiet .
 
-bench: $(READY) ## All benchmarks
-	@python -m bench.quota
-	@python -m bench.embedding
-	@python -m bench.quick
+bench: $(READY) ## All benchmarks, minutes each; NAME=… runs one (python -m bench --list names them)
+	@python -m bench $(NAME)
 
 lock: $(READY) ## Pin what the container installs, with hashes (requirements.lock), and without (requirements.txt)
 	@python -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
@@ -99,8 +97,8 @@ audit: $(READY) ## Look for known vulnerabilities in what the container installs
 	  *) verdict="Not audited, so nothing is known: $$verdict"; status=1 ;; \
 	esac; echo "$$verdict"; exit $$status
 
-bench-quick: $(READY) ## The pipeline against a bare script, 50,000 tasks
-	@python -m bench.quick
+bench-quick: $(READY) ## The pipeline against a bare script, BullMQ and Celery, and its costs, in 90 seconds
+	@python -m bench --quick
 
 clean: ## Remove what the other commands made (not the state in data/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

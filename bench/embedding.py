@@ -1,4 +1,4 @@
-"""Measures the CPU time per input from the provider's response to a checked vector: `python -m bench.embedding`.
+"""The CPU time per input from the provider's response to a checked vector.
 
 It counts the CPU time of this process only, over real HTTP: the sandbox's OpenAI runs in another process. The batches
 have 256 texts, the vectors 1,536 dimensions. The SDK returns lists of Python floats, whether the vectors are sent as
@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from statistics import median
 
 import numpy as np
 import openai
 
+from bench.figures import Report
+from bench.sizes import Size
 from common.settings.settings import Settings, read
 from sandbox.client import Sandbox
 from stages.embedder.calling.vector_guard import VectorGuard
@@ -24,15 +27,13 @@ from stages.embedder.providers.openai import OpenAI
 MODEL = "text-embedding-3-small"
 BATCH = 256
 ROUNDS = 15
-MAX_MEASURING_S = 3.0
-"""The longest time for one contestant: one of them is a hundred times slower than the others."""
 TEXTS = [f"Task {number}: " + "lorem ipsum dolor sit amet " * 7 for number in range(BATCH)]
 
 Embed = Callable[[Sequence[str]], object]
 
 
-def main() -> None:
-    """Print the table."""
+def measure(report: Report, size: Size) -> None:
+    """Measure every way of getting vectors, each for at most `size.seconds` in each run."""
     with Sandbox.start() as sandbox:
         settings = read(
             api_base_url=sandbox.api,
@@ -42,16 +43,16 @@ def main() -> None:
             openai_api_key="sk-sandbox",
             openai_base_url=sandbox.openai,
         )
-        print(f"{'microseconds of CPU an input, batches of 256':<50}{'median':>8}{'worst':>8}")
-        for name, embed in contestants(settings).items():
-            taken = measured(embed)
-            print(f"{name:<50}{median(taken):>8.1f}{max(taken):>8.1f}")
+        sdk = openai.OpenAI(api_key="sk-sandbox", base_url=settings.openai_base_url)
+        with sdk, closing(OpenAI(settings)) as provider:
+            for _ in range(size.runs):
+                for name, embed in contestants(settings, sdk, provider).items():
+                    report.add(name, "µs/input", median(measured(embed, size.seconds)))
 
 
-def contestants(settings: Settings) -> dict[str, Embed]:
+def contestants(settings: Settings, sdk: openai.OpenAI, provider: OpenAI) -> dict[str, Embed]:
     """The functions to compare, by name."""
-    sdk = openai.OpenAI(api_key="sk-sandbox", base_url=settings.openai_base_url)
-    provider, mock, guard = OpenAI(settings), Mock(settings), VectorGuard()
+    mock, guard = Mock(settings), VectorGuard()
 
     def numbers(texts: Sequence[str]) -> object:
         answer = sdk.embeddings.create(model=MODEL, input=list(texts), encoding_format="float")
@@ -70,10 +71,10 @@ def contestants(settings: Settings) -> dict[str, Embed]:
     }
 
 
-def measured(embed: Embed) -> list[float]:
+def measured(embed: Embed, seconds: float) -> list[float]:
     """Measure one batch after another, until there are enough or the time is over."""
     taken: list[float] = []
-    deadline = time.monotonic() + MAX_MEASURING_S
+    deadline = time.monotonic() + seconds
     while not taken or (len(taken) < ROUNDS and time.monotonic() < deadline):
         taken.append(microseconds(embed))
     return taken
@@ -84,7 +85,3 @@ def microseconds(embed: Embed) -> float:
     began = time.process_time()
     embed(TEXTS)
     return (time.process_time() - began) / BATCH * 1e6
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What the quotas cost for one batch: `python -m bench.quota`.
+"""What the quotas cost for one batch.
 
 A check of all fifteen windows and a charge, for 256 waiting tasks, in two scopes (global, and the model's own), with a
 limit on every window. The target is under 50 µs, fsync not included. "Clock moving" turns the minute's ring on at
@@ -18,6 +18,8 @@ from statistics import quantiles
 
 import numpy as np
 
+from bench.figures import Report
+from bench.sizes import Size
 from common.process.store import Store
 from common.settings.model_limits import Strategy
 from stages.rate_limiter.quota.amounts import Amounts
@@ -25,24 +27,25 @@ from stages.rate_limiter.quota.counters import WINDOWS
 from stages.rate_limiter.quota.quotas import Quotas
 
 BATCH = 256
-ROUNDS = 5_000
+USAGE_ROUNDS = 200
+COMMIT_ROUNDS = 1_000
 START = 1_760_000_000.0
 MODEL = "text-embedding-3-small"
 
 
-def main() -> None:
-    """Print the table."""
-    print(f"{'microseconds a batch of 256, two scopes':<46}{'median':>8}{'99 %':>8}")
-    for strategy in Strategy:
-        for step, clock in ((0.0, "clock standing"), (0.5, "clock moving")):
-            show(f"{strategy}: check and charge, {clock}", check_and_charge(strategy, step))
-        show(f"{strategy}: settle", settle(strategy))
-        show(f"{strategy}: dump", new_quotas(strategy).dump)
-    show("rolling: usage and forecasts of 30 windows", usage(), rounds=200)
-    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder), "quota", ("quota",))) as store:
-        show("commit to LMDB, with fsync", commit(store), rounds=1_000)
-        print(f"{'commits a second, with fsync':<46}{commits_a_second(store):>8,.0f}")
-    print(f"a dump is {len(new_quotas(Strategy.ROLLING).dump()):,} bytes")
+def measure(report: Report, size: Size) -> None:
+    """Measure every step `size.tasks` times in each run, the slow ones less often."""
+    for _ in range(size.runs):
+        for strategy in Strategy:
+            for step, clock in ((0.0, "clock standing"), (0.5, "clock moving")):
+                add(report, f"{strategy}: check and charge, {clock}", check_and_charge(strategy, step), size.tasks)
+            add(report, f"{strategy}: settle", settle(strategy), size.tasks)
+            add(report, f"{strategy}: dump", new_quotas(strategy).dump, size.tasks)
+        add(report, "rolling: usage and forecasts of 30 windows", usage(), min(size.tasks, USAGE_ROUNDS))
+        with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder), "quota", ("quota",))) as store:
+            add(report, "commit to LMDB, with fsync", commit(store), min(size.tasks, COMMIT_ROUNDS))
+            report.add("commits one after another, with fsync", "/s", commits_a_second(store, size.seconds))
+        report.add("a dump", "bytes", len(new_quotas(Strategy.ROLLING).dump()))
 
 
 def new_quotas(strategy: Strategy) -> Quotas:
@@ -85,7 +88,7 @@ def commit(store: Store) -> Callable[[], object]:
     return once
 
 
-def commits_a_second(store: Store, seconds: float = 2.0) -> float:
+def commits_a_second(store: Store, seconds: float) -> float:
     """Return how many batches could leave one after the other."""
     once, done, begin = commit(store), 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:
@@ -101,16 +104,13 @@ def usage() -> Callable[[], object]:
     return lambda: quotas.usage(START + 1)
 
 
-def show(name: str, once: Callable[[], object], rounds: int = ROUNDS) -> None:
-    """Time single calls and print their median and 99th percentile."""
+def add(report: Report, name: str, once: Callable[[], object], rounds: int) -> None:
+    """Time single calls, and add their median and 99th percentile."""
     taken = []
     for _ in range(rounds):
         begin = time.perf_counter_ns()
         once()
         taken.append((time.perf_counter_ns() - begin) / 1_000)
-    cuts = quantiles(taken, n=100)
-    print(f"{name:<46}{cuts[49]:>8.1f}{cuts[98]:>8.1f}")
-
-
-if __name__ == "__main__":
-    main()
+    cuts = quantiles(taken, n=100, method="inclusive")
+    report.add(f"{name}: p50", "µs/batch", cuts[49])
+    report.add(f"{name}: p99", "µs/batch", cuts[98])

@@ -15,8 +15,9 @@ import numpy as np
 
 from sandbox.access_tokens import AccessTokens
 from sandbox.http import Request, Response, json_response
+from sandbox.load import HandlerThrottle, Workers
 from sandbox.settings import ApiSettings
-from sandbox.stand_in import StandIn
+from sandbox.stand_in import Reply, StandIn
 from sandbox.tasks import RecordedPatch, TaskStore
 
 _PREFIX = b"/api/ai-tasks/"
@@ -61,13 +62,22 @@ class ApiStandIn(StandIn[ApiSettings]):
         super().__init__(ApiSettings())
         self._tokens = tokens
         self.tasks = TaskStore()
+        self._throttle, self._workers = HandlerThrottle(), Workers()
         self._gets = 0
         self._patches = 0
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Reply:
         """Call the handler of the route."""
-        if request.method == b"PATCH" and request.url.startswith(_PREFIX):
-            return self._patch(request)
+        settings, is_patch = self.settings, request.method == b"PATCH" and request.url.startswith(_PREFIX)
+        if settings.throttle_limit:
+            handler = "PATCH :id" if is_patch else f"{request.method.decode()} {request.path}"
+            if (refusal := self._throttle.check(handler, settings)) is not None:
+                self.refuse(request, refusal.status)
+                return refusal
+        if is_patch:
+            return (
+                self._workers.work(settings, lambda: self._patch(request)) if settings.workers else self._patch(request)
+            )
         limit = self.settings.body_limit
         if limit and len(request.body) > limit:
             return _error_response(413, "request entity too large")
@@ -90,7 +100,10 @@ class ApiStandIn(StandIn[ApiSettings]):
         return {
             "tasks": tasks.counts,
             "gets": self._gets,
+            "listed": tasks.listed,
             "patches": self._patches,
+            "throttled": self._throttle.refused,
+            "most_patches_waiting": self._workers.most_waiting,
             "accepted": tasks.accepted,
             "accepted_twice": tasks.accepted_twice,
             "digests_differ": tasks.digests_differ,
@@ -100,6 +113,7 @@ class ApiStandIn(StandIn[ApiSettings]):
         """Reset; also forget tasks and records."""
         super().reset()
         self.tasks = TaskStore()
+        self._throttle, self._workers = HandlerThrottle(), Workers()
         self._gets = self._patches = 0
 
     def _get(self, path: str, query: dict[str, str]) -> Response:

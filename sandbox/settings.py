@@ -42,6 +42,14 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     """Bytes; the default is that of express. Larger bodies are refused with 413; 0: no limit."""
     keep_results: bool = False
     """Keep every accepted result in memory."""
+    throttle_limit: Count = 0
+    """Requests to one handler (such as `PATCH :id`) in a window; more are refused with 429. 0: no throttle."""
+    throttle_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    """Length of the throttle's window, and of the block that follows if there were too many."""
+    workers: Count = 0
+    """PATCHes that are worked on at a time, while others wait; 0: any number, at once."""
+    work_seconds: Seconds = 0.0
+    """How long a worker takes for one PATCH."""
     check_bodies: bool = True
     """False: a PATCH that begins like a success is accepted unread (27 µs of CPU for 19 kB instead of 43)."""
 

@@ -98,6 +98,8 @@ class TaskStore:
         self._shuffler = random.Random(0)
         self.counts: dict[str, int] = {"pending": 0}
         """Number of tasks by state."""
+        self.listed = 0
+        """Elements of all pages so far: a task counts each time that it was listed."""
         self.accepted = 0
         self.accepted_twice = 0
         self.digests_differ = 0
@@ -185,7 +187,9 @@ class TaskStore:
             tasks = reversed(self._pending.values())
         elif order == "shuffled":
             tasks = self._shuffler.sample(list(self._pending.values()), len(self._pending))
-        return b"[" + b",".join([task.rendered for task in itertools.islice(tasks, limit)]) + b"]"
+        elements = [task.rendered for task in itertools.islice(tasks, limit)]
+        self.listed += len(elements)
+        return b"[" + b",".join(elements) + b"]"
 
     def in_state(self, state: str, limit: int | None) -> bytes:
         """The tasks in one state as a JSON array."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.installing import install_all
+
 PROGRAMS = {"promtool": "prometheus", "prometheus": "prometheus", "strace": "strace", "npm": "npm"}
 """Program → the Debian package that contains it."""
 
@@ -45,6 +47,8 @@ def install() -> Iterator[str]:
             done = subprocess.run(["npm", "ci", "--silent"], cwd=project.parent, check=False)
             if done.returncode:
                 yield f"Some tests will be skipped: npm ci failed in {project.parent}"
+    for problem in install_all():
+        yield f"Some tests will be skipped: {problem}"
 
 
 def _is_installed(project: Path) -> bool:

@@ -31,11 +31,16 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def is_on_demand(path: Path) -> bool:
+    """Whether a file belongs to a program whose packages are installed on demand: its folder has requirements."""
+    return (path.parent / "requirements.txt").exists() and path.parent != ROOT
+
+
 def imported(folders: Iterable[str]) -> set[str]:
     """The distributions that the modules in these folders import, wherever in a module."""
     names: set[str] = set()
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        if "node_modules" in path.parts or "src" in path.parts:
+        if "node_modules" in path.parts or "src" in path.parts or is_on_demand(path):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

@@ -187,16 +187,18 @@ class Patches:
             handle.fresh = False
             handle.curl.setopt(pycurl.FRESH_CONNECT, 0)
         task_id, token, began = handle.request
-        self._durations.observe(time.monotonic() - began)
+        took_s = time.monotonic() - began
+        self._durations.observe(took_s)
         self._counter(status).inc()
         wait_s = 0.0 if 200 <= status < 300 else curl.retry_after_s(handle.lines) or 0.0
         if error:
-            return ApiResponse(task_id, status, f"PATCH {ENDPOINT}: {error}", wait_s, token.fingerprint)
+            words = f"PATCH {ENDPOINT}: {error}"
+            return ApiResponse(task_id, status, words, wait_s, token.fingerprint, took_s=took_s)
         told = error_body.read(status, bytes(handle.body), token.access_token)
         # an empty body tells nothing, except that a 404 is not the API's: that one always has words
         from_api = told.from_api or (not handle.body and status != 404)
         return ApiResponse(
-            task_id, status, "", wait_s, token.fingerprint, from_api, told.in_words(), told.route_missing
+            task_id, status, "", wait_s, token.fingerprint, from_api, told.in_words(), told.route_missing, took_s
         )
 
     def _counter(self, status: int) -> Counter:

@@ -25,6 +25,8 @@ class ApiResponse(NamedTuple):
     """What the body says, in words to append to a description; empty if it says nothing."""
     route_missing: bool = False
     """404 because the API does not have this route at all: no task is gone."""
+    took_s: float | None = None
+    """From the start of the request to its end; None if the edge did not measure it."""
 
 
 class ApiResponses(NamedTuple):

@@ -30,6 +30,12 @@ class Send(NamedTuple):
     message: Message
 
 
+class AfterCommit(NamedTuple):
+    """Give this event to the state when all writes so far are on disk."""
+
+    event: Any
+
+
 class Log(NamedTuple):
     """Log an event."""
 

@@ -7,6 +7,9 @@ One turn of the loop:
 3. Perform the actions that write, and commit them in one transaction.
 4. Perform the other actions: sends, HTTP requests, provider calls. Nothing leaves the process before the commit.
 
+With `Plan.commits_beside` a thread commits, and the actions of a turn follow when its writes are on disk (`committer`).
+Meanwhile only `Plan.free_effects` are performed, which depend on no write that is under way.
+
 A slow call runs elsewhere, and its outcome comes back as an event through `post`. So no handler and no action waits.
 SIGTERM makes the stage drain: the loop continues until `Plan.drained` returns True.
 """
@@ -33,7 +36,8 @@ import zmq
 from common.failures.breaker import Breaker
 from common.failures.errors import Fatal
 from common.process import breaker_report, clock, metrics, zero_series
-from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send
+from common.process.actions import Actions, AfterCommit, Count, Instant, Log, Observe, Report, Send
+from common.process.committer import Committed, Committer
 from common.process.store import Store
 from common.supervisor_watch import ORPHAN_ENDS_S, SupervisorWatch
 from common.wire.messages import Heartbeat, decode
@@ -79,6 +83,10 @@ class Plan:
     """What the heartbeat says about the stage."""
     idle_tick_s: Callable[[Instant], float | None] = lambda _: None
     """While the stage has nothing to do, the seconds between two ticks; None otherwise. Asked in each turn."""
+    commits_beside: bool = False
+    """Whether a thread commits, so that the loop goes on while the disk writes."""
+    free_effects: Mapping[type, Callable[[Any], None]] = field(default_factory=dict)
+    """Type of an action that depends on committed writes only → the function that performs it in this turn."""
 
 
 @dataclass
@@ -98,7 +106,9 @@ class Loop:
         self.sockets = Sockets(wiring)
         self._log = structlog.get_logger()
         self._events: deque[Any] = deque()
-        self._later: deque[Any] = deque()
+        self._later: list[Any] = []
+        self._free: list[Any] = []
+        self._committer: Committer | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = zmq.Poller()
         self._poller.register(self.sockets.inbox, zmq.POLLIN)
@@ -110,6 +120,7 @@ class Loop:
         self._thread = threading.get_ident()
         self._own_effects: dict[type, Callable[[Any], None]] = {
             Send: lambda send: self.sockets.send(send.to, send.message),
+            AfterCommit: lambda action: self.post(action.event),
             Log: lambda log: getattr(self._log, log.level)(log.event, **log.fields),
             Count: lambda count: metrics.count(*count),
             Observe: lambda observed: metrics.observe(*observed),
@@ -139,6 +150,8 @@ class Loop:
         self._log.info("process_started", pid=os.getpid(), boot_id=self.boot_id)
         for breaker in plan.breakers:
             metrics.show_breaker(breaker.service, breaker.state, breaker.reason)
+        if plan.store and plan.commits_beside:
+            self._committer = Committer(plan.store, self.post, lambda error: self.post(BackgroundFailure(error)))
         draining = False
         ticked_at = next_tick = next_beat = 0.0
         while True:
@@ -168,6 +181,9 @@ class Loop:
         now = clock.now()
         self._decide(plan, plan.last_words(now))
         self._finish_turn(plan)
+        if self._committer:
+            self._committer.close()
+            self._handle_events(plan, now)
         self._beat(plan, now)  # reports what was counted since the last one
         self.sockets.close()
         if plan.store:
@@ -177,7 +193,8 @@ class Loop:
             os._exit(0)  # an ordinary exit would wait for the provider calls of threads, for minutes
 
     def _may_end(self, plan: Plan, now: Instant) -> bool:
-        return not self._events and (plan.drained(now) or now.mono >= self._orphan_ends_at)
+        is_committed = self._committer is None or self._committer.is_idle
+        return not self._events and is_committed and (plan.drained(now) or now.mono >= self._orphan_ends_at)
 
     def _notice_orphaned(self, now: Instant) -> None:
         """Drain and end soon if supervisord is gone: the next supervisord's programs need the sockets and locks."""
@@ -232,26 +249,39 @@ class Loop:
             event = self._events.popleft()
             if isinstance(event, BackgroundFailure):
                 raise event.error
+            if isinstance(event, Committed) and self._committer:
+                self._perform(plan, self._committer.on_committed(event))
+                continue
             self._decide(plan, plan.handlers[type(event)](event, now))
 
     def _decide(self, plan: Plan, actions: Actions) -> None:
         for action in actions:
             write = plan.writes.get(type(action))
-            if write is None:
-                self._later.append(action)
-            else:
+            if write is not None:
                 write(action)
+            elif type(action) in plan.free_effects:
+                self._free.append(action)
+            else:
+                self._later.append(action)
 
     def _finish_turn(self, plan: Plan) -> None:
-        if plan.store:
+        later, self._later = self._later, []
+        free, self._free = self._free, []
+        if self._committer:
+            later = self._committer.end_turn(later)
+        elif plan.store:
             plan.store.commit()
         for breaker in plan.breakers:
             breaker_report.tell(breaker)
-        while self._later:
-            action = self._later.popleft()
+        for action in free:
+            plan.free_effects[type(action)](action)
+        self._perform(plan, later)
+        self.sockets.flush()
+
+    def _perform(self, plan: Plan, actions: Sequence[Any]) -> None:
+        for action in actions:
             perform = plan.effects.get(type(action)) or self._own_effects[type(action)]
             perform(action)
-        self.sockets.flush()
 
     def _beat(self, plan: Plan, now: Instant) -> None:
         report = plan.report(now)

@@ -16,6 +16,7 @@ from prometheus_client.metrics import Counter, Gauge, Histogram, disable_created
 from prometheus_client.registry import CollectorRegistry
 
 from common import __version__
+from common.process.actions import Report
 from common.wire.parts import Family, Sample
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -70,6 +71,18 @@ API_DURATION = Histogram(
     ["endpoint", "method"],
     buckets=_SECONDS,
     registry=REGISTRY,
+)
+API_CONNECTIONS_LIMIT = Gauge(
+    "api_connections_limit",
+    "PATCHes that may be under way at a time: it falls when they wait in the API for each other, or for 429",
+    ["stage"],
+    registry=REGISTRY,
+)
+API_CONNECTIONS_IN_USE = Gauge(
+    "api_connections_in_use", "PATCHes that are under way, those that hang included", ["stage"], registry=REGISTRY
+)
+API_PACED = Gauge(
+    "api_paced", "1 while requests to the API wait because of API_REQUESTS_PER_MINUTE", ["stage"], registry=REGISTRY
 )
 TOKEN_REQUESTS = Counter(
     "oauth2_token_requests_total", "Requests to the OAuth2 token endpoint, by outcome", ["status"], registry=REGISTRY
@@ -273,6 +286,16 @@ def snapshot() -> list[Family]:
         samples = [Sample(name + suffix, labels, value) for suffix, labels, value, *_ in metric._samples()]  # noqa: SLF001
         families.append(Family(name, kind, text, samples))
     return families
+
+
+def show_connections(stage: str, report: Report) -> Report:
+    """Set the metrics of a stage's requests to the API, from what its heartbeat will say; returns the report."""
+    facts = report.facts
+    API_PACED.labels(stage).set(bool(facts.get("paced")))
+    if "connections" in facts:
+        API_CONNECTIONS_LIMIT.labels(stage).set(facts["connections_limit"])
+        API_CONNECTIONS_IN_USE.labels(stage).set(facts["connections"])
+    return report
 
 
 _REASONS: dict[str, str] = {}

@@ -1,12 +1,13 @@
-"""Durable storage: one LMDB environment for each stage that needs one, one transaction for each turn of the loop.
+"""Durable storage: one LMDB environment for each stage that needs one.
 
-Writes are collected during a turn and committed together, before any message that depends on them is sent
-(docs/architecture.md, rule 4). Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the
-meta page that points to it through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in
-place. So a power cut can lose only an uncommitted turn, and cannot corrupt the store. According to LMDB's
-documentation, `metasync=False` would halve the flushes but may lose the last commit, `sync=False` may corrupt the
-store, and with `writemap` a full disk crashes the process. Measured cost for values of 6 kB: 331 µs for a single one,
-4.8 µs each in a batch of 512.
+Writes are collected during a turn of the loop and committed together, before any message that depends on them is sent
+(docs/architecture.md, rule 4). A turn either commits itself, or hands its writes to a thread (`committer`).
+
+Both sync flags of LMDB are on. A commit flushes the data (`fdatasync`), then writes the meta page that points to it
+through a descriptor opened with `O_DSYNC`, then returns. Data is never overwritten in place. So a power cut can lose
+only an uncommitted turn, and cannot corrupt the store. According to LMDB's documentation, `metasync=False` would halve
+the flushes but may lose the last commit, `sync=False` may corrupt the store, and with `writemap` a full disk crashes
+the process. Measured cost for values of 6 kB: 331 µs for a single one, 4.8 µs each in a batch of 512.
 
 If the disk is full or a write fails, the commit raises `Fatal`. Nothing of that turn is sent; the process stops, and at
 its next start reads what was committed before. Opening a store begins with a commit, so a stage whose disk is still
@@ -17,8 +18,11 @@ kills the process, with the same consequences.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +33,8 @@ from common.failures.errors import Fatal
 from common.ownership import is_owned, own, private_directory
 
 T = TypeVar("T")
+Writes = list[tuple[str, bytes, bytes | None]]
+"""Each a database, a key, and a value; None deletes the record."""
 
 VERSION = 1
 """Version of the records in all stores. Increase it when older code would misread new records, or the reverse."""
@@ -46,7 +52,11 @@ class Store:
         private_directory(state_dir, "STATE_DIR")
         self.path = private_directory(state_dir / name, "STATE_DIR")
         self._lock = own(self.path / OWNER, f"STATE_DIR: the store {self.path}")
-        self._writes: list[tuple[str, bytes, bytes | None]] = []
+        self._writes: Writes = []
+        self._taken: deque[Writes] = deque()
+        """Writes that were taken, and are not committed yet."""
+        self._resizing = threading.Lock()
+        """No transaction may be open in this process while the map is made larger."""
         try:
             self._open(databases, map_size)
         except (lmdb.Error, OSError) as error:
@@ -67,16 +77,17 @@ class Store:
     def get(self, database: str, key: bytes) -> bytes | None:
         """Read a committed record."""
         try:
-            with self._env.begin(db=self._dbs[database]) as txn:
+            with self._resizing, self._env.begin(db=self._dbs[database]) as txn:
                 return txn.get(key)
         except lmdb.Error as error:
             raise _fatal(self.path, "read", error) from error
 
     def latest(self, database: str, key: bytes) -> bytes | None:
-        """Read a record with the uncommitted writes of this turn; slower than `get`, so use it only where needed."""
-        for written, its_key, value in reversed(self._writes):
-            if (written, its_key) == (database, key):
-                return value
+        """Read a record with all uncommitted writes; slower than `get`, so use it only where needed."""
+        for writes in (self._writes, *reversed(list(self._taken))):
+            for written, its_key, value in reversed(writes):
+                if (written, its_key) == (database, key):
+                    return value
         return self.get(database, key)
 
     def scan(self, database: str, decode: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
@@ -85,13 +96,24 @@ class Store:
 
     def commit(self) -> None:
         """Commit the writes of this turn; they are on disk when this returns. Raises `Fatal` if that fails."""
-        if not self._writes:
-            return
+        if self._writes:
+            self.write([self.take_writes()])
+
+    def take_writes(self) -> Writes:
+        """The writes of this turn, which `write` commits later."""
+        taken, self._writes = self._writes, []
+        if taken:
+            self._taken.append(taken)
+        return taken
+
+    def write(self, turns: Sequence[Writes]) -> None:
+        """Commit the writes of the oldest turns that were taken. May be called on a thread. Raises `Fatal`."""
         try:
-            self._with_room(self._write)
+            self._with_room(partial(self._write, turns))
         except lmdb.Error as error:
             raise _fatal(self.path, "written", error) from error
-        self._writes.clear()
+        for _ in turns:
+            self._taken.popleft()
 
     def close(self) -> None:
         """Close the environment and release its lock."""
@@ -116,9 +138,9 @@ class Store:
             _require_version(self.path, txn.get(VERSION_KEY))
             txn.put(VERSION_KEY, str(VERSION).encode())
 
-    def _write(self) -> None:
+    def _write(self, turns: Sequence[Writes]) -> None:
         with self._env.begin(write=True) as txn:
-            for database, key, value in self._writes:
+            for database, key, value in chain.from_iterable(turns):
                 if value is None:
                     txn.delete(key, db=self._dbs[database])
                 else:
@@ -131,7 +153,8 @@ class Store:
                 return transaction()
             except lmdb.MapFullError:
                 self._env.reader_check()
-                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                with self._resizing:
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
 
 
 def is_running(state_dir: Path, name: str) -> bool:

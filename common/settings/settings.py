@@ -32,6 +32,7 @@ from common.settings.values import (
     Interval,
     Key,
     Line,
+    RequestsPerMinute,
     Seconds,
     Secret,
     Slug,
@@ -85,6 +86,8 @@ class Settings:
     api_base_url: BaseUrl
     request_timeout: Timeout = 30
     polling_interval_seconds: Annotated[float, Range(0.01, 86_400)] = 30
+    api_connections: Annotated[int, Range(1, 256)] = 16
+    api_requests_per_minute: RequestsPerMinute = 0
 
     # OAuth2
     oauth2_client_id: Line

@@ -81,6 +81,12 @@ def _zero_or_a_mebibyte(value: int) -> int:
     return value
 
 
+def _zero_or_two(value: int) -> int:
+    if value == 1:
+        raise ValueError("must be 0 (off) or at least 2: polls and PATCHes need one each")
+    return value
+
+
 def _one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must not contain line breaks, tabs or other control characters")
@@ -138,5 +144,6 @@ Timeout = Annotated[float, Range(0.1, 86_400)]
 Interval = Annotated[float, Range(TICK_S, 86_400 * 31)]
 """Seconds; the loops of the processes look at the time once in a tick, so a shorter one means nothing."""
 Count = Annotated[int, Range(1, 1_000_000)]
+RequestsPerMinute = Annotated[int, Range(0, 10_000_000), _zero_or_two]
 VectorLength = Annotated[int, Range(1, 65_536)]
 CacheBytes = Annotated[int, Range(0, 2**40), _zero_or_a_mebibyte]

@@ -26,11 +26,11 @@ def start() -> None:
     logs.set_up("fetcher", config.log_level)
     loop = Loop(Wiring(config.sockets_dir, "fetcher"))
     store = LeaseStore(config.state_dir)
-    now = clock.now()
     state = Fetcher(FetcherConfig(
         config.max_in_flight, config.lease_seconds, config.max_dispatches, config.polling_interval_seconds,
-        config.circuit_breaker_threshold, config.retry_backoff_factor, config.claim_tasks,
-    ), loop.wiring.inbox, store.leases(), store.dead(), now, store.settled())  # fmt: skip
+        config.circuit_breaker_threshold, config.retry_backoff_factor, config.claim_tasks, config.api_connections,
+        config.api_requests_per_minute,
+    ), loop.wiring.inbox, store.leases(), store.dead(), clock.now(), store.settled())  # fmt: skip
     kinds = task_types.registered(config.counts_tokens, config.default_embedding_model)
     zero_series.begin_task_types(kinds)
     upstream = Upstream(config, Reader(kinds, Shard(config.shard_index, config.shard_count)), loop.background)
@@ -42,7 +42,7 @@ def start() -> None:
 
     def report(now: Instant) -> Report:
         metrics.TASKS_IN_FLIGHT.set(state.table.leased_count)
-        return state.report(now)
+        return metrics.show_connections("fetcher", state.report(now))
 
     handlers: Handlers = {
         messages.Token: state.on_token, messages.Published: state.on_published, messages.Holding: state.on_holding,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.api.patch_queue import CONNECTIONS, SPARE_CONNECTIONS
+from common.api.patch_queue import with_spare
 from common.api.patches import Patches
 from common.settings.settings import Settings
 from stages.fetcher.actions import Claim
@@ -19,7 +19,7 @@ class ClaimRequests:
     def __init__(
         self, settings: Settings, post: Callable[[Any], None], watch: Callable[[int, Callable[[], None]], None]
     ) -> None:
-        self._patches = Patches(settings, CONNECTIONS + SPARE_CONNECTIONS, post, watch)
+        self._patches = Patches(settings, with_spare(settings.api_connections), post, watch)
         self.tick = self._patches.tick
         self.close = self._patches.close
 

@@ -49,7 +49,8 @@ class Claiming:
         self._pending: dict[str, PendingClaim] = {}
         self._refused: set[str] = set()
         """Those of them that the API did not carry out before."""
-        self._queue = PatchQueue((), lambda task_id: self._pending[task_id].tries if task_id in self._pending else 0)
+        self._queue = PatchQueue((), self._tries, config.connections)
+        self._queue.pace = schedule.pace
         self._token_refused: list[str] = []
         """Those that were refused together with the token."""
         self._token_used = ""
@@ -67,10 +68,12 @@ class Claiming:
             return [f"the API throttles claims: {throttle.reason}; next in {throttle.remaining_s(now.mono):.0f} s"]
         return []
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, now: Instant) -> dict[str, Any]:
         """What the heartbeat says about claims."""
         facts = {"claiming": len(self._pending), "parked": self._table.count(Whereabouts.PARKED)}
-        notices = self._schedule.facts().get("notices", []) + self.second_claims.notices()
+        load = self._queue.facts(now.mono)
+        facts |= load
+        notices = self._schedule.facts().get("notices", []) + load.get("notices", []) + self.second_claims.notices()
         return {**facts, "notices": notices} if notices else facts
 
     @property
@@ -95,12 +98,15 @@ class Claiming:
         token = self._schedule.access_token.usable(now)
         if token is None or self.draining or not self.refusals.throttle.is_over(now.mono):
             return
+        if self._schedule.is_poll_waiting(now):
+            return
         if token.fingerprint != self._token_used:
             self._token_used = token.fingerprint
             self._send_token_refused_again()
         if breaker.state is State.OPEN and queue.has_new:
             self.refusals.on_untried(now.mono)
-        while queue.has_next(now.mono) and breaker.allows(now.mono):
+        is_probe = breaker.state is not State.CLOSED
+        while queue.has_next(now.mono, is_probe=is_probe) and breaker.allows(now.mono):
             task_id = queue.begin(now.mono, is_probe=breaker.state is State.HALF_OPEN)
             if task_id in self._pending and self._is_claiming(task_id):
                 breaker.began()
@@ -111,6 +117,7 @@ class Claiming:
     def on_api_responses(self, event: ApiResponses, now: Instant) -> Generator[Any, None, list[m.Task]]:
         """Act on what the API said about claims; returns the tasks whose claims it accepted."""
         accepted: list[m.Task] = []
+        self._queue.learn(event.responses, now.mono, are_probes=self.refusals.breaker.state is not State.CLOSED)
         for response in event.responses:
             self._queue.ended(response.task_id)
             pending = self._pending.get(response.task_id)
@@ -147,6 +154,9 @@ class Claiming:
             return []
         self._forget(task_id)
         return [pending.task]
+
+    def _tries(self, task_id: str) -> int:
+        return self._pending[task_id].tries if task_id in self._pending else 0
 
     def _is_claiming(self, task_id: str) -> bool:
         return self._table.whereabouts(task_id) is Whereabouts.CLAIMING
@@ -214,7 +224,7 @@ class Claiming:
         token = self._schedule.token(now, self._search_at_s) if lost else None
         if token is not None:
             self._search_at_s = now.mono + self._polling_interval_s
-            self._schedule.begin()
+            self._schedule.begin(now)
             yield Poll(0, len(lost), self._table.ids(*LEASED), frozenset(), token, lost)
 
     def note_found(self, task_ids: Iterable[str], now: Instant) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from common.api.patch_queue import CONNECTIONS
+
 
 class FetcherConfig(NamedTuple):
     """A part of the settings, as plain values."""
@@ -22,3 +24,7 @@ class FetcherConfig(NamedTuple):
     """Each pause after a failure is this many times longer than the one before."""
     claim_tasks: bool = False
     """Whether each task is claimed (PATCH `in_progress`) before it is dispatched."""
+    connections: int = CONNECTIONS
+    """At most this many claims are under way."""
+    requests_per_minute: int = 0
+    """At most this many requests to the API leave the whole pipeline in a minute; 0 for any number."""

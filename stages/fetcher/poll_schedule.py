@@ -18,13 +18,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.api.access_token import AccessToken
+from common.api.request_pace import RequestPace, divided
 from common.failures.breaker import Breaker
 from common.failures.cooldown import Cooldown
 from common.failures.errors import Throttled
 from common.failures.retry import Backoff
 from common.process.actions import Count, Instant, Log
 from common.wire import messages as m
-from common.wire.timing import IDLE_TICK_S
+from common.wire.timing import IDLE_TICK_S, TICK_S
 from stages.fetcher.actions import PollFailed
 from stages.fetcher.config import FetcherConfig
 from stages.fetcher.envelope import Unreadable
@@ -55,6 +56,10 @@ class PollSchedule:
         self.breaker = Breaker("api", config.breaker_threshold, self.backoff)
         self.access_token = AccessToken(inbox, TOKEN_DEAD_AFTER if config.claim_tasks else 1)
         """Polls leave one at a time. So without claims a refused poll is the only evidence."""
+        self.pace = RequestPace(divided(config.requests_per_minute, claim_tasks=config.claim_tasks).fetcher)
+        """How soon after one another polls and claims may leave."""
+        self._waited_at_s = float("-inf")
+        """When a poll that is due had to wait for its turn."""
         self.pages_full = False
         """Whether the last page was as long as asked for, or as the API's cap: there may be more behind it."""
         self.cooldown = Cooldown()
@@ -91,16 +96,26 @@ class PollSchedule:
         due_at_s = self._next_at_s if due_at_s is None else due_at_s
         if self._under_way or now.mono < due_at_s or not self.cooldown.is_over(now.mono):
             return None
-        return self.access_token.usable(now) if self.breaker.allows(now.mono) else None
+        token = self.access_token.usable(now) if self.breaker.allows(now.mono) else None
+        if token is not None and not self.pace.allows(now.mono, is_told=False):  # without new tasks, no harm is done
+            self._waited_at_s = now.mono
+            return None
+        return token
 
     def is_due_soon(self, now: Instant) -> bool:
         """Whether a poll may be due before the next idle tick, or polls fail."""
         may_be_due = not self._under_way and now.mono >= self._next_at_s - IDLE_TICK_S
         return may_be_due or bool(self._failure) or self.access_token.usable(now) is None
 
-    def begin(self) -> None:
+    def is_poll_waiting(self, now: Instant) -> bool:
+        """Whether a poll is due and waits for its turn in API_REQUESTS_PER_MINUTE: then claims wait for it."""
+        return now.mono - self._waited_at_s <= 2 * TICK_S
+
+    def begin(self, now: Instant) -> None:
         """A poll leaves."""
         self._under_way = True
+        self._waited_at_s = float("-inf")
+        self.pace.began(now.mono)
         self.breaker.began()
 
     def begin_for_pending(self, not_wanted_count: int, now: Instant) -> int:
@@ -109,7 +124,7 @@ class PollSchedule:
         The limit is MAX_IN_FLIGHT, so that new tasks are seen behind those in flight, plus what else is in the way:
         the `not_wanted_count` pending tasks that the fetcher must not take, and what the last page showed in vain.
         """
-        self.begin()
+        self.begin(now)
         self._began_at_s = now.mono
         self._not_wanted_count = not_wanted_count
         self._asked_count = self._config.max_in_flight + not_wanted_count + self._in_the_way_count

@@ -209,7 +209,7 @@ class Fetcher:
         facts = self.table.facts() | self._schedule.facts()
         if self._claiming is not None:
             blockers += self._claiming.blockers(now)
-            facts |= self._claiming.facts()
+            facts |= self._claiming.facts(now)
         if until := self._deferred_keys.all_until(now.wall):
             facts["deferred_until"] = until
         return Report(blockers, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.api.request_pace import divided
 from common.api.responses import ApiResponses
 from common.process import clock, logs, metrics
 from common.process.actions import Actions, Instant, Report
@@ -10,10 +11,11 @@ from common.settings import settings
 from common.wire import messages
 from common.wire.timing import IDLE_TICK_S
 from common.wire.wiring import Wiring
-from stages.publisher.actions import SendPatch
+from stages.publisher.actions import ResultsStored, SendPatch
+from stages.publisher.config import PublisherConfig
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox
-from stages.publisher.state import Publisher, PublisherConfig
+from stages.publisher.state import Publisher
 
 
 def start() -> None:
@@ -23,8 +25,9 @@ def start() -> None:
     loop = Loop(Wiring(read.sockets_dir, "publisher"))
     outbox = Outbox(read.state_dir)
     config = PublisherConfig(
-        read.lease_seconds, read.max_retries, read.circuit_breaker_threshold, read.retry_backoff_factor
-    )
+        read.lease_seconds, read.max_retries, read.circuit_breaker_threshold, read.retry_backoff_factor,
+        read.api_connections, divided(read.api_requests_per_minute, claim_tasks=read.claim_tasks).publisher,
+    )  # fmt: skip
     state = Publisher(config, loop.wiring.inbox, outbox.entries(), outbox.dead(), clock.now())
     state.settled.restore(outbox.settled())
     delivery = Delivery(read, outbox.result, loop.post, loop.watch)
@@ -36,21 +39,19 @@ def start() -> None:
     def report(now: Instant) -> Report:
         metrics.OUTBOX_SIZE.set(len(state.entries))
         metrics.DEAD_LETTERS.set(len(state.dead))
-        return state.report(now)
+        return metrics.show_connections("publisher", state.report(now))
 
     handlers: Handlers = {
-        messages.Results: state.on_results,
-        messages.Draining: state.on_draining,
-        messages.Token: state.on_token,
-        messages.ApiReachable: state.on_api_reachable,
-        messages.DeadLetters: state.on_dead_letters,
-        ApiResponses: state.on_responses,
-    }
+        messages.Results: state.on_results, messages.Draining: state.on_draining,
+        messages.Token: state.on_token, messages.ApiReachable: state.on_api_reachable,
+        messages.DeadLetters: state.on_dead_letters, ApiResponses: state.on_responses,
+        ResultsStored: state.on_stored,
+    }  # fmt: skip
     loop.run(
         Plan(
-            handlers, writes=outbox.writes, effects={SendPatch: delivery.patch}, store=outbox.store,
-            breakers=[state.breaker], tick=on_tick, drain=state.on_drain, drained=state.is_drained, report=report,
-            idle_tick_s=lambda _: None if state.entries else IDLE_TICK_S,
+            handlers, writes=outbox.writes, store=outbox.store, commits_beside=True,
+            free_effects={SendPatch: delivery.patch}, breakers=[state.breaker], tick=on_tick, drain=state.on_drain,
+            drained=state.is_drained, report=report, idle_tick_s=lambda _: None if state.entries else IDLE_TICK_S,
         )
     )  # fmt: skip
     delivery.close()

@@ -51,6 +51,12 @@ class PutResult(NamedTuple):
     result: m.Result
 
 
+class ResultsStored(NamedTuple):
+    """Event: these results are on disk, so that they may be sent."""
+
+    task_ids: list[str]
+
+
 class Settle(NamedTuple):
     """Delete results that need no further PATCH, and store that they were settled."""
 
@@ -82,7 +88,7 @@ class DropDeadLetter(NamedTuple):
 
 
 class SendPatch(NamedTuple):
-    """PATCH the stored result of this task."""
+    """PATCH the result of this task. It is on disk: only `ResultsStored` makes a result due."""
 
     task_id: str
     token: m.Token

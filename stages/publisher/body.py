@@ -13,6 +13,7 @@ from common.wire.messages import Result
 
 SUCCEEDED = "succeeded"
 FAILED = "failed"
+_FLOAT32 = np.dtype("<f4")
 
 
 def state_of(result: Result) -> str:
@@ -26,7 +27,7 @@ def body(result: Result) -> bytes:
         error = {"code": result.failure.code, "message": result.failure.message}
         return orjson.dumps({"state": FAILED, "result": {"error": error}})
     if result.vector:
-        rendered = orjson.dumps(np.frombuffer(result.vector, "<f4"), option=orjson.OPT_SERIALIZE_NUMPY)
+        rendered = orjson.dumps(np.frombuffer(result.vector, _FLOAT32), option=orjson.OPT_SERIALIZE_NUMPY)
     else:
         rendered = result.document
     return b'{"state":"succeeded","result":' + rendered + b"}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.api.patch_queue import CONNECTIONS, SPARE_CONNECTIONS
+from common.api.patch_queue import with_spare
 from common.api.patches import Patches
 from common.settings.settings import Settings
 from common.wire.messages import Result
@@ -24,7 +24,7 @@ class Delivery:
         watch: Callable[[int, Callable[[], None]], None],
     ) -> None:
         self._stored = stored
-        self._patches = Patches(settings, CONNECTIONS + SPARE_CONNECTIONS, post, watch)
+        self._patches = Patches(settings, with_spare(settings.api_connections), post, watch)
         self.tick = self._patches.tick
 
     def patch(self, action: SendPatch) -> None:

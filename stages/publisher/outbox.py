@@ -27,10 +27,16 @@ decode_result = msgspec.msgpack.Decoder(Result).decode
 decode_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 
 DATABASES = ("results", "dead", "settled")
+MOST_KEPT_BYTES = 16 * 2**20
+"""This much of the results that were not sent yet is kept in memory too, so that they need not be read."""
 
 
 def _entry(result: Result) -> OutboxEntry:
     return OutboxEntry(result.type, state_of(result), result.leased_at)
+
+
+def _size(result: Result) -> int:
+    return len(result.vector) + len(result.document)
 
 
 class Outbox:
@@ -38,6 +44,9 @@ class Outbox:
 
     def __init__(self, state_dir: Path) -> None:
         self.store = Store(state_dir, "publisher", DATABASES)
+        self._kept: dict[str, Result] = {}
+        """Results that were stored and not sent yet; the first ones, because they are sent first."""
+        self._kept_bytes = 0
         self.writes: dict[type, Callable[[Any], None]] = {
             PutResult: self._put,
             Settle: self._settle,
@@ -49,6 +58,9 @@ class Outbox:
 
     def result(self, task_id: str) -> Result:
         """The stored result of a task; raises `KeyError` if there is none."""
+        if (kept := self._kept.pop(task_id, None)) is not None:
+            self._kept_bytes -= _size(kept)
+            return kept
         stored = self.store.get("results", task_id.encode())
         if stored is None:
             raise KeyError(task_id)
@@ -67,7 +79,12 @@ class Outbox:
         return [record for _, record in self.store.scan("settled", decode)]
 
     def _put(self, action: PutResult) -> None:
-        self.store.put("results", action.result.id.encode(), _encode(action.result))
+        result = action.result
+        self.store.put("results", result.id.encode(), _encode(result))
+        size = _size(result)
+        if self._kept_bytes + size <= MOST_KEPT_BYTES:
+            self._kept[result.id] = result
+            self._kept_bytes += size
 
     def _settle(self, action: Settle) -> None:
         for task_id in action.record.ids:

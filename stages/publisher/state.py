@@ -1,6 +1,6 @@
 """What the publisher decides: when each result is PATCHed, and what follows from the API's response.
 
-    Results ──stored──► due ──PATCH──► sending ──accepted, or the task is gone──► settled
+    Results ──on disk──► due ──PATCH──► sending ──accepted, or the task is gone──► settled
                          ▲               │
                          └──try again────┤
                                          └──refused for good──► dead letter ──replayed──► due
@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.api.access_token import AccessToken
 from common.api.patch_queue import PatchQueue
 from common.api.responses import ApiResponse, ApiResponses, meaning_of
 from common.api.status import Meaning
 from common.failures.breaker import State
-from common.process.actions import Actions, Count, Instant, Log, Observe, Report, Send, task_fields
+from common.process.actions import Actions, AfterCommit, Count, Instant, Log, Observe, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S, renewal_interval_s
@@ -32,9 +32,11 @@ from stages.publisher.actions import (
     OutboxEntry,
     PutResult,
     ReplayDeadLetter,
+    ResultsStored,
     SendPatch,
     Settle,
 )
+from stages.publisher.config import PublisherConfig
 from stages.publisher.refusals import GIVE_UP, Refusals
 
 SETTLE_BATCH = 512
@@ -45,15 +47,6 @@ TOKEN_DOUBTED_S = 1.0
 """The longest time that a result waits, when its token was refused, for another token or a sign that this one works."""
 SETTLE_AFTER_S = 0.05
 """How long an acceptance waits for others."""
-
-
-class PublisherConfig(NamedTuple):
-    """The settings that the decisions depend on."""
-
-    lease_seconds: float = 15.0
-    max_retries: int = 3
-    breaker_threshold: int = 5
-    backoff_factor: float = 2.0
 
 
 class Publisher:
@@ -78,7 +71,9 @@ class Publisher:
         self._token = AccessToken(inbox, TOKEN_DEAD_AFTER)
         self._token_refused: list[str] = []
         """Results that were refused together with the token."""
-        self._queue = PatchQueue(stored, lambda task_id: self.entries[task_id].tries)
+        self._queue = PatchQueue(
+            stored, lambda task_id: self.entries[task_id].tries, config.connections, config.patches_per_minute
+        )
         self._accepted: list[str] = []
         self._accepted_at = 0.0
         self._next_holding = now.mono
@@ -95,7 +90,7 @@ class Publisher:
 
     # ---- messages and events ----
 
-    def on_results(self, message: m.Results, now: Instant) -> Actions:
+    def on_results(self, message: m.Results, _: Instant) -> Actions:
         """Store the results that are new, then acknowledge all."""
         settled: list[str] = []
         dead: list[str] = []
@@ -111,7 +106,6 @@ class Publisher:
                     continue
                 state = "succeeded" if result.failure is None else "failed"
                 self.entries[task_id] = OutboxEntry(result.type, state, result.leased_at)
-                self._queue.add(task_id)
                 new.append(task_id)
                 yield PutResult(result)
         if message.reply_to:
@@ -119,9 +113,14 @@ class Publisher:
         if new:
             yield Send("fetcher", m.Holding("publisher", new))
             yield Log("results_stored", task_fields(new))
+            yield AfterCommit(ResultsStored(new))
         if settled or dead:
             yield Send("fetcher", m.Published(settled, dead))
-        yield from self._send(now)
+
+    def on_stored(self, event: ResultsStored, now: Instant) -> Actions:
+        """Send results that are on disk now."""
+        self._queue.add(*event.task_ids)
+        return self._send(now)
 
     def on_draining(self, message: m.Draining, now: Instant) -> Actions:
         """Note that an embedder is draining: until it is done, its results may still come."""
@@ -142,11 +141,14 @@ class Publisher:
     def on_api_reachable(self, _: m.ApiReachable, now: Instant) -> Actions:
         """A poll succeeded, so the API may take results again."""
         self._refusals.on_poll_succeeded(now.mono)
+        if self.breaker.state is State.HALF_OPEN:
+            self._queue.hurry_one()
         self._token.reachable(now)
         return self._send(now)
 
     def on_responses(self, event: ApiResponses, now: Instant) -> Actions:
         """Act on the API's responses to PATCHes."""
+        self._queue.learn(event.responses, now.mono, are_probes=self.breaker.state is not State.CLOSED)
         for response in event.responses:
             self._queue.ended(response.task_id)
             found = meaning_of(response)
@@ -168,13 +170,13 @@ class Publisher:
         if self._settle_due(now):
             yield from self._settle(now)
 
-    def on_dead_letters(self, message: m.DeadLetters, now: Instant) -> Actions:
+    def on_dead_letters(self, message: m.DeadLetters, _: Instant) -> Actions:
         """Replay or drop the dead letters that an operator chose."""
         for task_id in message.replay:
             if entry := self.dead.pop(task_id, None):
                 self.entries[task_id] = OutboxEntry(entry.type, entry.state, entry.leased_at)
-                self._queue.add(task_id)
                 yield ReplayDeadLetter(task_id)
+                yield AfterCommit(ResultsStored([task_id]))
                 yield Log("dead_letter_replayed", {"task_id": task_id})
         dropped = [task_id for task_id in message.drop if self.dead.pop(task_id, None)]
         for task_id in dropped:
@@ -182,7 +184,6 @@ class Publisher:
             yield Log("dead_letter_dropped", {"task_id": task_id})
         if dropped:
             yield Send("fetcher", m.Published([], [], dropped))
-        yield from self._send(now)
 
     # ---- the clock ----
 
@@ -214,7 +215,8 @@ class Publisher:
         elif (wait_s := self._refusals.throttle.remaining_s(now.mono)) > 0:
             reason = self._refusals.throttle.reason
             blockers.append(f"the API asks to wait: {reason}; next PATCH in {wait_s:.0f} s")
-        return Report(blockers, {"outbox": len(self.entries), "dead_letters": len(self.dead)})
+        facts = {"outbox": len(self.entries), "dead_letters": len(self.dead)}
+        return Report(blockers, facts | self._queue.facts(now.mono))
 
     # ---- responses ----
 
@@ -302,9 +304,9 @@ class Publisher:
         token = self._token.usable(now)
         if token is None or self._draining or not self._refusals.throttle.is_over(now.mono):
             return
-        if self.breaker.state is not State.CLOSED and queue.has_new:
+        if (is_probe := self.breaker.state is not State.CLOSED) and queue.has_new:
             self._refusals.on_untried(now.mono)
-        while queue.has_next(now.mono) and self.breaker.allows(now.mono):
+        while queue.has_next(now.mono, is_probe=is_probe) and self.breaker.allows(now.mono):
             task_id = queue.begin(now.mono, is_probe=self.breaker.state is State.HALF_OPEN)
             self.breaker.began()
             yield SendPatch(task_id, token)

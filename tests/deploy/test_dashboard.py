@@ -38,6 +38,11 @@ def test_every_metric_of_the_provider_and_of_the_build_has_a_panel() -> None:
     assert {"provider_requests_total", "provider_tokens_used_total", "build_info"} <= shown
 
 
+def test_a_panel_shows_how_often_each_task_is_read_from_the_api() -> None:
+    both = {"ai_tasks_listed_total", "ai_tasks_leased_total"}
+    assert any(metrics(expression) == both and " / " in expression for expression in expressions())
+
+
 def test_the_variables_of_the_dashboard_are_the_jobs_and_their_pipelines() -> None:
     queries = {variable["name"]: variable["query"] for variable in DASHBOARD["templating"]["list"]}
     assert queries == {

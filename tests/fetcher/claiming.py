@@ -18,9 +18,11 @@ A = frozenset("a")
 class ClaimingFetching(Fetching):
     """The same with CLAIM_TASKS."""
 
-    def __init__(self, *, max_in_flight: int = 10, leases: dict[str, Lease] | None = None) -> None:
+    def __init__(self, *, max_in_flight: int = 10, leases: dict[str, Lease] | None = None, **config: Any) -> None:
         self.claims: list[str] = []
-        super().__init__(max_in_flight=max_in_flight, leases=leases, breaker_threshold=BREAKER, claim_tasks=True)
+        super().__init__(
+            max_in_flight=max_in_flight, leases=leases, breaker_threshold=BREAKER, claim_tasks=True, **config
+        )
 
     def did(self, actions: Any) -> list[Any]:
         done = super().did(actions)

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from common.api.responses import ApiResponse, ApiResponses
+from common.process.actions import AfterCommit
 from common.wire import messages as m
 from stages.publisher.actions import OutboxEntry, SendPatch
-from stages.publisher.state import Publisher, PublisherConfig
+from stages.publisher.config import PublisherConfig
+from stages.publisher.state import Publisher
 from tests import decisions, samples
 from tests.decisions import START, after
 
@@ -40,7 +42,12 @@ class Publishing:
         return self
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
-        done = list(actions)
+        done: list[Any] = []
+        for action in actions:  # every write is on disk at once
+            if isinstance(action, AfterCommit):
+                done += self.state.on_stored(action.event, self.now)
+            else:
+                done.append(action)
         patches = decisions.of_type(SendPatch, done)
         self.patched = [patch.task_id for patch in patches]
         self.shown = patches[-1].token.fingerprint if patches else self.shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.api.connection_limit import ConnectionLimit
 from common.api.patch_queue import CONNECTIONS, RETRY_CONNECTIONS
 from common.failures.breaker import State
 from stages.publisher.actions import SendPatch
@@ -95,8 +96,9 @@ def test_the_probe_is_the_result_with_the_fewest_tries() -> None:
     assert patches[0].task_id == "newer"
 
 
-def test_results_that_were_refused_leave_most_connections_to_others() -> None:
+def test_results_that_were_refused_leave_most_connections_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused results may hang until REQUEST_TIMEOUT: they must not have all connections then."""
+    monkeypatch.setattr(ConnectionLimit, "on_ended", lambda *_: None)  # the clock jumps here, the API is not slow
     publisher = sending(*names(20), breaker_threshold=1000)
     assert len(publisher.patched) == CONNECTIONS
     publisher.respond(0, *publisher.patched, error="no complete response")

@@ -49,3 +49,19 @@ def test_a_dropped_dead_letter_is_deleted(outbox: Outbox) -> None:
     assert turn(outbox, DropDeadLetter("a")) == (set(), set())
     with pytest.raises(KeyError):
         outbox.result("a")
+
+
+def test_a_result_that_was_just_stored_is_not_read_from_disk_and_memory_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.publisher.outbox.MOST_KEPT_BYTES", 100)
+    outbox = Outbox(tmp_path)
+    stored = [Result(str(number), "text_embedding", 1.0, bytes(40)) for number in range(4)]
+    for one in stored:
+        outbox.writes[PutResult](PutResult(one))
+    assert [outbox.result(str(number)) for number in range(2)] == stored[:2]  # nothing is committed yet
+    with pytest.raises(KeyError):
+        outbox.result("0")
+    outbox.store.commit()
+    assert [outbox.result(str(number)) for number in range(4)] == stored
+    outbox.store.close()

@@ -277,7 +277,7 @@ def test_a_publisher_is_not_drained_while_an_acceptance_is_not_settled() -> None
 def test_the_report_has_the_sizes_and_what_blocks_the_publisher() -> None:
     publisher = Publishing(stored=["a", "b"], dead=["d"], token=False, breaker_threshold=1)
     report = publisher.state.report(publisher.now)
-    assert report.facts == {"outbox": 2, "dead_letters": 1}
+    assert report.facts == {"outbox": 2, "dead_letters": 1, "connections": 0, "connections_limit": CONNECTIONS}
     assert report.blockers == ["no access token yet"]
     publisher.token("one")
     assert publisher.state.report(publisher.now).blockers == []

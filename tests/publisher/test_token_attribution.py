@@ -127,7 +127,7 @@ def test_a_token_that_is_not_valid_yet_is_tried_again_instead_of_replaced_in_a_c
     issued_at = {world.token: world.now}
 
     def respond(_: str) -> int:
-        issued = issued_at.setdefault(world.token, world.now)
+        issued = issued_at.setdefault(world.shown, world.now)
         return 200 if world.now - issued >= 3 else 401
 
     world.respond = respond
@@ -142,7 +142,7 @@ def test_renewals_with_a_clock_ahead_cost_nothing_while_the_token_before_lasts()
     issued_at = {world.token: world.now - 100}
 
     def respond(_: str) -> int:
-        return 200 if world.now - issued_at.setdefault(world.token, world.now) >= 3 else 401
+        return 200 if world.now - issued_at.setdefault(world.shown, world.now) >= 3 else 401
 
     world.respond = respond
     for number in range(60):
@@ -163,7 +163,7 @@ def test_a_revoked_token_is_replaced_within_moments_and_nothing_waits_for_a_brea
     world = World(sending(*names(200)), always(401))
     world.run(0.1)
     revoked = world.token
-    world.respond = lambda _: 401 if world.token == revoked else 200
+    world.respond = lambda _: 401 if world.shown == revoked else 200
     world.run(1.5)
     assert len(world.settled_at) == 200
     assert not any("does not take results" in blocker for blocker in world.blockers)

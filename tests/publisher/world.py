@@ -37,8 +37,14 @@ class World:
         self.token = publisher.shown
         self.tokens_refused = False
         """Whether the API refuses every request, whatever its token."""
-        self._begin(list(publisher.patched))
+        for task_id in publisher.patched:
+            self._begin(task_id, publisher.shown)
         self._token_wanted = False
+
+    @property
+    def shown(self) -> str:
+        """The token of the PATCH that is answered."""
+        return self.publisher.shown
 
     @property
     def now(self) -> float:
@@ -65,8 +71,8 @@ class World:
             ended = [patch for patch in self.under_way if patch[0] <= self.now]
             self.under_way = [patch for patch in self.under_way if patch[0] > self.now]
             for _, task_id, token in ended:
-                status = 403 if self.tokens_refused else max(0, self.respond(task_id))
                 self.publisher.shown = token
+                status = 403 if self.tokens_refused else max(0, self.respond(task_id))
                 if status == 200:
                     self.settled_at.setdefault(task_id, self.now)
                     self._did(self.publisher.respond(200, task_id))
@@ -76,14 +82,14 @@ class World:
             self._did(self.publisher.tick())
             self.blockers |= set(self.publisher.state.report(self.publisher.now).blockers)
 
-    def _begin(self, task_ids: list[str]) -> None:
-        for task_id in task_ids:
-            takes_s = REQUEST_TIMEOUT_S if self.respond(task_id) == HANGS else STEP_S
-            self.under_way.append((self.now + takes_s - 1e-6, task_id, self.token))
+    def _begin(self, task_id: str, token: str) -> None:
+        takes_s = REQUEST_TIMEOUT_S if self.respond(task_id) == HANGS else STEP_S
+        self.under_way.append((self.now + takes_s - 1e-6, task_id, token))
 
     def _did(self, actions: Iterable[Any]) -> None:
         done = list(actions)
-        self._begin([patch.task_id for patch in decisions.of_type(SendPatch, done)])
+        for patch in decisions.of_type(SendPatch, done):
+            self._begin(patch.task_id, patch.token.fingerprint)
         self.letters += decisions.of_type(MoveToDeadLetters, done)
         if requests := decisions.sent_to("token_broker", done):
             self.token_requests += len(requests)

@@ -1,6 +1,7 @@
 """The stand-in for the NestJS application."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -197,3 +198,42 @@ def test_fifty_thousand_tasks_fit_in_one_page(sandbox: Sandbox, signed_in: reque
     assert "ids" not in response
     texts = {task["content"]["text"] for task in pending(sandbox, signed_in)}
     assert len(texts) == 50_000
+
+
+# ---- load ----
+
+
+def test_a_throttle_counts_each_handler_and_refuses_for_a_window_after_too_many(
+    sandbox: Sandbox, signed_in: requests.Session
+) -> None:
+    ids = sandbox.queue(3)
+    sandbox.settings(api={"throttle_limit": 2, "throttle_seconds": 60})
+    assert [patch(sandbox, signed_in, task_id).status_code for task_id in ids] == [200, 200, 429]
+    refused = patch(sandbox, signed_in, ids[0])
+    assert refused.json() == {"statusCode": 429, "message": "ThrottlerException: Too Many Requests"}
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert len(pending(sandbox, signed_in)) == 1
+    api = sandbox.summary()["api"]
+    assert (api["throttled"], api["accepted"], api["patches"]) == (2, 2, 4)
+
+
+def test_the_throttle_ends_with_its_window(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    ids = sandbox.queue(2)
+    sandbox.settings(api={"throttle_limit": 1, "throttle_seconds": 0.2})
+    statuses = [patch(sandbox, signed_in, task_id).status_code for task_id in ids]
+    assert statuses[0] == 200
+    for _ in range(1000):
+        if patch(sandbox, signed_in, ids[1]).status_code == 200:
+            return
+    raise AssertionError("the throttle never ends")
+
+
+def test_with_one_worker_patches_wait_for_each_other(sandbox: Sandbox, signed_in: requests.Session) -> None:
+    ids = sandbox.queue(4)
+    sandbox.settings(api={"workers": 1, "work_seconds": 0.05})
+    with ThreadPoolExecutor(4) as pool:
+        responses = list(pool.map(lambda task_id: patch(sandbox, signed_in, task_id), ids))
+    took_s = sorted(response.elapsed.total_seconds() for response in responses)
+    assert [response.status_code for response in responses] == [200] * 4
+    assert took_s[-1] >= 2 * 0.05
+    assert sandbox.summary()["api"]["most_patches_waiting"] > 1

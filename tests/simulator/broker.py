@@ -11,7 +11,8 @@ from common.failures.retry import Backoff
 from common.wire import messages as m
 from stages.token_broker.actions import RequestToken, TokenIssued, TokenRequestFailed
 from stages.token_broker.state import TokenBroker
-from tests.simulator.world import Process, World
+from tests.simulator.process import Process
+from tests.simulator.world import World
 
 CLIENTS = ("ipc://fetcher", "ipc://publisher")
 REQUEST_LIMIT_S = 31.0

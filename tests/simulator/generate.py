@@ -28,6 +28,7 @@ def scenario(seed: int) -> Scenario:
         per_minute=rng.choice((0, 0, 60)),
         natures=[rng.choice(NATURES) for _ in range(rng.randrange(6))],
         requests_per_minute=rng.choice((0, 0, 0, 30)),
+        connections=(16, 16, 4, 1)[seed % 4],
         faults=sorted(fault(rng) for _ in range(rng.randrange(MOST_FAULTS + 1))),
     )
 

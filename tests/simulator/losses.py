@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from common.wire import messages as m
-from tests.simulator.world import Process, World
+from tests.simulator.process import Process
+from tests.simulator.world import World
 
 
 class RecordsLosses(Process):

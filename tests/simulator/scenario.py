@@ -70,6 +70,7 @@ class Scenario:
     natures: list[str]
     faults: list[Fault]
     requests_per_minute: int = 0
+    connections: int = 16
 
 
 class Run:
@@ -90,7 +91,7 @@ class Run:
         self.fetcher = FetcherProcess(world, api, scenario.max_in_flight)
         self.limiter = LimiterProcess(world, quota)
         self.embedders = [EmbedderProcess(world, name, self.provider, api) for name in EMBEDDERS]
-        self.publisher = PublisherProcess(world, api)
+        self.publisher = PublisherProcess(world, api, scenario.connections)
         for nature in scenario.natures:
             api.create(1, "small", nature)
         for key, share in (("small", 0.5), ("large", 0.3)):

@@ -18,8 +18,8 @@ from stages.fetcher.lease_table import LEASED, Whereabouts
 from stages.fetcher.page import PendingPage
 from stages.fetcher.state import Fetcher
 from stages.publisher import actions as published
-from stages.publisher import state as publishing
 from stages.publisher.body import body, state_of
+from stages.publisher.config import PublisherConfig
 from stages.publisher.state import Publisher
 from stages.rate_limiter.actions import PutQuota
 from stages.rate_limiter.quota.amounts import Amounts
@@ -27,8 +27,9 @@ from stages.rate_limiter.quota.quotas import Quotas
 from stages.rate_limiter.quota.scope import QuotaLimits, Receipt
 from stages.rate_limiter.state import RateLimiter, RateLimiterConfig
 from tests.simulator.outside import Api
+from tests.simulator.process import Process
 from tests.simulator.provider import LENGTH
-from tests.simulator.world import Process, World, void
+from tests.simulator.world import World, void
 
 LEASE_SECONDS = 15.0
 MAX_DISPATCHES = 5
@@ -184,9 +185,10 @@ class Recording(Quotas):
 class PublisherProcess(Process):
     """Results, dead letters and recently settled tasks are on disk."""
 
-    def __init__(self, world: World, api: Api) -> None:
+    def __init__(self, world: World, api: Api, connections: int) -> None:
         super().__init__(world, "publisher")
         self.api = api
+        self.config = PublisherConfig(LEASE_SECONDS, MAX_RETRIES, connections=connections)
         self.results: dict[str, m.Result] = {}
         self.dead: dict[str, m.Result] = {}
         self.settled: dict[bytes, Record] = {}
@@ -194,9 +196,8 @@ class PublisherProcess(Process):
         """Task id → the code of its failure."""
 
     def begin(self) -> None:
-        config = publishing.PublisherConfig(LEASE_SECONDS, MAX_RETRIES)
         entries, dead = _entries(self.results), _entries(self.dead)
-        self.state = Publisher(config, "ipc://publisher", entries, dead, self.world.instant)
+        self.state = Publisher(self.config, "ipc://publisher", entries, dead, self.world.instant)
         self.state.settled.restore(record for _, record in sorted(self.settled.items()))
 
     def handle(self, message: Any) -> Iterable[Any]:
@@ -207,6 +208,7 @@ class PublisherProcess(Process):
             m.Draining: self.state.on_draining,
             m.DeadLetters: self.state.on_dead_letters,
             ApiResponses: self.state.on_responses,
+            published.ResultsStored: self.state.on_stored,
         }
         return handlers[type(message)](message, self.world.instant)
 

@@ -13,21 +13,24 @@ import pytest
 
 from common.failures.attribution import Attribution, Blame, Finding
 from common.failures.retry import Backoff
+from common.process.actions import AfterCommit, Send
 from common.recently_settled import RecentlySettled
 from stages.embedder.calling.evidence import Evidence
 from stages.embedder.calling.vector_lengths import VectorLengths
 from stages.fetcher.lease_expiry import LeaseExpiry
+from stages.publisher.actions import SendPatch
 from stages.publisher.refusals import GIVE_UP, Refusals
 from stages.rate_limiter.charging import Charging
 from stages.rate_limiter.quota.quotas import Quotas
 from tests.simulator.__main__ import STEPS, problem_of, simulate
 from tests.simulator.generate import scenario
 from tests.simulator.scenario import EMBEDDERS, Fault, Scenario
+from tests.simulator.service import PublisherProcess
 from tests.simulator.shrink import shrink
 
 pytestmark = pytest.mark.timeout(600)
 
-PLANTED_SEEDS = 60
+PLANTED_SEEDS = 150
 """A planted defect must be found within this many seeds."""
 
 
@@ -113,6 +116,14 @@ def believe_every_length(patch: pytest.MonkeyPatch) -> None:
 
 def blame_the_api_for_every_refusal(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Attribution, "refused", lambda _, __, scope, *___: Finding(Blame.SCOPE, scope, 0))
+
+
+def send_what_is_not_on_disk(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PublisherProcess, "free_effects", (SendPatch, AfterCommit))
+
+
+def acknowledge_what_is_not_on_disk(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PublisherProcess, "free_effects", (SendPatch, Send))
 
 
 def never_try_again(patch: pytest.MonkeyPatch) -> None:
