@@ -11,7 +11,7 @@ from common.settings import settings
 from common.wire import messages
 from common.wire.timing import IDLE_TICK_S
 from common.wire.wiring import Wiring
-from stages.publisher.actions import ResultsStored, SendPatch
+from stages.publisher.actions import ResultsSettled, ResultsStored, SendPatch
 from stages.publisher.config import PublisherConfig
 from stages.publisher.delivery import Delivery
 from stages.publisher.outbox import Outbox
@@ -45,7 +45,7 @@ def start() -> None:
         messages.Results: state.on_results, messages.Draining: state.on_draining,
         messages.Token: state.on_token, messages.ApiReachable: state.on_api_reachable,
         messages.DeadLetters: state.on_dead_letters, ApiResponses: state.on_responses,
-        ResultsStored: state.on_stored,
+        ResultsStored: state.on_stored, ResultsSettled: state.on_settled,
     }  # fmt: skip
     loop.run(
         Plan(

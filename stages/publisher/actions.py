@@ -57,6 +57,12 @@ class ResultsStored(NamedTuple):
     task_ids: list[str]
 
 
+class ResultsSettled(NamedTuple):
+    """Event: it is on disk that these results need no further PATCH."""
+
+    number: int
+
+
 class Settle(NamedTuple):
     """Delete results that need no further PATCH, and store that they were settled."""
 

@@ -13,7 +13,6 @@ the same bytes, and no other result twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -22,16 +21,18 @@ from common.api.patch_queue import PatchQueue
 from common.api.responses import ApiResponse, ApiResponses, meaning_of
 from common.api.status import Meaning
 from common.failures.breaker import State
-from common.process.actions import Actions, AfterCommit, Count, Instant, Log, Observe, Report, Send, task_fields
+from common.process.actions import Actions, AfterCommit, Instant, Log, Report, Send, task_fields
 from common.recently_settled import DeleteSettled, RecentlySettled
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S, renewal_interval_s
+from stages.publisher import processed
 from stages.publisher.actions import (
     DropDeadLetter,
     MoveToDeadLetters,
     OutboxEntry,
     PutResult,
     ReplayDeadLetter,
+    ResultsSettled,
     ResultsStored,
     SendPatch,
     Settle,
@@ -45,6 +46,8 @@ TOKEN_DEAD_AFTER = 3
 """Refusals of a token in a row, without an accepted PATCH in between, after which it is not used any more."""
 TOKEN_DOUBTED_S = 1.0
 """The longest time that a result waits, when its token was refused, for another token or a sign that this one works."""
+MOST_UNSETTLED = 1000
+"""While this many acceptances are not on disk, no PATCH leaves: if the publisher dies, they are sent again."""
 SETTLE_AFTER_S = 0.05
 """How long an acceptance waits for others."""
 
@@ -76,6 +79,8 @@ class Publisher:
         )
         self._accepted: list[str] = []
         self._accepted_at = 0.0
+        self._settling = 0
+        """Results whose settlement is not on disk yet."""
         self._next_holding = now.mono
         self._draining = False
         self._drained_from = float("inf")
@@ -120,6 +125,11 @@ class Publisher:
     def on_stored(self, event: ResultsStored, now: Instant) -> Actions:
         """Send results that are on disk now."""
         self._queue.add(*event.task_ids)
+        return self._send(now)
+
+    def on_settled(self, event: ResultsSettled, now: Instant) -> Actions:
+        """Send further results, if they waited because too many acceptances were not on disk."""
+        self._settling -= event.number
         return self._send(now)
 
     def on_draining(self, message: m.Draining, now: Instant) -> Actions:
@@ -268,11 +278,8 @@ class Publisher:
     # ---- settling ----
 
     def _settle_due(self, now: Instant) -> bool:
-        if not self._accepted:
-            return False
-        return (
-            self._queue.is_idle or len(self._accepted) >= SETTLE_BATCH or now.mono - self._accepted_at >= SETTLE_AFTER_S
-        )
+        is_late = now.mono - self._accepted_at >= SETTLE_AFTER_S
+        return bool(self._accepted) and (self._queue.is_idle or len(self._accepted) >= SETTLE_BATCH or is_late)
 
     def _settle(self, now: Instant) -> Iterator[Any]:
         if not self._accepted:
@@ -283,16 +290,9 @@ class Publisher:
         self._accepted = []
         yield Settle(record)
         yield Send("fetcher", m.Published(record.ids))
-        counts: Counter[tuple[str, str]] = Counter()
-        durations: dict[str, list[float]] = {}
-        for task_id in record.ids:
-            entry = self.entries.pop(task_id)
-            counts[entry.type, entry.state] += 1
-            durations.setdefault(entry.type, []).append(max(0.0, now.wall - entry.leased_at))
-        for (task_type, state), number in counts.items():
-            yield Count("ai_tasks_processed_total", (task_type, state), number)
-        for task_type, values in durations.items():
-            yield Observe("ai_task_processing_duration_seconds", (task_type,), values)
+        yield from processed.count([self.entries.pop(task_id) for task_id in record.ids], now)
+        self._settling += len(record.ids)
+        yield AfterCommit(ResultsSettled(len(record.ids)))
         yield Log("results_accepted", task_fields(record.ids))
 
     # ---- sending ----
@@ -302,7 +302,8 @@ class Publisher:
         queue = self._queue
         queue.take_due(now.mono)
         token = self._token.usable(now)
-        if token is None or self._draining or not self._refusals.throttle.is_over(now.mono):
+        is_disk_slow = len(self._accepted) + self._settling >= MOST_UNSETTLED
+        if token is None or self._draining or is_disk_slow or not self._refusals.throttle.is_over(now.mono):
             return
         if (is_probe := self.breaker.state is not State.CLOSED) and queue.has_new:
             self._refusals.on_untried(now.mono)
@@ -314,6 +315,4 @@ class Publisher:
     def _stored_and_parked(self) -> tuple[list[str], list[str]]:
         """The results in the outbox: those that the API did not refuse yet, and those that it did."""
         parked = [task_id for task_id, entry in self.entries.items() if entry.tries]
-        if not parked:
-            return list(self.entries), parked
         return [task_id for task_id, entry in self.entries.items() if not entry.tries], parked

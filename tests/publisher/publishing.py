@@ -8,7 +8,7 @@ from typing import Any
 from common.api.responses import ApiResponse, ApiResponses
 from common.process.actions import AfterCommit
 from common.wire import messages as m
-from stages.publisher.actions import OutboxEntry, SendPatch
+from stages.publisher.actions import OutboxEntry, ResultsStored, SendPatch
 from stages.publisher.config import PublisherConfig
 from stages.publisher.state import Publisher
 from tests import decisions, samples
@@ -31,6 +31,9 @@ class Publishing:
         self.state = Publisher(PublisherConfig(**config), INBOX, entries, letters, START)
         self.now = START
         self.patched: list[str] = []
+        self.held: tuple[type, ...] = ()
+        """Events after a commit that is not through: they are in `uncommitted`."""
+        self.uncommitted: list[Any] = []
         self.shown = "one"
         """Fingerprint of the token that the last PATCH sent."""
         self.did(self.state.on_tick(START))
@@ -43,9 +46,13 @@ class Publishing:
 
     def did(self, actions: Iterable[Any]) -> list[Any]:
         done: list[Any] = []
-        for action in actions:  # every write is on disk at once
-            if isinstance(action, AfterCommit):
-                done += self.state.on_stored(action.event, self.now)
+        for action in actions:
+            if isinstance(action, AfterCommit) and isinstance(action.event, self.held):
+                self.uncommitted.append(action.event)
+            elif isinstance(action, AfterCommit):  # every other write is on disk at once
+                event = action.event
+                on_event = self.state.on_stored if isinstance(event, ResultsStored) else self.state.on_settled
+                done += on_event(event, self.now)
             else:
                 done.append(action)
         patches = decisions.of_type(SendPatch, done)

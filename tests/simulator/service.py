@@ -209,6 +209,7 @@ class PublisherProcess(Process):
             m.DeadLetters: self.state.on_dead_letters,
             ApiResponses: self.state.on_responses,
             published.ResultsStored: self.state.on_stored,
+            published.ResultsSettled: self.state.on_settled,
         }
         return handlers[type(message)](message, self.world.instant)
 
