@@ -36,8 +36,8 @@ SDK = {"anyio", "httpx2", "openai"}
 VECTORS = {"numpy"}
 TOKENIZER = {"regex", "tiktoken"}
 """Loaded when the first text is counted."""
-SUPERVISORD = {"structlog", "prometheus_client", "zmq", "lmdb", "msgspec", "orjson"}
-"""supervisord loads only our plug-in, which reads the settings."""
+SUPERVISORD = {"structlog", "prometheus_client", "zmq", "lmdb", "orjson"}
+"""supervisord loads only our plug-in, which reads the settings, with msgspec."""
 
 
 def loaded(code: str) -> set[str]:

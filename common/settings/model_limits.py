@@ -7,17 +7,17 @@ A limit has the name of its variable without `RATE_LIMIT_`. A limit that is miss
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from common.settings.conversion import STRICT, Range
+from msgspec import Meta, Struct
+
+from common.settings.conversion import STRICT
 
 LARGEST_LIMIT = 10**15
 """Sums of counters up to this limit cannot overflow an int64."""
 
-Limit = Annotated[int, Range(0, LARGEST_LIMIT)]
-_StrictLimit = Annotated[int, Range(0, LARGEST_LIMIT), STRICT]
+Limit = Annotated[int, Meta(ge=0, le=LARGEST_LIMIT)]
 
 
 class Strategy(StrEnum):
@@ -29,21 +29,24 @@ class Strategy(StrEnum):
     """Each minute, hour, day, week and month of the calendar."""
 
 
-@dataclass(frozen=True)
-class ModelLimits:
+class ModelLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """The limits of one model; the global limits apply too."""
 
-    per_minute: _StrictLimit = 0
-    per_hour: _StrictLimit = 0
-    per_day: _StrictLimit = 0
-    per_week: _StrictLimit = 0
-    per_month: _StrictLimit = 0
-    tokens_per_minute: _StrictLimit = 0
-    tokens_per_hour: _StrictLimit = 0
-    tokens_per_day: _StrictLimit = 0
-    tokens_per_week: _StrictLimit = 0
-    tokens_per_month: _StrictLimit = 0
-    requests_per_minute: _StrictLimit = 0
+    per_minute: Limit = 0
+    per_hour: Limit = 0
+    per_day: Limit = 0
+    per_week: Limit = 0
+    per_month: Limit = 0
+    tokens_per_minute: Limit = 0
+    tokens_per_hour: Limit = 0
+    tokens_per_day: Limit = 0
+    tokens_per_week: Limit = 0
+    tokens_per_month: Limit = 0
+    requests_per_minute: Limit = 0
+
+
+TOKEN_LIMITS = tuple(name for name in ModelLimits.__struct_fields__ if name.startswith("tokens_per_"))
+"""The limits of tokens, by their names."""
 
 
 def _named(models: dict[str, ModelLimits]) -> dict[str, ModelLimits]:
@@ -52,7 +55,7 @@ def _named(models: dict[str, ModelLimits]) -> dict[str, ModelLimits]:
     return models
 
 
-Models = Annotated[dict[str, ModelLimits], _named]
+Models = Annotated[dict[str, ModelLimits], STRICT, _named]
 
 
 def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

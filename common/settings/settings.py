@@ -14,11 +14,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from msgspec import Meta
+
 from common.failures.errors import SettingsError
 from common.settings import sources
-from common.settings.conversion import Problem, Range, Unconvertible, convert
+from common.settings.conversion import Problem, Unconvertible, convert
 from common.settings.durations import go_duration
-from common.settings.model_limits import Limit, ModelLimits, Models, Strategy
+from common.settings.model_limits import TOKEN_LIMITS, Limit, Models, Strategy
 from common.settings.secret_str import NO_SECRET
 from common.settings.unknown_names import unknown_names
 from common.settings.values import (
@@ -75,7 +77,7 @@ class AuthMethod(StrEnum):
     """With fields of the form."""
 
 
-LeaseSeconds = Annotated[float, Range(SHORTEST_LEASE_S, LONGEST_LEASE_S)]
+LeaseSeconds = Annotated[float, Meta(ge=SHORTEST_LEASE_S, le=LONGEST_LEASE_S)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,8 @@ class Settings:
     # The API
     api_base_url: BaseUrl
     request_timeout: Timeout = 30
-    polling_interval_seconds: Annotated[float, Range(0.01, 86_400)] = 30
-    api_connections: Annotated[int, Range(1, 256)] = 16
+    polling_interval_seconds: Annotated[float, Meta(ge=0.01, le=86_400)] = 30
+    api_connections: Annotated[int, Meta(ge=1, le=256)] = 16
     api_requests_per_minute: RequestsPerMinute = 0
 
     # OAuth2
@@ -106,16 +108,16 @@ class Settings:
     ollama_base_url: BaseUrl = "http://localhost:11434"
     ollama_timeout: Timeout = 120
     ollama_model_download_timeout: Seconds = 600
-    concurrency_limit: Annotated[int, Range(1, 256)] = 5
-    embedder_processes: Annotated[int, Range(1, 64)] = 1
-    embed_batch_size: Annotated[int, Range(1, 2048)] = 256
-    embed_batch_tokens: Annotated[int, Range(1, 300_000)] = 300_000
+    concurrency_limit: Annotated[int, Meta(ge=1, le=256)] = 5
+    embedder_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    embed_batch_size: Annotated[int, Meta(ge=1, le=2048)] = 256
+    embed_batch_tokens: Annotated[int, Meta(ge=1, le=300_000)] = 300_000
     default_embedding_model: Line = "text-embedding-3-small"
-    embedding_dimensions: Annotated[int, Range(0, 65_536)] = 0
+    embedding_dimensions: Annotated[int, Meta(ge=0, le=65_536)] = 0
     embedding_lengths: Annotated[dict[str, VectorLength], JSON] = field(default_factory=dict)
     embedding_cache_size: CacheBytes = 256 * 2**20
     truncate_long_texts: bool = False
-    ollama_batch_size: Annotated[int, Range(1, 2048)] = 64
+    ollama_batch_size: Annotated[int, Meta(ge=1, le=2048)] = 64
     ollama_keep_alive: Annotated[str, go_duration] = ""
     ollama_truncate: bool | None = None
     supported_models: Annotated[list[str], JSON] = field(default_factory=list)
@@ -123,17 +125,17 @@ class Settings:
     fallback_models: Annotated[dict[str, str], JSON] = field(default_factory=dict)
 
     # When things fail
-    max_retries: Annotated[int, Range(0, 100)] = 3
-    retry_backoff_factor: Annotated[float, Range(1, 60)] = 2.0
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
+    retry_backoff_factor: Annotated[float, Meta(ge=1, le=60)] = 2.0
     circuit_breaker_threshold: Count = 5
-    max_in_flight: Annotated[int, Range(1, 65_536)] = 4096
+    max_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     lease_seconds: LeaseSeconds = 15
     max_dispatches: Count = 5
 
     # Several pipelines on one API
     claim_tasks: bool = False
-    shard_index: Annotated[int, Range(0)] = 0
-    shard_count: Annotated[int, Range(1, 1024)] = 1
+    shard_index: Annotated[int, Meta(ge=0)] = 0
+    shard_count: Annotated[int, Meta(ge=1, le=1024)] = 1
 
     # Quotas; 0 switches one off
     rate_limit_enabled: bool = True
@@ -156,7 +158,7 @@ class Settings:
     # The process
     state_dir: Folder = Path("data")
     runtime_dir: Folder | None = None
-    metrics_port: Annotated[int, Range(0, 65_535)] = 8001
+    metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 8001
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -206,8 +208,11 @@ class Settings:
         """Whether a token limit is in force for all models, and the models that have their own."""
         if not self.rate_limit_enabled or self.mode is Mode.MOCK:  # mock tokens are bytes / 4, not cl100k's
             return False, frozenset()
-        models = {name for name, own in self.rate_limit_models.items() if _limits_tokens(own)}
-        return _limits_tokens(self), frozenset(models)
+        all_models = any(getattr(self, f"rate_limit_{limit}") for limit in TOKEN_LIMITS)
+        own = self.rate_limit_models.items()
+        return all_models, frozenset(
+            name for name, limits in own if any(getattr(limits, each) for each in TOKEN_LIMITS)
+        )
 
     @property
     def token_url(self) -> str:
@@ -233,10 +238,6 @@ def defaults() -> dict[str, Any]:
         elif setting.default is not MISSING:
             found[setting.name] = setting.default
     return found
-
-
-def _limits_tokens(limits: Settings | ModelLimits) -> bool:
-    return any(getattr(limits, each.name) for each in fields(limits) if "tokens_per_" in each.name)
 
 
 def _short(text: str, longest: int = LONGEST_SHOWN) -> str:

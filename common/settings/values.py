@@ -9,7 +9,9 @@ from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from common.settings.conversion import Prepare, Range
+from msgspec import Meta
+
+from common.settings.conversion import Prepare
 from common.settings.model_limits import unique_members
 from common.settings.secret_str import SecretStr
 from common.wire.timing import TICK_S
@@ -138,12 +140,12 @@ LOWER = Prepare(_lower)
 """Upper and lower case mean the same."""
 JSON = Prepare(_json)
 """A list or an object, given as JSON."""
-Seconds = Annotated[float, Range(0, 86_400 * 31, above=True)]
-Timeout = Annotated[float, Range(0.1, 86_400)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400 * 31)]
+Timeout = Annotated[float, Meta(ge=0.1, le=86_400)]
 """Seconds; a shorter one would end each request before it can be answered."""
-Interval = Annotated[float, Range(TICK_S, 86_400 * 31)]
+Interval = Annotated[float, Meta(ge=TICK_S, le=86_400 * 31)]
 """Seconds; the loops of the processes look at the time once in a tick, so a shorter one means nothing."""
-Count = Annotated[int, Range(1, 1_000_000)]
-RequestsPerMinute = Annotated[int, Range(0, 10_000_000), _zero_or_two]
-VectorLength = Annotated[int, Range(1, 65_536)]
-CacheBytes = Annotated[int, Range(0, 2**40), _zero_or_a_mebibyte]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+RequestsPerMinute = Annotated[int, Meta(ge=0, le=10_000_000), _zero_or_two]
+VectorLength = Annotated[int, Meta(ge=1, le=65_536)]
+CacheBytes = Annotated[int, Meta(ge=0, le=2**40), _zero_or_a_mebibyte]

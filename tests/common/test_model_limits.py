@@ -20,7 +20,7 @@ def test_each_model_has_its_own_limits_and_a_missing_limit_is_off() -> None:
 
 def test_a_limit_of_a_model_has_the_name_of_its_variable() -> None:
     variables = {name for name in NAMES if name.startswith("rate_limit_") and "per_" in name}
-    assert {f"rate_limit_{name}" for name in ModelLimits.__dataclass_fields__} == variables
+    assert {f"rate_limit_{name}" for name in ModelLimits.__struct_fields__} == variables
 
 
 @pytest.mark.parametrize(
