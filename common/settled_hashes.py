@@ -88,7 +88,9 @@ class SettledHashes:
         for _ in range(len(self._chains) // SWEEP_SHARE + 1):
             if self._to_sweep:
                 self._to_sweep -= 1
-                self._swept = (self._swept + 1) % len(self._chains)
+                self._swept += 1
+                if self._swept >= len(self._chains):  # also if there are fewer chains now: none is left out
+                    self._swept = 0
                 self._sweep(self._swept)
             if len(self._chains) > 1 and self._count < SHORTEST_CHAIN * len(self._chains):
                 self._shrink()

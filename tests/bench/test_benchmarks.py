@@ -70,7 +70,8 @@ def test_a_peer_from_a_registry_processes_every_task(name: str) -> None:
         api = sandbox.summary()["api"]
         assert {patch["length"] for task in sandbox.record() for patch in task["patches"]} == {1536}
     assert (run.tasks, api["accepted"], api["accepted_twice"]) == (40, 40, 0)
-    assert run.cpu_s["redis"] > 0
+    assert run.cpu_s["redis"] >= 0  # it may be less than a tick of the clock
+    assert sum(run.cpu_s.values()) > 0
 
 
 def test_a_peer_that_cannot_be_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
