@@ -7,13 +7,13 @@ import sys
 
 from common import task_types
 from common.process import logs, metrics
-from common.process.actions import Actions, Instant
 from common.process.loop import Handlers, Loop, Plan, main
 from common.settings import settings
 from common.wire import messages
 from common.wire.wiring import Wiring
 from stages.embedder.actions import BatchProcessed, ProcessBatch
 from stages.embedder.engine import EmbeddingEngine
+from stages.embedder.engine_news import EngineNews
 from stages.embedder.state import Embedder
 from stages.embedder.worker_pool import WorkerPool
 
@@ -28,27 +28,15 @@ def start() -> None:
     metrics.MOCK_MODE.set(read.mode is settings.Mode.MOCK)
     kinds = task_types.registered(default_model=read.default_embedding_model)
     pool = WorkerPool(read.concurrency_limit, kinds, engine, loop.background)
-
-    def on_tick(now: Instant) -> Actions:
-        state.key_cooldowns, state.provider_cooldowns = engine.key_cooldowns(now.wall), engine.provider_cooldowns(now)
-        state.blockers, state.facts = engine.blockers(), {**engine.facts, "notices": engine.notices()}
-        return state.on_tick(now)
-
-    def on_cooldowns(message: messages.ProviderCooldowns, now: Instant) -> Actions:
-        engine.apply_cooldowns(message.until, now)
-        return on_tick(now)
-
-    def on_drain(now: Instant) -> Actions:
-        engine.stop()
-        return state.on_drain(now)
+    news = EngineNews(engine, state)
 
     handlers: Handlers = {
-        messages.Batch: state.on_batch, messages.ProviderCooldowns: on_cooldowns, messages.Stored: state.on_stored,
-        BatchProcessed: state.on_processed,
+        messages.Batch: state.on_batch, messages.ProviderCooldowns: news.on_cooldowns, messages.Stored: state.on_stored,
+        BatchProcessed: news.on_processed,
     }  # fmt: skip
     loop.run(Plan(
-        handlers, effects={ProcessBatch: pool.process}, tick=on_tick, idle_tick_s=state.idle_tick_s, drain=on_drain,
-        drained=state.is_drained, last_words=state.on_drained, report=state.report,
+        handlers, effects={ProcessBatch: pool.process}, tick=news.on_tick, idle_tick_s=state.idle_tick_s,
+        drain=news.on_drain, drained=state.is_drained, last_words=state.on_drained, report=state.report,
     ))  # fmt: skip
     pool.close()
     engine.close()
