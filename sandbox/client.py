@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from sandbox.stopping import stop
+
 _ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.02
 _STOP_S = 5.0
@@ -64,12 +66,7 @@ class Sandbox:
             with contextlib.closing(cls(json.loads(line))) as sandbox:
                 yield sandbox
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process, _STOP_S)
             process.stdin.close()
             process.stdout.close()
 

@@ -25,6 +25,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from sandbox.client import Sandbox
+from sandbox.stopping import stop
 
 ROOT = Path(__file__).parent.parent
 START_S = 60.0
@@ -82,12 +83,7 @@ class Pipeline:
         self._supervisord = None
         processes = [psutil.Process(supervisord.pid), *psutil.Process(supervisord.pid).children(recursive=True)] \
             if supervisord.poll() is None else []  # fmt: skip
-        supervisord.terminate()
-        try:
-            supervisord.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            supervisord.kill()
-            supervisord.wait()
+        stop(supervisord, STOP_S)
         for process in processes:
             if process.is_running() and process.pid != supervisord.pid:
                 process.kill()

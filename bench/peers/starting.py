@@ -19,6 +19,7 @@ from bench.processes import each, tree_cpu_s
 from bench.running import short_folder
 from sandbox.client import Sandbox
 from sandbox.pipeline import ROOT
+from sandbox.stopping import stop
 from stages.embedder.providers.mock import vectors
 
 START_S = 60.0
@@ -61,12 +62,7 @@ def process(command: list[str], folder: Path, log: Path, **variables: str) -> It
     finally:
         with contextlib.suppress(OSError):
             started.stdin.close()
-        started.terminate()
-        try:
-            started.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
+        stop(started, STOP_S)
         started.stdout.close()
 
 

@@ -85,7 +85,7 @@ class Session:
     def cached(self) -> int:
         """Texts that got their vector without being sent: from the cache, from another batch, or as a duplicate.
 
-        Less the canaries that were served: each costs as much as a text.
+        Less the canaries: each costs as much as a text.
         """
         return self._reused - self._budget.canaries
 
@@ -96,6 +96,7 @@ class Session:
 
     def embed(self, model: str, texts: Sequence[str]) -> list[Vector | Failure | Deferral]:
         """Embed the texts; one outcome for each, in their order. Vectors are (d,) float32 with norm 1."""
+        self._budget.cover(len(texts))
         refusal = self._parts.refusal(model)
         if refusal is not None:
             self.refused += len(texts)

@@ -58,6 +58,7 @@ class Simulated:
         self.canaries: list[Event[str]] = []
         """The events of the canaries, then every canary is served."""
         vars(self).update(fields)
+        self.budget.cover(len(self.texts))
         self.call: ProviderCall[str] = ProviderCall(
             self.texts, self.budget, self.policy, self.split, self.evidence.of("model"), self.rechecks
         )
@@ -86,6 +87,8 @@ class Simulated:
             self.budget.add_request(self.now, self.now)
             reply = self.replies.pop(0) if self.replies else self.always
             event = reply(texts) if callable(reply) else reply
+            if isinstance(event, Succeeded):
+                self.budget.add_payment(texts, 0)
             return event._replace(now=self.now)
         if isinstance(action, SendCanary):
             self.requests.append("canary")

@@ -17,7 +17,7 @@ from common.wire.messages import Failure
 from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.request_budget import MAX_TRANSIT_S
 from stages.embedder.engine import EmbeddingEngine
-from stages.embedder.providers import AskAgain, Embeddings, NotSent, ProviderServerError
+from stages.embedder.providers import AskAgain, BadInput, Embeddings, NotSent, ProviderServerError
 from tests.embedder.fakes import MODEL, Clock, ScriptedProvider, are_vectors, engine, poisoned, true_answer
 
 TEXTS = [f"text {number}" for number in range(8)]
@@ -42,7 +42,9 @@ class Charged:
 
     def batch(self, texts: list[str]) -> list[list[str]]:
         self.batches += 1
-        session = self.shared.session(self.requests)
+        session, provider = self.shared.session(self.requests), self.shared._backends[0].provider
+        assert isinstance(provider, ScriptedProvider)
+        before = len(provider.paid)
         left: dict[int, list[str]] = {}
         for text, outcome in zip(texts, session.embed(MODEL, texts), strict=True):
             if isinstance(outcome, Deferral) and outcome.at_most:
@@ -50,6 +52,7 @@ class Charged:
             else:
                 self.outcomes[text] = outcome
         assert session.requests <= self.requests
+        assert len(provider.paid) - before <= len(texts), "more than the batch was charged for, canaries included"
         return [group[at : at + most] for most, group in left.items() for at in range(0, len(group), most)]
 
 
@@ -66,6 +69,19 @@ def test_halving_over_many_batches_finds_all_bad_texts_and_pays_once_for_each_go
     assert {text for text, outcome in outcomes.items() if isinstance(outcome, Failure)} == bad
     most_refused = 2 * len(bad) * (math.ceil(math.log2(count)) or 1)
     assert len(provider.sent) <= 1 + most_refused + 2 * len(bad), "a batch may end before the evidence is there"
+
+
+@given(count=st.integers(1, 40), largest=st.integers(1, 20), most=st.integers(1, 8), data=st.data())
+def test_no_batch_sends_more_texts_than_it_was_charged_for_whatever_is_refused(
+    count: int, largest: int, most: int, data: st.DataObject
+) -> None:
+    texts = [f"text {number}" for number in range(count)]
+    bad = data.draw(st.sets(st.sampled_from(texts), max_size=min(count, 5)))
+    provider = ScriptedProvider()
+    is_bad = poisoned(bad)
+    provider.always = lambda sent: BadInput("too many texts") if len(sent) > largest else is_bad(sent)
+    outcomes = Charged(engine(provider), most).embed(texts)
+    assert {text for text, outcome in outcomes.items() if isinstance(outcome, Failure)} == bad
 
 
 @pytest.mark.parametrize("most", [1, 2, 8])

@@ -9,8 +9,8 @@ from common.process.actions import Observe
 from common.recently_settled import BUCKET_S, DeleteSettled, Record
 from common.wire import messages as m
 from common.wire.timing import DRAIN_AT_LEAST_S, DRAINING_SILENT_AFTER_S, SETTLED_KEPT_S
-from stages.publisher.actions import PutResult, ResultsSettled, SendPatch, Settle
-from stages.publisher.state import MOST_UNSETTLED, SETTLE_AFTER_S, SETTLE_BATCH
+from stages.publisher.actions import PutResult, SendPatch, Settle
+from stages.publisher.state import SETTLE_AFTER_S, SETTLE_BATCH
 from tests.decisions import counted, events, kinds, of_type, sent_to
 from tests.publisher.publishing import INBOX, Publishing
 from tests.samples import LEASED_AT, names, result
@@ -316,20 +316,3 @@ def test_a_draining_publisher_does_not_wait_for_an_embedder_that_was_killed() ->
     draining(publisher, "embedder_00")
     assert not publisher.state.is_drained(publisher.after(DRAINING_SILENT_AFTER_S - 0.1).now)
     assert publisher.state.is_drained(publisher.after(0.2).now)
-
-
-def test_while_too_many_acceptances_are_not_on_disk_no_patch_leaves() -> None:
-    names = [str(number) for number in range(MOST_UNSETTLED + 100)]
-    publisher = Publishing()
-    publisher.results(*names)
-    publisher.held = (ResultsSettled,)
-    sent = list(publisher.patched)
-    for _ in range(200):
-        under_way = list(publisher.state._queue.sending)
-        publisher.respond(200, *under_way)
-        sent += publisher.patched
-    assert MOST_UNSETTLED <= len(sent) <= MOST_UNSETTLED + CONNECTIONS
-    for event in publisher.uncommitted:
-        publisher.did(publisher.state.on_settled(event, publisher.now))
-        sent += publisher.patched
-    assert len(sent) > MOST_UNSETTLED + CONNECTIONS

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.simulator.generate import scenario
 from tests.simulator.scenario import EMBEDDERS, FAULTS_END_S, STAGES, Fault, Scenario, run_scenario
 
 pytestmark = pytest.mark.timeout(600)
@@ -158,3 +159,7 @@ def test_without_faults_every_task_is_paid_and_accepted_exactly_once(seed: int) 
     charged = {task: paid - run.provider.excused.get(task, 0) for task, paid in run.provider.paid.items()}
     assert set(charged.values()) <= {0, 1}  # 0: its vector was never usable, and it was asked for again
     assert set(run.provider.paid) == {task.id for task in run.api.tasks.values() if task.nature != "invalid"}
+
+
+def test_a_canary_in_the_middle_of_a_batch_takes_the_place_of_a_text() -> None:
+    run_scenario(scenario(400019))  # found by `make simulate`: 61 tasks reached the provider in a minute instead of 60

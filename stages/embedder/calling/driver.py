@@ -45,8 +45,8 @@ from stages.embedder.providers import (
     BadInput,
     NeedsOperator,
     NoModelYet,
-    NotSent,
     ProviderServerError,
+    may_be_paid,
     odd_forms,
     sending,
 )
@@ -189,11 +189,9 @@ class Driver(Generic[Resp, R]):
         self._budget.add_request(sending.written_at() or began, self._now())
         # without a reported number the quota stays charged with the estimate: a token is at least one byte
         tokens = odd_forms.bounded(response.tokens)
-        paid = () if is_canary else texts
-        self._budget.add_payment(paid, tokens or sum(len(text.encode()) for text in texts))
+        self._add_payment(texts, tokens or sum(len(text.encode()) for text in texts))
         self._gate.cool_down(response.pause, "its quota is nearly used up, as its response headers say")
         if is_canary:
-            self._budget.canaries += 1
             self._log.info("canary_served")
             return CanaryServed(self._now())
         self._backend.caps.request_passed(len(texts))
@@ -221,8 +219,8 @@ class Driver(Generic[Resp, R]):
             case NoModelYet():
                 return ProviderUnavailable(now, now + error.delay)
             case Transient():
-                if not isinstance(error, NotSent | Throttled):  # its outcome is unknown: it may have been paid for
-                    self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
+                if may_be_paid(error):
+                    self._add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
                 retry_after_s = error.delay if isinstance(error, Throttled) else 0.0
                 failure = None
                 if isinstance(error, ProviderServerError):
@@ -230,14 +228,20 @@ class Driver(Generic[Resp, R]):
                 return RequestFailed(now, words, retry_after_s, self._gate.cooldown_until(self._model), failure)
             case AskAgain():
                 if error.may_be_paid:
-                    self._budget.add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
+                    self._add_payment(texts, sum(map(self._exchange.most_tokens, texts)))
                 return RetryAtOnce(now)
             case BadInput():
                 return InputRefused(now, Failure(error.code, f"{name} refused the text: {words}"), words)
-        self._budget.add_payment(texts, 0)
+        self._add_payment(texts, 0)
         if isinstance(error, NeedsOperator):
             return ProviderUnavailable(now, self._gate.cooldown_until(self._model))
         return CallRefused(now, Failure(error.code, words))
+
+    def _add_payment(self, texts: list[str], tokens: int) -> None:
+        """Note that the texts of a request, or its canary, may have been paid for."""
+        is_canary = texts == [CANARY]
+        self._budget.canaries += is_canary
+        self._budget.add_payment(() if is_canary else texts, tokens)
 
     def _texts_at(self, positions: Sequence[int]) -> list[str]:
         return [self._texts[position] for position in positions]

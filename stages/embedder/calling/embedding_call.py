@@ -20,7 +20,15 @@ from stages.embedder.calling.driver import CallRuntime, Driver
 from stages.embedder.calling.evidence import CANARY
 from stages.embedder.calling.request_budget import RequestBudget
 from stages.embedder.calling.vector_guard import COUNT, LENGTH, CheckedVectors, Vector, VectorGuard
-from stages.embedder.providers import BadInput, Embeddings, NeedsOperator, UnknownModel, odd_forms, sending
+from stages.embedder.providers import (
+    BadInput,
+    Embeddings,
+    NeedsOperator,
+    UnknownModel,
+    may_be_paid,
+    odd_forms,
+    sending,
+)
 from stages.embedder.providers.request_metrics import counted_embed
 
 INVALID_VECTOR = "invalid_vector"
@@ -158,7 +166,7 @@ class EmbeddingExchange:
 
         `after_texts`: the batch has sent what it was charged for. Under a quota, a later batch sends the canary.
         """
-        if self._budget.is_spent or (after_texts and self._budget.is_limited):
+        if not self._budget.allows_canary or (after_texts and self._budget.is_limited):
             raise sending.NotCoveredError
         began = self._now()
         try:
@@ -170,6 +178,9 @@ class EmbeddingExchange:
             if error.names_unknown_model:
                 raise UnknownModel(words) from error
             raise NeedsOperator(words, model_only=error.names_model) from error
+        except Transient as error:
+            self._budget.canaries += may_be_paid(error)
+            raise
         finally:
             self._budget.add_request(sending.written_at() or began, self._now())
         self._budget.canaries += 1

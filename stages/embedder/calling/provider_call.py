@@ -106,22 +106,12 @@ class ProviderCall(Generic[R]):
     def run(self) -> Steps[R, None]:
         """Fill `outcomes`."""
         try:
-            left = range(len(self._items))
-            undecided = self._evidence.undecided_since()
-            if undecided is not None and (yield from self._prove(undecided)):
-                left = self._without_last() if self._budget.owes_a_text else left
-            yield from self._send_all(first_pieces(left, self._rechecks))
+            if (undecided := self._evidence.undecided_since()) is not None:
+                yield from self._prove(undecided)
+            yield from self._send_all(first_pieces(range(len(self._items)), self._rechecks))
             yield from self._judge()
         except CallStopped as stopped:
             self.wait_until = stopped.until
-
-    def _without_last(self) -> range:
-        """All items but the last one, which returns in a later batch: its place in the quotas is the canary's now."""
-        last = len(self._items) - 1
-        self._budget.send_back([self._items[last]], at_most=last + 1)
-        if last in self._rechecks:
-            self.open_rechecks.append(last)
-        return range(last)
 
     def _send_all(self, pieces: deque[Piece]) -> Steps[R, None]:
         while pieces:
@@ -140,6 +130,8 @@ class ProviderCall(Generic[R]):
         if not self._budget.allows(self._items_of(piece)):
             self._send_back(piece)
             return []
+        if not (piece := self._covered(piece)).positions:
+            return []
         failures = server_errors = 0
         rest: list[Piece] | None = None
         while rest is None:
@@ -153,6 +145,14 @@ class ProviderCall(Generic[R]):
             else:
                 rest = yield from self._request_ended(piece, event)
         return rest
+
+    def _covered(self, piece: Piece) -> Piece:
+        """The part of a piece that the charge covers. The rest returns in a later batch: canaries took its places."""
+        room, positions = self._budget.room, piece.positions
+        if room is None or len(positions) <= room:
+            return piece
+        self._send_back(piece._replace(positions=positions[room:]), at_most=len(positions))
+        return piece._replace(positions=positions[:room], halving=None)
 
     def _request_ended(self, piece: Piece, event: Event[R]) -> Steps[R, list[Piece]]:
         """React to an event after which the same request is not retried here."""
@@ -229,7 +229,7 @@ class ProviderCall(Generic[R]):
         failures = 0
         while not self._evidence.served_since(since):
             self._evidence.leave_undecided(self._now)
-            if self._budget.is_spent:
+            if not self._budget.allows_canary:
                 return False
             event = yield from self._do(SendCanary())
             failures += isinstance(event, RequestFailed | RetryAtOnce)
@@ -305,9 +305,9 @@ class ProviderCall(Generic[R]):
         self._now = event.now
         return event
 
-    def _send_back(self, piece: Piece) -> None:
-        """Leave the items to a later batch."""
-        self._budget.send_back(self._items_of(piece))
+    def _send_back(self, piece: Piece, at_most: int = 0) -> None:
+        """Leave the items to a later batch of at most `at_most`; 0: as many as these."""
+        self._budget.send_back(self._items_of(piece), at_most)
         if piece.is_recheck:
             self.open_rechecks.extend(piece.positions)
 

@@ -1,9 +1,9 @@
 """The request budget of one batch: how many requests it may make, and what it has used.
 
 The rate limiter charges a batch before it sends the batch to an embedder. If a quota is in force, the batch must not
-exceed this charge: it makes at most as many requests as it was charged for, and it never sends a text again that may
-have been paid for. The other texts go back to the rate limiter, which charges them again, in smaller batches if a
-larger request was refused.
+exceed this charge: it makes at most as many requests as it was charged for, it never sends a text again that may have
+been paid for, and each canary takes the place of a text. The other texts go back to the rate limiter, which charges
+them again, in smaller batches if a larger request was refused.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class RequestBudget:
         self.send_by = send_by
         self.is_limited = max_requests is not None
         """Whether a quota is in force."""
+        self._texts = 0
         self._max_requests = math.inf if max_requests is None else max_requests
         self.requests = 0
         """Requests made, failed ones included."""
         self.canaries = 0
-        """How many of the requests were canaries that were served: each takes the place of a text in the quotas."""
+        """How many of the requests were canaries that the provider may have counted."""
         self.tokens = 0
         """Tokens used, or possibly used."""
         self.reached_at = 0.0
@@ -62,10 +63,19 @@ class RequestBudget:
         """Whether no request is left."""
         return self.requests >= self._max_requests
 
+    def cover(self, texts: int) -> None:
+        """The batch was charged for this number of texts more."""
+        self._texts += texts
+
     @property
-    def owes_a_text(self) -> bool:
-        """Whether a canary took the place of a text, and all texts can still be sent: one must wait, then."""
-        return self.is_limited and self.canaries > 0 and not self.is_spent
+    def room(self) -> int | None:
+        """How many texts, canaries included, the charge still covers; None: any number."""
+        return self._texts - len(self.maybe_paid) - self.canaries if self.is_limited else None
+
+    @property
+    def allows_canary(self) -> bool:
+        """Whether a canary may be sent."""
+        return not self.is_spent and self.room != 0
 
     def allows(self, texts: Iterable[str]) -> bool:
         """Whether a request with these texts may be made."""

@@ -44,6 +44,11 @@ class NotSent(Transient):
     """There was no connection: the texts certainly did not reach the provider."""
 
 
+def may_be_paid(error: Transient) -> bool:
+    """Whether a request that failed with this error may have been embedded and paid for: its outcome is unknown."""
+    return not isinstance(error, NotSent | Throttled)
+
+
 class ProviderServerError(MaybeAboutModel, Transient):
     """The server answered with status 500: an outage, or a text that makes the server fail."""
 
